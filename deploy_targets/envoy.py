@@ -1,0 +1,230 @@
+"""The gateway that local, docker and kubernetes share: a real Envoy, steered by files.
+
+A change is one atomic rename of a watched file; it is in effect when Envoy's admin endpoint reports its
+version. The files survive every crash, and Envoy reads them again when it starts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from filelock import FileLock
+
+from deploy_targets import envoy_config
+from headgate.errors import TargetError, TargetUnavailableError
+from headgate.home import write_atomically
+from headgate.records import Counts, ModelVersion, RevisionState, Traffic
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from headgate.stack.ports import Ports
+
+_EFFECT_SECONDS = 10.0
+_POLL_SECONDS = 0.0005
+_DRAIN_SECONDS = 30.0
+
+
+class Gateway:
+    """One Envoy and its folder.
+
+    Args:
+        folder: holds envoy.yaml, routes.json and clusters.json.
+        ports: where Envoy listens.
+    """
+
+    def __init__(self, folder: Path, ports: Ports) -> None:
+        self._folder = folder
+        self._ports = ports
+        self._lock = FileLock(folder / ".lock", timeout=30)
+        self._admin = httpx.Client(base_url=ports.admin_url, timeout=5)
+
+    def prepare(self) -> None:
+        """Write what Envoy needs to start; routes and clusters that exist are kept."""
+        write_atomically(
+            self._folder / "envoy.yaml", json.dumps(envoy_config.bootstrap(self._ports, str(self._folder)), indent=1)
+        )
+        with self._lock:
+            for name, resources in (("clusters", []), ("routes", [envoy_config.routes({})])):
+                if not self._path(name).exists():
+                    self._write(name, resources)
+
+    def url(self, endpoint: str) -> str:
+        """What clients call."""
+        return f"{self._ports.gateway_url}/{endpoint}/invocations"
+
+    def is_up(self) -> bool:
+        """Whether Envoy has read its files and takes requests."""
+        try:
+            return self._admin.get("/ready").status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    def endpoints(self) -> list[str]:
+        """Every endpoint that has a revision or traffic."""
+        named = {stored["endpoint"] for stored in self._clusters().values()}
+        return sorted(named | set(self._traffic()))
+
+    def traffic(self, endpoint: str) -> Traffic | None:
+        """The weights and mirror that are in effect, or will be when Envoy is back."""
+        return self._traffic().get(endpoint)
+
+    def revisions(self, endpoint: str) -> dict[str, RevisionState]:
+        """The endpoint's revisions, with Envoy's own view of their health."""
+        health = self._health()
+        return {
+            stored["revision"]: RevisionState(
+                name=stored["revision"],
+                ready=health.get(name, False),
+                detail="" if health.get(name) else "fails its health check",
+                version=ModelVersion.model_validate(stored["version"]),
+                address=f"http://127.0.0.1:{int(stored['port'])}",
+            )
+            for name, stored in self._clusters().items()
+            if stored["endpoint"] == endpoint
+        }
+
+    def add(self, endpoint: str, revision: str, port: int, version: ModelVersion) -> None:
+        """Make a revision known to Envoy; returns when Envoy finds it healthy."""
+        with self._lock:
+            clusters = self._read("clusters")
+            wanted = envoy_config.cluster(endpoint, revision, port, version)
+            others = [item for item in clusters["resources"] if item["name"] != wanted["name"]]
+            if wanted not in clusters["resources"]:
+                self._write("clusters", [*others, wanted])
+        self._wait(
+            lambda: self._health().get(wanted["name"], False),
+            f"Envoy does not find {revision} of {endpoint} healthy at port {port}",
+        )
+
+    def set_traffic(self, endpoint: str, traffic: Traffic | None) -> None:
+        """Change one endpoint's weights and mirror; returns when they are in effect."""
+        with self._lock:
+            table = self._traffic_of(self._read("routes"))
+            table.pop(endpoint, None)
+            if traffic is not None:
+                table[endpoint] = traffic
+            version = self._write("routes", [envoy_config.routes(table)])
+            self._wait(
+                lambda: self._routes_in_effect()[0] == version,
+                f"Envoy did not take over the routes of {endpoint}",
+            )
+        in_effect = self._traffic().get(endpoint)
+        if in_effect != traffic:
+            raise TargetError(f"routes of {endpoint} are {in_effect}, not {traffic}: someone else changed them")
+
+    def remove(self, endpoint: str, revision: str) -> None:
+        """Make Envoy forget a revision, once its last request has been answered."""
+        name = envoy_config.cluster_name(endpoint, revision)
+        with self._lock:
+            remaining = [item for item in self._read("clusters")["resources"] if item["name"] != name]
+            if self.is_up():
+                self._wait(lambda: self._stats(f"cluster.{name}.upstream_rq_active").get(
+                    f"cluster.{name}.upstream_rq_active", 0) == 0,
+                    f"{revision} of {endpoint} still answers requests", _DRAIN_SECONDS)  # fmt: skip
+            self._write("clusters", remaining)
+
+    def counts(self, endpoint: str) -> dict[str, Counts]:
+        """Cumulative counters of each revision, read from Envoy at this moment."""
+        names = {
+            name: stored["revision"] for name, stored in self._clusters().items() if stored["endpoint"] == endpoint
+        }
+        stats = self._stats(f"cluster.{endpoint}--", suffix="upstream_rq_(completed|4xx|5xx)")
+        return {
+            revision: Counts(
+                requests=stats.get(f"cluster.{name}.upstream_rq_completed", 0),
+                failures=stats.get(f"cluster.{name}.upstream_rq_4xx", 0)
+                + stats.get(f"cluster.{name}.upstream_rq_5xx", 0),
+            )
+            for name, revision in names.items()
+        }
+
+    def _traffic(self) -> dict[str, Traffic]:
+        try:
+            return self._routes_in_effect()[1]
+        except TargetUnavailableError:
+            return self._traffic_of(self._read("routes"))
+
+    def _routes_in_effect(self) -> tuple[str, dict[str, Traffic]]:
+        """Envoy's own report of its routes: their version, and the traffic of each endpoint."""
+        dump = self._get("/config_dump", resource="dynamic_route_configs").json()
+        for entry in dump.get("configs", []):
+            return entry.get("version_info", ""), self._traffic_of({"resources": [entry["route_config"]]})
+        return "", {}
+
+    @staticmethod
+    def _traffic_of(table: dict[str, Any]) -> dict[str, Traffic]:
+        stored = [
+            envoy_config.ours(route)
+            for resource in table["resources"]
+            for host in resource.get("virtual_hosts", [])
+            for route in host.get("routes", [])
+        ]
+        return {item["endpoint"]: Traffic.model_validate(item["traffic"]) for item in stored}
+
+    def _clusters(self) -> dict[str, dict[str, Any]]:
+        return {item["name"]: envoy_config.ours(item) for item in self._read("clusters")["resources"]}
+
+    def _health(self) -> dict[str, bool]:
+        """Whether each cluster's host passes its health checks; empty while Envoy is down."""
+        try:
+            reply = self._get("/clusters", format="json").json()
+        except TargetUnavailableError:
+            return {}
+        return {
+            status["name"]: all(
+                host.get("health_status", {}).get("eds_health_status") == "HEALTHY"
+                and not host["health_status"].get("failed_active_health_check", False)
+                for host in status.get("host_statuses", [])
+            )
+            and bool(status.get("host_statuses"))
+            for status in reply.get("cluster_statuses", [])
+        }
+
+    def _stats(self, prefix: str, suffix: str = "") -> dict[str, int]:
+        pattern = f"^{prefix.replace('.', '[.]')}" + (f".*[.]{suffix}$" if suffix else "$")
+        reply = self._get("/stats", format="json", filter=pattern).json()
+        return {item["name"]: int(item["value"]) for item in reply.get("stats", []) if "value" in item}
+
+    def _get(self, path: str, **params: str) -> httpx.Response:
+        try:
+            return self._admin.get(path, params=params).raise_for_status()
+        except httpx.HTTPError as error:
+            raise TargetUnavailableError(
+                f"the gateway's admin endpoint {self._ports.admin_url} does not answer: {error}", fix="headgate up"
+            ) from error
+
+    def _wait(self, condition: Any, failed: str, seconds: float = _EFFECT_SECONDS) -> None:  # noqa: ANN401
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                rejected = self._stats("", suffix="update_rejected")
+                refused = sum(rejected.values())
+                raise TargetError(
+                    f"{failed} within {seconds:g} s" + (f" ({refused} updates rejected)" if refused else ""),
+                    fix="read logs/gateway.log under HEADGATE_HOME",
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.json"
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = json.loads(self._path(name).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise TargetUnavailableError("the local stack was never started", fix="headgate up") from error
+        return content
+
+    def _write(self, name: str, resources: list[dict[str, Any]]) -> str:
+        """Replace a watched file. It takes effect at the rename; it is flushed to disk after that."""
+        version = uuid.uuid4().hex
+        path, temporary = self._path(name), self._folder / f".{name}.{os.getpid()}"
+        temporary.write_text(json.dumps({"version_info": version, "resources": resources}), encoding="utf-8")
+        temporary.replace(path)
+        return version

@@ -1,0 +1,188 @@
+"""Envoy's configuration as data: the bootstrap, and the two files that change while it runs.
+
+The routes and clusters hold our own records as `filter_metadata`, so that Envoy's files, and what Envoy
+itself reports, are the only state of the gateway. Source: Envoy 1.40, api/envoy/config/*/v3.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headgate.records import ModelVersion, Traffic
+from headgate.stack.ports import HOST, Ports
+
+METADATA = "headgate"
+ROUTES_NAME = "endpoints"
+REVISION_HEADER = "x-headgate-revision"
+ROUTE_TIMEOUT = "60s"
+
+_TYPE = "type.googleapis.com/envoy"
+# uvicorn closes idle connections after 90 s (serving/__main__.py). Envoy must be the first to let go, or it
+# would send a request into a connection that is being closed.
+_UPSTREAM_IDLE = "30s"
+_MANY = 100_000
+
+
+def bootstrap(ports: Ports, folder: str) -> dict[str, Any]:
+    """Envoy's start-up file: one listener, routes and clusters watched in `folder`."""
+    watched = {"path": folder}
+    return {
+        "node": {"id": "headgate", "cluster": "headgate"},
+        "admin": {"address": _address(ports.gateway_admin)},
+        "dynamic_resources": {
+            "cds_config": {
+                "path_config_source": {"path": f"{folder}/clusters.json", "watched_directory": watched}
+            }
+        },
+        "static_resources": {
+            "listeners": [
+                {
+                    "name": "gateway",
+                    "address": _address(ports.gateway),
+                    "filter_chains": [{"filters": [_http_filter(folder, watched)]}],
+                }
+            ]
+        },
+    }
+
+
+def _http_filter(folder: str, watched: dict[str, str]) -> dict[str, Any]:
+    return {
+        "name": "http",
+        "typed_config": {
+            "@type": f"{_TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "gateway",
+            "rds": {
+                "route_config_name": ROUTES_NAME,
+                "config_source": {
+                    "path_config_source": {"path": f"{folder}/routes.json", "watched_directory": watched}
+                },
+            },
+            "generate_request_id": True,
+            "preserve_external_request_id": True,
+            "always_set_request_id_in_response": True,
+            "http_filters": [
+                {
+                    "name": "router",
+                    "typed_config": {
+                        "@type": f"{_TYPE}.extensions.filters.http.router.v3.Router",
+                        "suppress_envoy_headers": True,
+                    },
+                }
+            ],
+        },
+    }
+
+
+def cluster_name(endpoint: str, revision: str) -> str:
+    """The name under which Envoy counts a revision's requests."""
+    return f"{endpoint}--{revision}"
+
+
+def cluster(endpoint: str, revision: str, port: int, version: ModelVersion) -> dict[str, Any]:
+    """One revision; a process that stops answering /ping is taken out within about three seconds."""
+    name = cluster_name(endpoint, revision)
+    return {
+        "@type": f"{_TYPE}.config.cluster.v3.Cluster",
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(port)}}]}],
+        },
+        # A dead host gets nothing; Envoy's default sends to all hosts when half of them are dead.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "health_checks": [
+            {
+                "timeout": "2s",
+                "interval": "1s",
+                "no_traffic_interval": "1s",
+                "unhealthy_threshold": 3,
+                "healthy_threshold": 1,
+                "http_health_check": {"path": "/ping"},
+            }
+        ],
+        "circuit_breakers": {
+            "thresholds": [
+                {"max_connections": _MANY, "max_pending_requests": _MANY, "max_requests": _MANY}
+            ]
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": f"{_TYPE}.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "common_http_protocol_options": {"idle_timeout": _UPSTREAM_IDLE},
+                "explicit_http_config": {"http_protocol_options": {}},
+            }
+        },
+        "metadata": _ours(
+            {"endpoint": endpoint, "revision": revision, "port": port, "version": version.model_dump(mode="json")}
+        ),
+    }
+
+
+def routes(traffic: dict[str, Traffic]) -> dict[str, Any]:
+    """The route table of every endpoint that has traffic."""
+    return {
+        "@type": f"{_TYPE}.config.route.v3.RouteConfiguration",
+        "name": ROUTES_NAME,
+        "virtual_hosts": [
+            {
+                "name": ROUTES_NAME,
+                "domains": ["*"],
+                "routes": [_route(endpoint, traffic[endpoint]) for endpoint in sorted(traffic)],
+            }
+        ],
+    }
+
+
+def _route(endpoint: str, traffic: Traffic) -> dict[str, Any]:
+    action: dict[str, Any] = {
+        "weighted_clusters": {
+            "clusters": [
+                {
+                    "name": cluster_name(endpoint, revision),
+                    "weight": weight,
+                    "response_headers_to_add": [
+                        {
+                            "header": {"key": REVISION_HEADER, "value": revision},
+                            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+                        }
+                    ],
+                }
+                for revision, weight in traffic.weights.items()
+                if weight > 0
+            ]
+        },
+        "prefix_rewrite": "/invocations",
+        "timeout": ROUTE_TIMEOUT,
+    }
+    if traffic.mirror:
+        action["request_mirror_policies"] = [
+            {
+                "cluster": cluster_name(endpoint, traffic.mirror.revision),
+                "runtime_fraction": {
+                    "default_value": {"numerator": traffic.mirror.share, "denominator": "TEN_THOUSAND"}
+                },
+            }
+        ]
+    return {
+        "name": endpoint,
+        "match": {"path": f"/{endpoint}/invocations"},
+        "route": action,
+        "metadata": _ours({"endpoint": endpoint, "traffic": traffic.model_dump(mode="json")}),
+    }
+
+
+def ours(resource: dict[str, Any]) -> dict[str, Any]:
+    """What we stored in a route's or a cluster's metadata."""
+    stored: dict[str, Any] = resource["metadata"]["filter_metadata"][METADATA]
+    return stored
+
+
+def _ours(content: dict[str, Any]) -> dict[str, Any]:
+    return {"filter_metadata": {METADATA: content}}
+
+
+def _address(port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": HOST, "port_value": port}}

@@ -1,0 +1,94 @@
+"""What every target does. `tests/contract/` holds the suite that each of them passes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import pyarrow as pa
+
+    from headgate.records import (
+        Counts,
+        EndpointState,
+        Finding,
+        Payload,
+        Prediction,
+        Revision,
+        Traffic,
+        Window,
+    )
+
+
+class Feature(StrEnum):
+    """What a release file can ask of a target."""
+
+    MIRROR = "gates.shadow"
+    """Copies of live requests to a revision that no client sees."""
+    SPLIT = "strategy.steps"
+    """Two revisions sharing live traffic."""
+    AUTOSCALING = "runtime.replicas"
+    """A number of replicas that follows the load."""
+    CPU_LIMIT = "runtime.cpu"
+    MEMORY_LIMIT = "runtime.memory"
+
+
+class DeployTarget(Protocol):
+    """A platform that serves revisions behind endpoints.
+
+    Targets keep no state: everything is read from the platform. Each method may be called again after a
+    crash and then does only what is missing. Errors are `headgate.errors.TargetError` and below.
+    """
+
+    UNSUPPORTED: ClassVar[Mapping[Feature, str]]
+    """What the platform cannot do, and why; `plan` refuses a release that asks for it."""
+
+    def preflight(self) -> list[Finding]:
+        """What is missing before a release can start: each problem with its exact fix."""
+        ...
+
+    def observe(self, endpoint: str) -> EndpointState | None:
+        """What the platform says now, or None where the endpoint does not exist."""
+        ...
+
+    def deploy(self, endpoint: str, revision: Revision) -> None:
+        """Make a revision ready, with no traffic; returns when it is.
+
+        Raises:
+            RevisionFailedError: it cannot start or is not ready within `revision.ready_timeout`.
+        """
+        ...
+
+    def route(self, endpoint: str, traffic: Traffic) -> None:
+        """Set weights and mirror; returns when they are in effect, read back from the platform.
+
+        Raises:
+            TargetError: a revision with weight is not ready, or the platform did not take it over.
+        """
+        ...
+
+    def counts(self, endpoint: str) -> Mapping[str, Counts]:
+        """Raw cumulative counters of each revision."""
+        ...
+
+    def captured(self, endpoint: str, window: Window) -> Iterator[pa.RecordBatch]:
+        """The prediction log within a window, in batches of `deploy_targets.prediction_log.SCHEMA`."""
+        ...
+
+    def invoke(self, endpoint: str, payload: Payload, revision: str | None = None) -> Prediction:
+        """Ask the endpoint, or one of its revisions, for an answer."""
+        ...
+
+    def retire(self, endpoint: str, revision: str) -> None:
+        """Remove a revision and what it wrote; nothing happens when it is gone.
+
+        Raises:
+            TargetError: it still has live or mirrored traffic.
+        """
+        ...
+
+    def delete(self, endpoint: str) -> None:
+        """Remove an endpoint and all its revisions; nothing happens when it is gone."""
+        ...

@@ -1,0 +1,58 @@
+"""Finding a target by its kind, and what it cannot do."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from deploy_targets.protocol import DeployTarget, Feature
+from headgate.errors import UnsupportedError
+from headgate.records import Finding
+from headgate.spec import TARGETS_GROUP, ReleaseSpec, known_targets
+
+if TYPE_CHECKING:
+    from headgate.spec import Target
+
+
+def open_target(target: Target) -> DeployTarget:
+    """The target that a release file names; cheap, and nothing is contacted yet.
+
+    Raises:
+        UnsupportedError: no installed package offers that kind, or its SDK is missing.
+    """
+    for point in entry_points(group=TARGETS_GROUP, name=target.kind):
+        try:
+            built: DeployTarget = point.load()()
+        except ImportError as error:
+            raise UnsupportedError(
+                f"the {target.kind} target needs {error.name}, which is not installed",
+                fix=f"pip install 'headgate[{target.kind}]'",
+            ) from error
+        return built
+    raise UnsupportedError(
+        f"no target of kind {target.kind!r}", fix=f"installed kinds: {', '.join(known_targets())}"
+    )
+
+
+def required_features(spec: ReleaseSpec) -> set[Feature]:
+    """What a release file asks of its target."""
+    asks = {
+        Feature.MIRROR: spec.gates.shadow is not None or spec.strategy.kind == "blue-green",
+        Feature.SPLIT: spec.strategy.kind == "canary",
+        Feature.AUTOSCALING: spec.runtime.replicas.min != spec.runtime.replicas.max,
+        Feature.CPU_LIMIT: spec.runtime.cpu is not None,
+        Feature.MEMORY_LIMIT: spec.runtime.memory is not None,
+    }
+    return {feature for feature, asked in asks.items() if asked}
+
+
+def unsupported_problems(target: DeployTarget, spec: ReleaseSpec) -> list[Finding]:
+    """Each thing that the release file asks for and the target cannot do."""
+    return [
+        Finding(
+            severity="error", subject=feature.value,
+            problem=f"the {spec.target.kind} target cannot do this: {target.UNSUPPORTED[feature]}",
+            fix=f"remove {feature.value} from the release file, or choose another target",
+        )
+        for feature in sorted(required_features(spec) & set(target.UNSUPPORTED))
+    ]  # fmt: skip

@@ -1,0 +1,158 @@
+"""Every error that Headgate raises on purpose.
+
+    HeadgateError                       exit code
+    ├── BadInputError                   2   what was given cannot be used
+    │   ├── SpecError                       a release file, with every problem at its line
+    │   ├── HomeError                       HEADGATE_HOME, a folder or a port cannot be had
+    │   └── UnsupportedError                the target cannot do what the release file asks
+    ├── PackageError                    1   the artifact cannot become an image
+    │   ├── ArtifactError                   missing, unreadable, or not an MLflow model
+    │   └── RequirementsError               the model's packages cannot be resolved or installed
+    ├── TargetError                     1   a platform did not do what it was asked
+    │   ├── TargetUnavailableError          it did not answer; trying again may help
+    │   └── RevisionFailedError             a revision cannot start, or never became ready
+    ├── RegistryError                   1   the journal or MLflow
+    │   ├── RegistryUnavailableError        it did not answer; trying again may help
+    │   ├── EndpointBusyError               another release holds the endpoint
+    │   ├── LeaseLostError                  this process no longer holds the endpoint
+    │   ├── JournalChangedError             a stored row no longer matches its hash
+    │   └── NothingToRollBackError          no earlier version is known
+    ├── MonitorError                    1   the drift check itself could not be made
+    ├── RejectedError                   3   a gate refused the challenger before clients saw it
+    ├── RolledBackError                 4   the judge took the challenger back
+    └── TimedOutError                   5   nothing was decided in the time given
+
+A message says what happened, what was observed and what the limit was; `fix` says what to do next.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headgate.records import Problem
+
+
+class HeadgateError(Exception):
+    """The root of the tree.
+
+    Args:
+        message: What happened, what was observed, and the limit that it broke.
+        fix: What the reader can do about it, as an instruction.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, fix: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  fix: {self.fix}" if self.fix else self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep `fix` when Prefect carries the error between processes."""
+        return (_rebuild, (type(self), self.message, self.fix))
+
+
+def _rebuild(kind: type[HeadgateError], message: str, fix: str) -> HeadgateError:
+    return kind(message, fix=fix)
+
+
+class BadInputError(HeadgateError):
+    """What was given cannot be used; nothing was changed."""
+
+    exit_code = 2
+
+
+class SpecError(BadInputError):
+    """A release file with problems; `problems` holds every one of them, in file order."""
+
+    def __init__(self, message: str, *, problems: Sequence[Problem] = (), fix: str = "") -> None:
+        super().__init__(message, fix=fix)
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        lines = [self.message, *(f"  {problem}" for problem in self.problems)]
+        return "\n".join([*lines, f"  fix: {self.fix}"] if self.fix else lines)
+
+
+class HomeError(BadInputError):
+    """HEADGATE_HOME, one of its folders or a port cannot be had."""
+
+
+class UnsupportedError(BadInputError):
+    """The target cannot do what the release file asks for."""
+
+
+class PackageError(HeadgateError):
+    """The artifact cannot become an image."""
+
+
+class ArtifactError(PackageError):
+    """The artifact is missing, cannot be read, or is not an MLflow model."""
+
+
+class RequirementsError(PackageError):
+    """The packages that the model names cannot be resolved or installed."""
+
+
+class TargetError(HeadgateError):
+    """A platform did not do what it was asked to do."""
+
+
+class TargetUnavailableError(TargetError):
+    """The platform did not answer; trying again may help."""
+
+
+class RevisionFailedError(TargetError):
+    """A revision cannot start, or did not become ready in time."""
+
+
+class RegistryError(HeadgateError):
+    """The journal or MLflow refused something."""
+
+
+class RegistryUnavailableError(RegistryError):
+    """The journal's database or MLflow did not answer; trying again may help."""
+
+
+class EndpointBusyError(RegistryError):
+    """Another release holds the endpoint."""
+
+
+class LeaseLostError(RegistryError):
+    """This process no longer holds the endpoint and must not change it."""
+
+
+class JournalChangedError(RegistryError):
+    """A stored row no longer matches its hash: somebody changed the past."""
+
+
+class NothingToRollBackError(RegistryError):
+    """No earlier version of the endpoint is known."""
+
+
+class MonitorError(HeadgateError):
+    """The check itself could not be made; this is not drift."""
+
+
+class RejectedError(HeadgateError):
+    """A gate refused the challenger before any client saw its answers."""
+
+    exit_code = 3
+
+
+class RolledBackError(HeadgateError):
+    """The judge took the challenger back while it had live traffic."""
+
+    exit_code = 4
+
+
+class TimedOutError(HeadgateError):
+    """Nothing was decided in the time given."""
+
+    exit_code = 5

@@ -1,0 +1,132 @@
+"""HEADGATE_HOME: the one folder that holds everything Headgate keeps on this machine.
+
+    stack.json        the ports of the local stack, chosen once
+    journal.db        releases, leases, history (registry/journal.py)
+    supervisor/       supervisord's configuration, one file a program
+    gateway/          Envoy's bootstrap, routes and clusters (deploy_targets/envoy.py)
+    bundles/ envs/    images of the local target and their environments, content-addressed
+    locks/            resolved requirements, by what was asked for
+    revisions/        one folder a revision: its log of predictions and its scratch files
+    prefect/ mlflow/  the state of those servers
+    logs/             one file a program
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from headgate.errors import HomeError
+
+DEFAULT_HOME = "~/.headgate"
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder's layout.
+
+    Args:
+        root: the folder; it need not exist yet.
+    """
+
+    root: Path
+
+    @classmethod
+    def from_env(cls) -> Home:
+        """The folder that HEADGATE_HOME names, or ~/.headgate."""
+        return cls(Path(os.environ.get("HEADGATE_HOME") or DEFAULT_HOME).expanduser().absolute())
+
+    @property
+    def stack_file(self) -> Path:
+        """The local stack's ports."""
+        return self.root / "stack.json"
+
+    @property
+    def journal_url(self) -> str:
+        """The journal's database: HEADGATE_JOURNAL_URL, or a SQLite file here."""
+        return os.environ.get("HEADGATE_JOURNAL_URL") or f"sqlite:///{self.root / 'journal.db'}"
+
+    @property
+    def supervisor(self) -> Path:
+        """supervisord's configuration and socket."""
+        return self.root / "supervisor"
+
+    @property
+    def gateway(self) -> Path:
+        """Envoy's files."""
+        return self.root / "gateway"
+
+    @property
+    def bundles(self) -> Path:
+        """Images of the local target, by digest."""
+        return self.root / "bundles"
+
+    @property
+    def envs(self) -> Path:
+        """Environments, by the digest of their lock."""
+        return self.root / "envs"
+
+    @property
+    def locks(self) -> Path:
+        """Locked requirements, by the digest of what was asked for."""
+        return self.root / "locks"
+
+    @property
+    def revisions(self) -> Path:
+        """What revisions write, by endpoint and name."""
+        return self.root / "revisions"
+
+    @property
+    def prefect(self) -> Path:
+        """The Prefect server's state."""
+        return self.root / "prefect"
+
+    @property
+    def mlflow(self) -> Path:
+        """The MLflow server's database and artifacts."""
+        return self.root / "mlflow"
+
+    @property
+    def logs(self) -> Path:
+        """One log a program."""
+        return self.root / "logs"
+
+    def ensure(self) -> Home:
+        """Make the folders.
+
+        Raises:
+            HomeError: a folder cannot be made or written to.
+        """
+        folders = [
+            self.root, self.supervisor / "programs", self.gateway, self.bundles, self.envs, self.locks,
+            self.revisions, self.prefect, self.mlflow, self.logs,
+        ]  # fmt: skip
+        for folder in folders:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise self._unusable(folder, error) from error
+        probe = self.root / f".probe-{os.getpid()}"
+        try:
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise self._unusable(self.root, error) from error
+        return self
+
+    def _unusable(self, folder: Path, error: OSError) -> HomeError:
+        return HomeError(
+            f"HEADGATE_HOME is {self.root}, but {folder} cannot be written to: {error.strerror or error}",
+            fix="set HEADGATE_HOME to a folder that this user may write to",
+        )
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file's content so that a reader, or a crash, never sees half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,101 @@
+"""The phases of a release, which of them may follow which, and how each release can end.
+
+    started → packaged → registered → deployed → smoked → shadowed → shifting → promoted → (done)
+        │         │           │           │         │         │          ├─► held ─► promoted
+        └─────────┴───────────┴───────────┴─────────┴─────────┴──────────┴─► undoing ─► undone
+
+A first release has no champion to compare with: it goes from `smoked` straight to `promoted`.
+A release that is neither `promoted` nor `undone` is in flight; an endpoint has at most one.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """What a release has reached; the journal stores each one as it is entered."""
+
+    STARTED = "started"
+    """The endpoint is held; nothing was made yet."""
+    PACKAGED = "packaged"
+    """The image exists. Leaves behind: a bundle and an environment, shared and content-addressed."""
+    REGISTERED = "registered"
+    """The version exists and is `challenger`."""
+    DEPLOYED = "deployed"
+    """The revision is ready at 0 %."""
+    SMOKED = "smoked"
+    """The revision answered its examples."""
+    SHADOWED = "shadowed"
+    """The paired comparison passed, or was left out."""
+    SHIFTING = "shifting"
+    """Live traffic is split, and the judge looks once a second."""
+    HELD = "held"
+    """The judge could not decide in time; the weights stay until someone promotes or rolls back."""
+    PROMOTED = "promoted"
+    """The challenger has all traffic and is `champion`."""
+    UNDOING = "undoing"
+    """Traffic goes back to the champion and the candidate is being removed."""
+    UNDONE = "undone"
+    """Nothing of the candidate is left, and the champion has all traffic."""
+
+
+class Outcome(StrEnum):
+    """How a release ended."""
+
+    PROMOTED = "promoted"
+    REJECTED = "rejected"
+    ROLLED_BACK = "rolled back"
+    HELD = "held"
+    FAILED = "failed"
+
+
+EXIT_CODES: dict[Outcome, int] = {
+    Outcome.PROMOTED: 0,
+    Outcome.FAILED: 1,
+    Outcome.REJECTED: 3,
+    Outcome.ROLLED_BACK: 4,
+    Outcome.HELD: 5,
+}
+"""What the command line returns for each outcome; 2 is bad input, before any release exists."""
+
+_FORWARD = [
+    Phase.STARTED,
+    Phase.PACKAGED,
+    Phase.REGISTERED,
+    Phase.DEPLOYED,
+    Phase.SMOKED,
+    Phase.SHADOWED,
+    Phase.SHIFTING,
+]
+
+NEXT: dict[Phase, frozenset[Phase]] = {
+    **{
+        phase: frozenset({following, Phase.UNDOING})
+        for phase, following in zip(_FORWARD, _FORWARD[1:], strict=False)
+    },
+    Phase.SMOKED: frozenset({Phase.SHADOWED, Phase.PROMOTED, Phase.UNDOING}),
+    Phase.SHIFTING: frozenset({Phase.PROMOTED, Phase.HELD, Phase.UNDOING}),
+    Phase.HELD: frozenset({Phase.PROMOTED, Phase.UNDOING}),
+    Phase.UNDOING: frozenset({Phase.UNDONE}),
+    Phase.PROMOTED: frozenset(),
+    Phase.UNDONE: frozenset(),
+}
+"""Which phases may follow a phase. Entering the same phase again is a resumed step, and allowed."""
+
+ENDED = frozenset({Phase.PROMOTED, Phase.UNDONE})
+"""A release in one of these no longer holds its endpoint."""
+
+
+def may_enter(current: Phase | None, following: Phase) -> bool:
+    """Whether a release in `current` (None: not begun) may enter `following`."""
+    if current is None:
+        return following is Phase.STARTED
+    return following is current or following in NEXT[current]
+
+
+def is_behind(current: Phase | None, phase: Phase) -> bool:
+    """Whether a release still has to do the step that ends in `phase` (used when it resumes)."""
+    if current is None or current not in _FORWARD or phase not in _FORWARD:
+        return current is None or phase not in _FORWARD
+    return _FORWARD.index(current) < _FORWARD.index(phase)

@@ -1,0 +1,345 @@
+"""The records that a release passes from step to step: frozen, and JSON both ways.
+
+    Artifact → Image → ModelVersion → Revision → ShadowReport → Rollout → HealthReport
+
+Times are UTC, lengths of time are seconds, traffic is basis points, rates are fractions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from headgate.phases import Outcome
+from headgate.units import BASIS_POINTS
+
+
+class Record(BaseModel):
+    """A frozen value that serialises to JSON and back without loss."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Problem(Record):
+    """One mistake in a release file; lines and columns count from 1."""
+
+    line: int
+    column: int
+    field: str
+    message: str
+    value: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        shown = f" (found {self.value})" if self.value else ""
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{self.line}:{self.column}: {self.field}: {self.message}{shown}{hint}"
+
+
+class Finding(Record):
+    """One thing that `doctor`, `plan` or a target's preflight found, with what to do about it."""
+
+    severity: Literal["ok", "warning", "error"]
+    subject: str
+    problem: str
+    fix: str = ""
+
+
+class Artifact(Record):
+    """A trained model on this machine, in MLflow's model format.
+
+    Attributes:
+        uri: where it came from, as the release file names it.
+        path: the folder that holds `MLmodel`.
+        run_id: the MLflow run that logged it, where there is one.
+        requirements: the model's own package requirements, as pip writes them.
+        python: the Python version that trained it, such as `3.11`.
+        has_example: whether an input example was logged with it.
+    """
+
+    uri: str
+    path: Path
+    run_id: str | None
+    flavors: tuple[str, ...]
+    requirements: tuple[str, ...]
+    python: str
+    has_example: bool
+
+
+class Image(Record):
+    """A model with its server and its locked requirements, addressed by its content.
+
+    Attributes:
+        digest: sha256 over every file, such as `sha256:ab…`.
+        lock_digest: sha256 of the locked requirements; revisions with the same lock share an environment.
+        path: the bundle's folder.
+        interpreter: the environment's Python.
+        size: bytes of the model's files.
+    """
+
+    digest: str
+    lock_digest: str
+    path: Path
+    interpreter: Path
+    size: int
+
+
+class ModelVersion(Record):
+    """A version in MLflow's registry."""
+
+    name: str
+    version: int
+    digest: str
+    run_id: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}@v{self.version}"
+
+
+class Revision(Record):
+    """One immutable thing behind an endpoint: a model version, its image and its resources."""
+
+    name: str
+    version: ModelVersion
+    image: Image
+    env: dict[str, str] = Field(default_factory=dict)
+    workers: int = 1
+    ready_timeout: float = 300.0
+
+    @classmethod
+    def of(
+        cls, version: ModelVersion, image: Image, *, env: dict[str, str], workers: int, ready_timeout: float
+    ) -> Revision:
+        """Name a revision after what it is, so that the same inputs are the same revision."""
+        content = json.dumps([image.digest, env, workers], sort_keys=True)
+        name = f"v{version.version}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+        return cls(
+            name=name, version=version, image=image, env=env, workers=workers, ready_timeout=ready_timeout
+        )
+
+
+class Mirror(Record):
+    """Copies of live requests that go to `revision`; no client sees its answers."""
+
+    revision: str
+    share: int = Field(gt=0, le=BASIS_POINTS)
+
+
+class Traffic(Record):
+    """Who answers an endpoint's requests.
+
+    Attributes:
+        weights: basis points per revision; they sum to 10,000.
+        mirror: the revision that receives copies, if any.
+    """
+
+    weights: dict[str, int]
+    mirror: Mirror | None = None
+
+    @model_validator(mode="after")
+    def _sums_to_all(self) -> Traffic:
+        if any(weight < 0 for weight in self.weights.values()):
+            raise ValueError(f"weights are not negative: {self.weights}")
+        total = sum(self.weights.values())
+        if total != BASIS_POINTS:
+            raise ValueError(f"weights sum to {BASIS_POINTS} basis points, not {total}: {self.weights}")
+        return self
+
+    @classmethod
+    def all_to(cls, revision: str, mirror: Mirror | None = None) -> Traffic:
+        """All traffic to one revision."""
+        return cls(weights={revision: BASIS_POINTS}, mirror=mirror)
+
+    @classmethod
+    def split(cls, stable: str, canary: str, share: int) -> Traffic:
+        """`share` basis points to the canary, the rest to the stable revision."""
+        return cls(weights={stable: BASIS_POINTS - share, canary: share})
+
+    def weight(self, revision: str) -> int:
+        """Basis points of live traffic that a revision has."""
+        return self.weights.get(revision, 0)
+
+    @property
+    def holder(self) -> str | None:
+        """The revision with all traffic, if one has it."""
+        return next((name for name, weight in self.weights.items() if weight == BASIS_POINTS), None)
+
+    def uses(self, revision: str) -> bool:
+        """Whether a revision receives live or mirrored requests."""
+        return self.weight(revision) > 0 or (self.mirror is not None and self.mirror.revision == revision)
+
+
+class RevisionState(Record):
+    """What the target says about one revision."""
+
+    name: str
+    ready: bool
+    detail: str = ""
+    version: ModelVersion | None = None
+    address: str = ""
+
+
+class EndpointState(Record):
+    """What the target says about an endpoint, read from the platform and never from memory."""
+
+    endpoint: str
+    url: str
+    revisions: dict[str, RevisionState]
+    traffic: Traffic | None
+
+
+class Counts(Record):
+    """Cumulative counters of one revision since its gateway started; they fall to zero when it restarts.
+
+    Attributes:
+        requests: requests that were answered, live and mirrored.
+        failures: answers with a status of 400 or more, and requests that got none.
+    """
+
+    requests: int = Field(ge=0)
+    failures: int = Field(ge=0)
+
+    def __sub__(self, earlier: Counts) -> Counts:
+        """What happened since `earlier`; a restarted counter counts from zero."""
+        if self.requests < earlier.requests or self.failures < earlier.failures:
+            return self
+        return Counts(requests=self.requests - earlier.requests, failures=self.failures - earlier.failures)
+
+
+class Window(Record):
+    """A span of time, from `start` up to but without `end`."""
+
+    start: datetime
+    end: datetime
+
+
+class Payload(Record):
+    """One request body, as the container contract takes it."""
+
+    body: bytes
+    content_type: str = "application/json"
+
+
+class Prediction(Record):
+    """One answer of a revision."""
+
+    status: int
+    body: bytes
+    request_id: str
+    seconds: float
+
+
+class Verdict(StrEnum):
+    """What the judge says after a look."""
+
+    RUNNING = "running"
+    ADVANCE = "advance"
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Look(Record):
+    """One reading of the counters during a shift, and what the judge made of it.
+
+    Attributes:
+        seconds: since the shift began.
+        share: basis points of live traffic that the canary had.
+        e_value: evidence against the canary; the judge rolls back at `needed`.
+    """
+
+    seconds: float
+    share: int
+    stable: Counts
+    canary: Counts
+    e_value: float
+    needed: float
+    verdict: Verdict
+    reason: str
+
+
+class Disagreement(Record):
+    """One request that champion and challenger answered differently."""
+
+    request_id: str
+    request: str
+    champion: str
+    challenger: str
+
+
+class ShadowReport(Record):
+    """The paired comparison of mirrored answers with the champion's own.
+
+    Attributes:
+        pairs: requests that both answered.
+        unmatched: requests that only one of them logged.
+        disagreements: pairs whose answers differ by more than the tolerance, or where only one failed.
+        errors: pairs that the challenger failed and the champion did not.
+        rate: disagreements / pairs.
+        limit: the largest rate that passes.
+        e_value: evidence that the true rate is above the limit.
+        latency_ratio: challenger's median latency over the champion's.
+    """
+
+    pairs: int
+    unmatched: int
+    disagreements: int
+    errors: int
+    rate: float
+    limit: float
+    e_value: float
+    latency_ratio: float
+    passed: bool
+    reason: str
+    examples: tuple[Disagreement, ...] = ()
+
+
+class Rollout(Record):
+    """How the shift of live traffic went."""
+
+    verdict: Verdict
+    reason: str
+    stable: str
+    canary: str
+    looks: int
+    requests: int
+    failures: int
+    seconds: float
+
+
+class HealthReport(Record):
+    """One drift check of a window of live predictions."""
+
+    endpoint: str
+    revision: str
+    version: int
+    window: Window
+    rows: int
+    drifted_columns: tuple[str, ...]
+    share: float
+    limit: float
+    violation: bool
+    triggered: bool
+    reason: str
+
+
+class ReleaseResult(Record):
+    """How a release ended."""
+
+    release_id: str
+    endpoint: str
+    outcome: Outcome
+    reason: str
+    version: int | None = None
+    champion: int | None = None
+    url: str = ""
+    report: str = ""
+    seconds: float = 0.0
+    waited: float = 0.0
+    details: dict[str, Any] = Field(default_factory=dict)

@@ -1,0 +1,255 @@
+"""release.yaml as types, with every default.
+
+Only what is built is here, so that the JSON Schema never promises more; `PLANNED` names the entries of
+the design that are refused until they are built. `headgate.release_file` reads the file itself.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import entry_points
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from headgate.units import BASIS_POINTS, Duration, Percent, basis_points
+
+PLANNED: dict[str, str] = {
+    "image": "images for container targets",
+    "gates.evaluate": "the offline evaluation gate",
+    "judge.error_rate": "the judge's margins",
+    "judge.latency": "the latency judge",
+    "approvals": "approvals",
+    "notify": "notifications",
+    "monitor.schedule": "scheduled monitoring",
+    "monitor.data_quality": "the data-quality check",
+    "runtime.gpu": "GPU runtimes",
+}
+"""Entries of the design that are refused with this name until they are built."""
+
+PLANNED_VALUES: dict[str, frozenset[str]] = {
+    "target.kind": frozenset(
+        {"docker", "kubernetes", "sagemaker", "vertex", "azure-ml", "cloud-run", "bedrock"}
+    ),
+    "rollback.on": frozenset({"latency", "data_quality"}),
+}
+"""Values of the design that are refused until they are built."""
+
+TARGETS_GROUP = "headgate.targets"
+"""The entry-point group by which targets, ours and others', make themselves known."""
+
+_NAME = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
+
+
+class Strict(BaseModel):
+    """An entry of release.yaml: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def known_targets() -> list[str]:
+    """The kinds of target that are installed, sorted."""
+    return sorted({point.name for point in entry_points(group=TARGETS_GROUP)})
+
+
+class Target(Strict):
+    """Where the model is served."""
+
+    kind: str = Field(description="The kind of target; `headgate doctor` lists the installed ones.")
+
+    @field_validator("kind")
+    @classmethod
+    def _is_known(cls, kind: str) -> str:
+        if kind not in known_targets():
+            raise ValueError(f"no such target; installed: {', '.join(known_targets())}")
+        return kind
+
+
+class Replicas(Strict):
+    """How many server processes or machines answer."""
+
+    min: int = Field(1, ge=1, le=64)
+    max: int = Field(1, ge=1, le=64)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Replicas:
+        if self.max < self.min:
+            raise ValueError(f"max ({self.max}) is at least min ({self.min})")
+        return self
+
+
+class Runtime(Strict):
+    """What the model's server gets."""
+
+    kind: Literal["mlflow"] = Field("mlflow", description="Any MLflow model flavour.")
+    cpu: float | None = Field(None, gt=0, description="CPU cores; targets that limit CPU only.")
+    memory: str | None = Field(
+        None, pattern=r"^\d+(Mi|Gi)$", description="Such as 512Mi; targets that limit memory only."
+    )
+    replicas: Replicas = Replicas()
+    env: dict[str, str] = Field(default_factory=dict, description="Environment variables of the server.")
+    ready_timeout: Duration = Field(300.0, description="How long loading may take.")
+
+
+class Smoke(Strict):
+    """A few requests to the new revision before anything else."""
+
+    examples: str = Field(
+        "input_example", description="`input_example`, or a JSON file with one request body a line."
+    )
+    max_latency: Duration = Field(5.0, description="The slowest answer that passes.")
+
+
+class Shadow(Strict):
+    """Mirrored live requests, compared pair by pair with the champion's answers."""
+
+    percent: Percent = Field(1.0, description="Share of live requests that are mirrored.")
+    min_requests: int = Field(500, ge=1, description="Pairs needed to pass.")
+    max_duration: Duration = Field(600.0, description="How long to wait for them.")
+    max_disagreement: Percent = Field(0.005, description="The largest share of differing answers that passes.")
+    tolerance: float = Field(
+        0.05, ge=0, description="Numbers differ when they are further apart than this share of the champion's."
+    )
+
+    @field_validator("percent")
+    @classmethod
+    def _some(cls, percent: float) -> float:
+        if basis_points(percent) < 1:
+            raise ValueError("at least 0.01% of requests")
+        return percent
+
+
+def _off(value: object) -> object:
+    """`off` and `false` switch a gate off."""
+    return None if value is False or value == "off" else value
+
+
+class Gates(Strict):
+    """What must hold before any client sees the new version."""
+
+    smoke: Smoke = Smoke()
+    shadow: Annotated[Shadow | None, BeforeValidator(_off)] = Field(
+        Shadow(), description="`off` releases without a shadow comparison."
+    )
+
+
+class Strategy(Strict):
+    """How live traffic moves.
+
+    `min_requests` and `min_duration` are for the whole shift and spread evenly over its steps.
+    """
+
+    kind: Literal["canary", "blue-green"] = "canary"
+    steps: tuple[Percent, ...] = Field((0.05, 0.25, 0.5), description="The canary's shares; for canary only.")
+    min_requests: int = Field(1000, ge=0, description="Requests that the new version must have answered.")
+    min_duration: Duration = Field(300.0, description="How long the shift lasts at least.")
+    max_duration: Duration = Field(3600.0, description="When it is undecided by then: on_inconclusive.")
+    on_inconclusive: Literal["hold", "rollback"] = "hold"
+
+    @field_validator("steps")
+    @classmethod
+    def _rise(cls, steps: tuple[float, ...]) -> tuple[float, ...]:
+        shares = [basis_points(step) for step in steps]
+        if not shares or shares != sorted(set(shares)) or shares[0] < 1 or shares[-1] >= BASIS_POINTS:
+            raise ValueError("steps rise from above 0% to below 100%, such as [5%, 25%, 50%]")
+        return steps
+
+    @model_validator(mode="after")
+    def _durations_ordered(self) -> Strategy:
+        if self.max_duration < self.min_duration:
+            raise ValueError("max_duration is at least min_duration")
+        return self
+
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """The canary's weight at each step, in basis points. Blue-green is one step with everything."""
+        return (BASIS_POINTS,) if self.kind == "blue-green" else tuple(map(basis_points, self.steps))
+
+
+class Judge(Strict):
+    """How sure the judge must be."""
+
+    false_rollback: Percent = Field(
+        0.01, description="The chance of taking back a version that is no worse, for the whole release."
+    )
+
+    @field_validator("false_rollback")
+    @classmethod
+    def _positive(cls, alpha: float) -> float:
+        if not 0 < alpha <= 0.5:  # noqa: PLR2004 - the message names both limits
+            raise ValueError("between 0% and 50%")
+        return alpha
+
+
+class Rollback(Strict):
+    """What stays ready, and what takes a promoted version back."""
+
+    keep_warm: Duration = Field(3600.0, description="How long the previous revision stays up.")
+    on: tuple[Literal["errors", "drift"], ...] = Field(
+        ("errors",), description="errors: the judge during the shift; drift: the monitor afterwards."
+    )
+    keep_failed: bool = Field(default=False, description="Leave a failed candidate up, at 0 %, to look at.")
+
+
+class Drift(Strict):
+    """When a window counts as drifted."""
+
+    share: Percent = Field(0.5, description="Share of input columns that must have drifted.")
+
+
+class Trigger(Strict):
+    """N of the last M windows, and the latest."""
+
+    violations: int = Field(3, ge=1)
+    of: int = Field(5, ge=1)
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Trigger:
+        if self.violations > self.of:
+            raise ValueError(f"violations ({self.violations}) is at most of ({self.of})")
+        return self
+
+
+class Monitor(Strict):
+    """What `headgate monitor` checks."""
+
+    window: Duration = Field(3600.0, description="How far back a check looks.")
+    reference: str = Field(
+        "training",
+        description="`training`: reference.parquet, logged in the model's run or laid in its folder; or a path.",
+    )
+    min_rows: int = Field(100, ge=1, description="Fewer rows than this are too few to check.")
+    drift: Drift = Drift()
+    trigger: Trigger = Trigger()
+
+
+class ReleaseSpec(Strict):
+    """A release file: what is released, where, through which gates and how."""
+
+    model: str = Field(min_length=1, max_length=200, pattern=r"^[^/:]+$", description="Name in MLflow.")
+    artifact: str = Field(
+        min_length=1, description="runs:/<run_id>/<name>, models:/<name>/<version or @alias>, or a folder."
+    )
+    endpoint: str = Field("", description="What clients call; default: the model's name.")
+    target: Target
+    runtime: Runtime = Runtime()
+    gates: Gates = Gates()
+    strategy: Strategy = Strategy()
+    judge: Judge = Judge()
+    traffic: Literal["live"] = Field("live", description="Where the requests of the comparison come from.")
+    rollback: Rollback = Rollback()
+    monitor: Monitor | None = Field(None, description="Without it, `headgate monitor` has nothing to check.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, data: Any) -> Any:  # noqa: ANN401 - whatever the file held
+        if isinstance(data, dict) and isinstance(data.get("model"), str) and not data.get("endpoint"):
+            return {**data, "endpoint": data["model"].lower().replace("_", "-").replace(" ", "-")}
+        return data
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint_is_a_name(cls, endpoint: str) -> str:
+        if not re.match(_NAME, endpoint):
+            raise ValueError("lower-case letters, digits and '-', at most 40, as it becomes part of a URL")
+        return endpoint

@@ -1,0 +1,66 @@
+"""The programs of the local stack, and the settings of theirs that matter."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headgate.stack.ports import HOST, Ports
+from headgate.stack.supervisor import Program
+
+if TYPE_CHECKING:
+    from headgate.home import Home
+
+WORK_POOL = "headgate"
+"""The Prefect work pool that the local worker serves."""
+
+LEASE_STORAGE = "prefect.server.concurrency.lease_storage.filesystem"
+"""Prefect's default keeps concurrency leases in memory, where a server restart leaks the slot for good."""
+
+
+def client_env(home: Home, ports: Ports) -> dict[str, str]:
+    """What a process needs to reach the stack."""
+    return {
+        "HEADGATE_HOME": str(home.root),
+        "PREFECT_HOME": str(home.prefect),
+        "PREFECT_API_URL": f"{ports.prefect_url}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_TRACKING_URI": ports.mlflow_url,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+
+
+def stack_programs(home: Home, ports: Ports) -> list[Program]:
+    """Envoy, MLflow, the Prefect server and a worker, in the order that they are started."""
+    binaries = Path(sys.executable).parent
+    env = client_env(home, ports)
+    database = home.mlflow / "mlflow.db"
+    return [
+        Program("gateway", [str(binaries / "envoy"), "-c", str(home.gateway / "envoy.yaml"),
+                            "--concurrency", "2", "--log-level", "warning", "--disable-hot-restart"],
+                settle_seconds=1),
+        Program(
+            "prefect-server",
+            [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(ports.prefect)],
+            {**env, "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASE_STORAGE},
+            settle_seconds=1,
+        ),
+        Program(
+            "mlflow-server",
+            [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(ports.mlflow),
+             "--workers", "1", "--backend-store-uri", f"sqlite:///{database}",
+             "--artifacts-destination", str(home.mlflow / "artifacts")],
+            # Headgate runs none of MLflow's background jobs, whose seven consumers take 1.7 GB.
+            {**env, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            home.mlflow,
+            settle_seconds=1,
+        ),
+        Program(
+            "worker",
+            [sys.executable, "-m", "prefect", "worker", "start", "--pool", WORK_POOL, "--type", "process"],
+            {**env, "PREFECT_WORKER_QUERY_SECONDS": "2"},
+            settle_seconds=1,
+        ),
+    ]  # fmt: skip

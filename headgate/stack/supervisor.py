@@ -1,0 +1,281 @@
+"""supervisord as this project uses it: one configuration file a program, talked to over a Unix socket.
+
+Source of the calls: supervisor's XML-RPC API, http://supervisord.org/api.html.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import xmlrpc.client
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from supervisor import xmlrpc as supervisor_rpc
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from headgate.errors import HomeError, TargetError, TargetUnavailableError
+from headgate.home import Home, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+_NO_SUCH_PROGRAM = 10  # supervisor.xmlrpc.Faults.BAD_NAME
+_ALREADY_ADDED = 90  # supervisor.xmlrpc.Faults.ALREADY_ADDED
+_OWNER = "HEADGATE_SUPERVISED_BY"
+
+LOAD_FAILED = 3
+"""A program that exits with this, or with 0, has said that starting it again will not help."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A process to keep running.
+
+    Args:
+        name: letters, digits, '-' and '_'.
+        command: what to run, as a list.
+        env: added to supervisord's own environment.
+        folder: where it runs.
+        stop_seconds: how long it may take to end after SIGTERM.
+        settle_seconds: one that ends sooner is started again ever more slowly.
+    """
+
+    name: str
+    command: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+    stop_seconds: int = 10
+    settle_seconds: int = 0
+
+
+@dataclass(frozen=True)
+class ProgramState:
+    """What supervisord says about a program; `state` is one of its words, such as RUNNING or FATAL."""
+
+    name: str
+    state: str
+    pid: int
+    detail: str
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether supervisord has given it up."""
+        return self.state in {"EXITED", "FATAL", "STOPPED"}
+
+
+class Supervisor:
+    """supervisord of one HEADGATE_HOME.
+
+    Args:
+        home: where its files are; the daemon need not be running.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._socket = home.supervisor / "supervisor.sock"
+
+    def is_up(self) -> bool:
+        """Whether supervisord answers."""
+        try:
+            self._rpc().supervisor.getState()
+        except (OSError, http.client.HTTPException):
+            return False
+        return True
+
+    def start(self) -> list[int]:
+        """Start supervisord if it is not up. Programs that a killed one left behind are ended first.
+
+        Returns:
+            The pids of those leftovers.
+
+        Raises:
+            HomeError: it does not start.
+        """
+        if self.is_up():
+            return []
+        leftovers = self._end_leftovers()
+        self._write_main_file()
+        done = subprocess.run(
+            [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._main_file)],
+            capture_output=True, text=True, check=False,
+            env={**os.environ, _OWNER: str(self._home.root)},
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise HomeError(
+                f"supervisord does not start: {(done.stderr or done.stdout).strip()}",
+                fix=f"read {self._home.logs / 'supervisord.log'}",
+            )
+        self._wait_until_up()
+        return leftovers
+
+    def stop(self) -> None:
+        """Stop every program and supervisord itself; returns when all have ended."""
+        if not self.is_up():
+            self._end_leftovers()
+            return
+        daemon = psutil.Process(self._rpc().supervisor.getPID())
+        family = [daemon, *daemon.children(recursive=True)]
+        self._rpc().supervisor.shutdown()
+        _, alive = psutil.wait_procs(family, timeout=40)
+        for process in alive:
+            process.kill()
+
+    def ensure(self, program: Program) -> None:
+        """Make supervisord run a program as it is described, restarting it only where that changed."""
+        text = _program_text(program, self._home)
+        path = self._program_file(program.name)
+        states = self.states()
+        unchanged = path.exists() and path.read_text(encoding="utf-8") == text
+        if not unchanged:
+            write_atomically(path, text)
+        state = states.get(program.name)
+        if state is not None and unchanged:
+            if state.has_ended:
+                self._call("startProcess", program.name, False)
+            return
+        if state is not None:
+            self._drop(program.name)
+        self._call("reloadConfig")
+        self._call("addProcessGroup", program.name, accept=_ALREADY_ADDED)
+
+    def remove(self, name: str) -> None:
+        """Stop a program and forget it; nothing happens when it is not there."""
+        self._program_file(name).unlink(missing_ok=True)
+        if self.is_up():
+            self._drop(name)
+            self._call("reloadConfig")
+
+    def states(self) -> dict[str, ProgramState]:
+        """Every program by name; empty when supervisord is down."""
+        if not self.is_up():
+            return {}
+        rows: list[dict[str, Any]] = self._call("getAllProcessInfo")
+        return {
+            row["name"]: ProgramState(
+                name=row["name"], state=row["statename"], pid=row["pid"],
+                detail=row["spawnerr"] or row["description"],
+            )
+            for row in rows
+        }  # fmt: skip
+
+    def log_file(self, name: str) -> Path:
+        """Where a program's output goes."""
+        return self._home.logs / f"{name}.log"
+
+    def log_tail(self, name: str, lines: int = 20) -> str:
+        """The last lines that a program wrote."""
+        try:
+            text = self.log_file(name).read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    @property
+    def _main_file(self) -> Path:
+        return self._home.supervisor / "supervisord.conf"
+
+    def _program_file(self, name: str) -> Path:
+        return self._home.supervisor / "programs" / f"{name}.conf"
+
+    def _rpc(self) -> Any:  # noqa: ANN401 - xmlrpc's proxy has no types
+        transport = supervisor_rpc.SupervisorTransport(None, None, f"unix://{self._socket}")
+        return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport, allow_none=True)
+
+    def _call(self, method: str, *arguments: object, accept: int = 0) -> Any:  # noqa: ANN401
+        try:
+            return getattr(self._rpc().supervisor, method)(*arguments)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode == accept:
+                return None
+            raise TargetError(f"supervisord refused {method}{arguments}: {fault.faultString}") from fault
+        except (OSError, http.client.HTTPException) as error:
+            raise TargetUnavailableError(
+                f"supervisord of {self._home.root} does not answer", fix="headgate up"
+            ) from error
+
+    def _drop(self, name: str) -> None:
+        self._call("stopProcessGroup", name, accept=_NO_SUCH_PROGRAM)
+        self._call("removeProcessGroup", name, accept=_NO_SUCH_PROGRAM)
+
+    @retry(retry=retry_if_exception_type(HomeError), stop=stop_after_delay(15), wait=wait_fixed(0.05), reraise=True)
+    def _wait_until_up(self) -> None:
+        if not self.is_up():
+            raise HomeError("supervisord started, but does not answer", fix="read logs/supervisord.log")
+
+    def _end_leftovers(self) -> list[int]:
+        """End the programs of a supervisord that was killed: they still hold the stack's ports."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(_OWNER) == str(self._home.root) and process.pid != os.getpid():
+                    process.send_signal(signal.SIGTERM)
+                    found.append(process)
+            except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+                continue
+        _, alive = psutil.wait_procs(found, timeout=15)
+        for process in alive:
+            process.kill()
+        return [process.pid for process in found]
+
+    def _write_main_file(self) -> None:
+        folder = self._home.supervisor
+        write_atomically(
+            self._main_file,
+            f"""; Written by headgate up.
+[unix_http_server]
+file = {_quoted(self._socket)}
+chmod = 0700
+
+[supervisord]
+logfile = {_quoted(self._home.logs / "supervisord.log")}
+pidfile = {_quoted(folder / "supervisord.pid")}
+childlogdir = {_quoted(self._home.logs)}
+directory = {_quoted(self._home.root)}
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+
+[include]
+files = {_quoted(folder / "programs" / "*.conf")}
+""",
+        )
+
+
+def _program_text(program: Program, home: Home) -> str:
+    env = ",".join(f'{key}="{_quoted(_env(value))}"' for key, value in sorted(program.env.items()))
+    command = " ".join("'" + part.replace("'", "'\\''") + "'" for part in program.command)
+    folder = program.folder or home.root
+    return f"""; Written by headgate; `headgate down` and `headgate up` write it anew.
+[program:{program.name}]
+command = {_quoted(command)}
+directory = {_quoted(folder)}
+environment = {env}
+autostart = true
+autorestart = unexpected
+exitcodes = 0,{LOAD_FAILED}
+startsecs = {program.settle_seconds}
+startretries = 1000000
+stopsignal = TERM
+stopwaitsecs = {program.stop_seconds}
+stopasgroup = false
+killasgroup = true
+stdout_logfile = {_quoted(home.logs / f"{program.name}.log")}
+stdout_logfile_maxbytes = 10MB
+stdout_logfile_backups = 1
+redirect_stderr = true
+"""
+
+
+def _env(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _quoted(text: object) -> str:
+    """supervisord expands % in its files."""
+    return str(text).replace("%", "%%")

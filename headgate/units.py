@@ -1,0 +1,88 @@
+"""Durations (`90s`, `10m`, `3d`) and percentages (`5%`), as release.yaml writes them.
+
+Both become plain numbers at once (seconds, fractions) and are written back the way they were read,
+so that a release file survives a round trip through a Prefect parameter.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+
+BASIS_POINTS = 10_000
+"""Traffic weights are integers that sum to this."""
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
+_PERCENT = re.compile(r"^(\d+(?:\.\d+)?)%$")
+
+
+def parse_duration(value: object) -> float:
+    """Seconds in a duration such as `90s`, `1.5h` or `3d`.
+
+    Raises:
+        ValueError: the text is not a number followed by one of ms, s, m, h, d.
+    """
+    if isinstance(value, float):
+        return value  # already parsed
+    match = _DURATION.match(str(value).strip())
+    if match is None:
+        raise ValueError("a duration is a number and a unit: 500ms, 90s, 10m, 1h or 3d")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest exact way to write a duration: 90 → `90s`, 600 → `10m`."""
+    for unit in ("d", "h", "m", "s"):
+        if seconds >= _SECONDS[unit] and (seconds / _SECONDS[unit]).is_integer():
+            return f"{int(seconds / _SECONDS[unit])}{unit}"
+    return f"{seconds:g}s" if seconds == 0 or seconds >= 1 else f"{seconds * 1000:g}ms"
+
+
+def parse_percent(value: object) -> float:
+    """The fraction in a percentage: `5%` → 0.05.
+
+    Raises:
+        ValueError: the text is not a number between 0 and 100 with a percent sign.
+    """
+    if isinstance(value, float):
+        return value  # already parsed
+    match = _PERCENT.match(str(value).strip())
+    if match is None:
+        raise ValueError("a percentage is a number with its sign: 5% or 0.5%")
+    fraction = float(match[1]) / 100
+    if fraction > 1:
+        raise ValueError("a percentage is at most 100%")
+    return fraction
+
+
+def format_percent(fraction: float) -> str:
+    """0.05 → `5%`."""
+    return f"{fraction * 100:.6g}%"
+
+
+def basis_points(fraction: float) -> int:
+    """A fraction of traffic as a weight: 0.05 → 500."""
+    return round(fraction * BASIS_POINTS)
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": _DURATION.pattern, "examples": ["90s", "10m", "3d"]}),
+]
+"""Seconds; written `90s`, `10m`, `3d`."""
+
+Percent = Annotated[
+    float,
+    BeforeValidator(parse_percent),
+    PlainSerializer(format_percent, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": _PERCENT.pattern, "examples": ["5%", "0.5%"]}),
+]
+"""A fraction between 0 and 1; written `5%`."""
+
+Seconds = Annotated[float, Field(ge=0)]
+"""A length of time in records, in seconds."""

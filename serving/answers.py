@@ -1,0 +1,45 @@
+"""Turning a model's raw output into the JSON body that MLflow's own server would send.
+
+Arrays of plain numbers and strings are encoded by orjson; anything else by MLflow's encoder, so that both
+servers always say the same. Source: mlflow 3.17, `predictions_to_json` and `_get_jsonable_obj`.
+"""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any
+
+import numpy as np
+import orjson
+from mlflow.pyfunc.scoring_server import predictions_to_json
+
+_PLAIN_KINDS = frozenset("iubU")
+
+
+class Records(list[dict[str, float]]):
+    """One record a row, of finite Python numbers."""
+
+
+def encode(raw: Any) -> bytes:  # noqa: ANN401 - a model may return anything
+    """`{"predictions": …}` for whatever the model returned."""
+    plain = _plain(raw)
+    if plain is None:
+        buffer = StringIO()
+        predictions_to_json(raw, buffer)
+        return buffer.getvalue().encode()
+    return orjson.dumps({"predictions": plain})
+
+
+def _plain(raw: Any) -> Any:  # noqa: ANN401
+    """The output as lists, where orjson and MLflow's encoder agree on it; None otherwise."""
+    if isinstance(raw, Records):
+        return raw
+    if isinstance(raw, np.ndarray):
+        # JSON has no NaN: MLflow writes the token `NaN`, orjson would write null.
+        if raw.dtype.kind in _PLAIN_KINDS or (raw.dtype.kind == "f" and np.isfinite(raw).all()):
+            return raw.tolist()
+        return None
+    if isinstance(raw, dict) and raw and all(type(key) is str for key in raw):
+        lists = {key: _plain(value) for key, value in raw.items() if isinstance(value, np.ndarray)}
+        return lists if len(lists) == len(raw) and None not in lists.values() else None
+    return None

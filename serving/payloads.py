@@ -1,0 +1,121 @@
+"""Reading the common JSON bodies without pandas in between.
+
+A `Columns` reader knows a model's named scalar columns. It takes a body whose values already have the
+declared types; for every other body it returns None, and MLflow's own parser decides, errors included.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.types import DataType, Schema
+
+Rows = list[list[Any]]
+
+_INT32 = range(-(2**31), 2**31)
+_INT64 = range(-(2**63), 2**63)
+_FLOATS = {DataType.double: np.float64, DataType.float: np.float32}
+_INTEGERS = {DataType.long: (np.int64, _INT64), DataType.integer: (np.int32, _INT32)}
+_OTHERS = {DataType.string: str, DataType.boolean: bool}
+
+
+class Columns:
+    """The named scalar columns of a signature.
+
+    Args:
+        schema: a signature's inputs, for which `Columns.can_read` holds.
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        self.names: list[str] = list(schema.input_names())
+        self._types: list[DataType] = list(schema.input_types())
+        self.is_numeric = all(kind in _FLOATS or kind in _INTEGERS for kind in self._types)
+        kinds = set(self._types)
+        self._dtype = np.result_type(*[self._numpy(kind) for kind in kinds]) if self.is_numeric else None
+        self._integers = [
+            (index, _INTEGERS[kind][1]) for index, kind in enumerate(self._types) if kind in _INTEGERS
+        ]
+        self._keys = set(self.names)
+
+    @staticmethod
+    def can_read(schema: Schema | None) -> bool:
+        """Whether every input is a required, named column of numbers, strings or booleans."""
+        if schema is None or schema.is_tensor_spec() or not schema.has_input_names():
+            return False
+        simple = {*_FLOATS, *_INTEGERS, *_OTHERS}
+        return all(
+            isinstance(column.type, DataType) and column.type in simple and column.required
+            for column in schema.inputs
+        )
+
+    def rows(self, document: Any) -> Rows | None:  # noqa: ANN401 - parsed JSON
+        """The body's values in the signature's order, or None where MLflow's parser should read it."""
+        if type(document) is not dict or len(document) != 1:
+            return None
+        ((form, content),) = document.items()
+        try:
+            if form == "dataframe_split":
+                return self._split(content)
+            if form in {"dataframe_records", "instances"}:
+                return [[row[name] for name in self.names] for row in content] or None
+            if form == "inputs":
+                columns = [content[name] for name in self.names]
+                return [list(row) for row in zip(*columns, strict=True)] or None
+        except (KeyError, TypeError, ValueError):
+            return None
+        return None
+
+    def array(self, rows: Rows) -> np.ndarray | None:
+        """The rows as one array of the signature's common type; None where a value has another type."""
+        for index, allowed in self._integers:
+            for row in rows:
+                if type(row[index]) is not int or row[index] not in allowed:
+                    return None
+        try:
+            array = np.array(rows)
+        except ValueError:
+            return None
+        if array.dtype.kind not in "if" or array.shape != (len(rows), len(self.names)):
+            return None
+        return array.astype(self._dtype, copy=False)
+
+    def frame(self, rows: Rows) -> pd.DataFrame | None:
+        """The rows as the frame that MLflow's schema enforcement would make; None as in `array`."""
+        columns = {}
+        for name, kind, values in zip(self.names, self._types, zip(*rows, strict=True), strict=True):
+            column = _column(kind, values)
+            if column is None:
+                return None
+            columns[name] = column
+        return pd.DataFrame(columns, copy=False)
+
+    @staticmethod
+    def _numpy(kind: DataType) -> Any:  # noqa: ANN401
+        return _FLOATS.get(kind) or _INTEGERS[kind][0]
+
+    def _split(self, content: Any) -> Rows | None:  # noqa: ANN401
+        if set(content) != {"columns", "data"}:
+            return None
+        given, data = content["columns"], content["data"]
+        if any(len(row) != len(given) for row in data) or not data:
+            return None
+        if given == self.names:
+            return list(data)
+        places = {name: index for index, name in enumerate(given)}
+        if len(places) != len(given):
+            return None
+        order = [places[name] for name in self.names]
+        return [[row[index] for index in order] for row in data]
+
+
+def _column(kind: DataType, values: tuple[Any, ...]) -> Any:  # noqa: ANN401
+    if kind in _FLOATS:
+        if all(type(value) is float or type(value) is int for value in values):
+            return np.array(values, _FLOATS[kind])
+        return None
+    if kind in _INTEGERS:
+        dtype, allowed = _INTEGERS[kind]
+        return np.array(values, dtype) if all(type(v) is int and v in allowed for v in values) else None
+    return list(values) if all(type(value) is _OTHERS[kind] for value in values) else None

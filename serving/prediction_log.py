@@ -1,0 +1,153 @@
+"""The prediction log: one row a request, written as Arrow streams by a thread off the request path.
+
+Memory is bounded: when the disk cannot keep up, or is full, rows are dropped and counted, and requests go
+on. Files rotate by size and age, and the oldest go when the folder has had its share of the disk. The
+schema is that of `deploy_targets.prediction_log`, less the two columns that the reader knows.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+logger = logging.getLogger("serving")
+
+SCHEMA = pa.schema(
+    [
+        ("request_id", pa.string()),
+        ("time", pa.timestamp("us", tz="UTC")),
+        ("status", pa.int16()),
+        ("seconds", pa.float32()),
+        ("mirrored", pa.bool_()),
+        ("content_type", pa.string()),
+        ("request", pa.binary()),
+        ("response", pa.binary()),
+    ]
+)
+
+FLUSH_SECONDS = 0.25
+MAX_PENDING_BYTES = 64 * 2**20
+ROTATE_BYTES = 32 * 2**20
+ROTATE_SECONDS = 600.0
+KEEP_BYTES = 2**30
+_ROW_OVERHEAD = 200
+
+
+class Row(NamedTuple):
+    """One request and its answer; `time` is microseconds since 1970."""
+
+    request_id: str
+    time: int
+    status: int
+    seconds: float
+    mirrored: bool
+    content_type: str
+    request: bytes
+    response: bytes
+
+
+class PredictionLog:
+    """A writer for one process.
+
+    Args:
+        folder: where its files go; it is made when it is missing.
+        dropped: called with the number of rows that could not be kept.
+    """
+
+    def __init__(self, folder: Path, dropped: Callable[[int], None]) -> None:
+        self._folder = folder
+        self._dropped = dropped
+        self._pending: list[Row] = []
+        self._pending_bytes = 0
+        self._wake = threading.Event()
+        self._stopping = False
+        self._writer: pa.ipc.RecordBatchStreamWriter | None = None
+        self._path: Path | None = None
+        self._opened = 0.0
+        self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
+        self._thread.start()
+
+    def add(self, row: Row) -> None:
+        """Take a row; it is on disk about a quarter of a second later. Never blocks and never raises."""
+        if self._pending_bytes > MAX_PENDING_BYTES:
+            self._dropped(1)
+            return
+        self._pending.append(row)
+        self._pending_bytes += len(row.request) + len(row.response) + _ROW_OVERHEAD
+
+    def close(self) -> None:
+        """Write what is pending and end the file."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.wait(FLUSH_SECONDS)
+            self._flush()
+        self._flush()
+        self._end_file()
+
+    def _flush(self) -> None:
+        rows, self._pending, self._pending_bytes = self._pending, [], 0
+        if not rows:
+            return
+        try:
+            self._write(pa.RecordBatch.from_arrays(
+                [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), SCHEMA, strict=True)],
+                schema=SCHEMA,
+            ))  # fmt: skip
+        except (OSError, pa.ArrowException) as error:
+            self._dropped(len(rows))
+            logger.warning("prediction log: %d rows dropped: %s", len(rows), error)
+            self._abandon_file()
+
+    def _write(self, batch: pa.RecordBatch) -> None:
+        if self._writer is None or self._path is None:
+            self._open_file()
+        assert self._writer is not None and self._path is not None  # noqa: PT018, S101 - just opened
+        self._writer.write_batch(batch)
+        self._sink.flush()
+        if self._path.stat().st_size > ROTATE_BYTES or time.monotonic() - self._opened > ROTATE_SECONDS:
+            self._end_file()
+            self._remove_oldest()
+
+    def _open_file(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._path = self._folder / f"{time.time_ns()}-{os.getpid()}.arrows"
+        self._sink = self._path.open("wb")
+        self._writer = pa.ipc.new_stream(self._sink, SCHEMA)
+        self._opened = time.monotonic()
+
+    def _end_file(self) -> None:
+        if self._writer is None:
+            return
+        try:
+            self._writer.close()
+            self._sink.close()
+        except (OSError, pa.ArrowException) as error:
+            logger.warning("prediction log: %s is not ended: %s", self._path, error)
+        self._writer = None
+
+    def _abandon_file(self) -> None:
+        """Leave a file that could not be written to; its whole batches can be read, the next has its own."""
+        self._writer = None
+
+    def _remove_oldest(self) -> None:
+        files = sorted(self._folder.glob("*.arrows"))
+        sizes = {path: path.stat().st_size for path in files}
+        excess = sum(sizes.values()) - KEEP_BYTES
+        for path in files:
+            if excess <= 0:
+                return
+            path.unlink(missing_ok=True)
+            excess -= sizes[path]
