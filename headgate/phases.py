@@ -4,7 +4,8 @@
         │         │           │           │         │         │          ├─► held ─► promoted
         └─────────┴───────────┴───────────┴─────────┴─────────┴──────────┴─► undoing ─► undone
 
-A first release has no champion to compare with: it goes from `smoked` straight to `promoted`.
+A first release has no champion to compare with: it goes from `smoked` straight to `promoted`. One whose
+content is live already goes there from `deployed`.
 A release that is neither `promoted` nor `undone` is in flight; an endpoint has at most one.
 """
 
@@ -74,6 +75,9 @@ NEXT: dict[Phase, frozenset[Phase]] = {
         phase: frozenset({following, Phase.UNDOING})
         for phase, following in zip(_FORWARD, _FORWARD[1:], strict=False)
     },
+    # The same content is live already: there is nothing to compare.
+    Phase.DEPLOYED: frozenset({Phase.SMOKED, Phase.PROMOTED, Phase.UNDOING}),
+    # A first release has nothing to be compared with.
     Phase.SMOKED: frozenset({Phase.SHADOWED, Phase.PROMOTED, Phase.UNDOING}),
     Phase.SHIFTING: frozenset({Phase.PROMOTED, Phase.HELD, Phase.UNDOING}),
     Phase.HELD: frozenset({Phase.PROMOTED, Phase.UNDOING}),

@@ -313,6 +313,15 @@ class Rollout(Record):
     seconds: float
 
 
+class Event(Record):
+    """One line of a history, for people."""
+
+    at: datetime
+    what: str
+    actor: str
+    reason: str
+
+
 class HealthReport(Record):
     """One drift check of a window of live predictions."""
 

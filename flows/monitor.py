@@ -1,0 +1,46 @@
+"""Check what is live for drift; roll back where the release file says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+
+from flows.rollback import rollback
+from headgate.records import HealthReport
+from headgate.release_file import load_release
+from headgate.spec import ReleaseSpec
+from registry import history
+from registry.lease import holder
+from tasks.inspect import inspect
+from tasks.job import new_id, open_release, whoami
+from tasks.step import log, run
+from tasks.undo import retire_expired
+
+
+@flow(name="monitor", flow_run_name="monitor")
+async def monitor(spec: ReleaseSpec | str, actor: str = "") -> HealthReport:
+    """Check the last window of an endpoint's requests.
+
+    Args:
+        spec: the release file's content, or the path of one that the worker can read.
+        actor: in whose name a rollback is made; `monitor` by default.
+
+    Raises:
+        MonitorError: the check itself could not be made; nothing was changed.
+    """
+    described = load_release(Path(spec)) if isinstance(spec, str) else spec
+    with open_release(described, new_id(described.endpoint, "monitor"), actor or f"monitor ({whoami()})") as job:
+        report = run(inspect, job)
+        acts = report.triggered and "drift" in described.rollback.on
+        can_go_back = history.predecessor(job.journal, job.endpoint) is not None
+        is_free = holder(job.journal, job.endpoint) is None and history.in_flight(job.journal, job.endpoint) is None
+        if is_free and not acts:
+            with job.hold():
+                retire_expired(job, described.rollback.keep_warm)
+        if acts and not can_go_back:
+            log(f"{described.endpoint} drifted, and there is no earlier version to go back to")
+        actor_name = job.actor
+    if acts and can_go_back and is_free:
+        await rollback(described.endpoint, f"drift: {report.reason}", actor=actor_name)
+    return report

@@ -1,0 +1,56 @@
+"""Promote a release that is held: someone decides what the judge could not."""
+
+from __future__ import annotations
+
+import time
+
+from prefect import flow
+
+from headgate.errors import BadInputError
+from headgate.home import Home
+from headgate.phases import Phase
+from headgate.records import ReleaseResult, Revision
+from headgate.spec import ReleaseSpec
+from registry import Journal, Kind, history
+from registry.journal import open_journal
+from tasks.job import ReleaseJob, whoami
+from tasks.report import conclude
+from tasks.shift import promote as give_all_traffic
+from tasks.step import run
+from tasks.undo import retire_expired
+
+
+@flow(name="promote", flow_run_name="promote-{endpoint}")
+async def promote(endpoint: str, reason: str, actor: str = "") -> ReleaseResult:
+    """Give the held challenger of an endpoint all traffic.
+
+    Args:
+        endpoint: what clients call.
+        reason: why; it is written into the history.
+        actor: who decided; by default the user who runs this.
+
+    Raises:
+        BadInputError: no release of the endpoint is held.
+    """
+    began = time.monotonic()
+    home = Home.from_env().ensure()
+    with open_journal(home.journal_url) as journal:
+        held = history.in_flight(journal, endpoint)
+        spec = history.spec_of(journal, endpoint)
+        if held is None or spec is None or held.phase is not Phase.HELD:
+            raise BadInputError(
+                f"no release of {endpoint} is held" + (f"; {held.release_id} is {held.phase}" if held else ""),
+                fix="see headgate status",
+            )
+        job = ReleaseJob(home, journal, ReleaseSpec.model_validate(spec), held.release_id, actor or whoami())
+        with job.hold():
+            job.write(Kind.DECISION, "promote", reason)
+            run(give_all_traffic, job, _challenger(journal, endpoint, held.release_id), f"{job.actor}: {reason}")
+            retire_expired(job, job.spec.rollback.keep_warm)
+            return run(conclude, job, None, began)
+
+
+def _challenger(journal: Journal, endpoint: str, release_id: str) -> Revision:
+    rows = journal.read(endpoint, kinds=(Kind.PHASE,), release_id=release_id)
+    deployed = next(row for row in rows if row.what == Phase.DEPLOYED)
+    return Revision.model_validate(deployed.evidence["revision"])

@@ -1,0 +1,82 @@
+"""The command line. Commands are imported when they are called, so that `headgate --help` is quick."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from headgate import __version__
+from headgate.errors import HeadgateError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("stack", "Start the local stack: Prefect, MLflow, Envoy, a worker."),
+    "down": ("stack", "Stop the local stack and everything it serves."),
+    "doctor": ("stack", "Find what is missing on this machine, with the fix."),
+    "init": ("files", "Write a release file for a model."),
+    "validate": ("files", "Check a release file; every problem at its line."),
+    "schema": ("files", "Print the JSON Schema of release files."),
+    "plan": ("files", "Show what a release would do; change nothing."),
+    "release": ("change", "Release a model."),
+    "promote": ("change", "Promote a release that is held."),
+    "rollback": ("change", "Go back to the version before, or end a release in flight."),
+    "monitor": ("change", "Check an endpoint for drift."),
+    "status": ("read", "Show what is live and what is in flight."),
+    "history": ("read", "Show what was live, from when to when, and why."),
+    "completion": ("read", "Print the shell completion script."),
+}
+"""Each command's module in this package, and its line in the help."""
+
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are needed."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """In the order of COMMANDS."""
+        return list(COMMANDS)
+
+    def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
+        """Import one command."""
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"headgate.cli.{COMMANDS[name][0]}")
+        command: click.Command = getattr(module, name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Say which command was probably meant."""
+        import difflib
+
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            ctx.fail(f"no command {args[0]!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="headgate")
+def cli() -> None:
+    """Release trained models safely.
+
+    Exit codes: 0 done, 1 failed, 2 bad input, 3 rejected by a gate, 4 rolled back, 5 timed out waiting.
+    """
+
+
+def main() -> None:
+    """Run the command line, turning our errors into messages and exit codes."""
+    try:
+        cli(prog_name="headgate")
+    except HeadgateError as error:
+        click.echo(f"headgate: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        click.echo("headgate: interrupted", err=True)
+        sys.exit(130)

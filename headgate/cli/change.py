@@ -1,0 +1,127 @@
+"""release, promote, rollback, monitor."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from headgate.cli.environment import prefect_is_up, require_prefect, use_stack
+from headgate.cli.output import Progress, json_option, print_json, say
+from headgate.errors import HeadgateError
+from headgate.release_file import load_release
+
+if TYPE_CHECKING:
+    from headgate.records import ReleaseResult
+
+_file = click.argument("path", type=click.Path(path_type=Path), default=Path("release.yaml"))
+_actor = click.option("--actor", default="", help="Who is acting; default: HEADGATE_ACTOR, or the user.")
+
+
+@click.command()
+@_file
+@click.option("--release-id", default="", help="Resume this release.")
+@_actor
+@json_option
+def release(path: Path, release_id: str, actor: str, as_json: bool) -> None:  # noqa: FBT001
+    """Release the model that PATH describes.
+
+    The last line on stdout with --json is the result. Exit codes: 0 promoted, 1 failed, 2 bad input,
+    3 rejected by a gate, 4 rolled back by the judge, 5 held undecided.
+    """
+    spec = load_release(path)
+    home = use_stack()
+    require_prefect()
+    from flows.release import release as release_flow
+    from registry.journal import open_journal
+    from tasks import job
+    from tasks.report import result_of
+
+    run_id = release_id or job.new_id(spec.endpoint)
+    say(f"release {run_id}")
+    try:
+        with Progress() as progress:
+            job.listeners.append(progress.show)
+            result = asyncio.run(release_flow(spec, run_id, actor))
+    except HeadgateError:
+        with open_journal(home.journal_url) as journal:
+            known = result_of(journal, run_id)
+        if known is not None:
+            _print_result(known, as_json=as_json)
+        raise
+    _print_result(result, as_json=as_json)
+
+
+@click.command()
+@click.argument("endpoint")
+@click.option("--reason", required=True, help="Why; it is written into the history.")
+@_actor
+@json_option
+def promote(endpoint: str, reason: str, actor: str, as_json: bool) -> None:  # noqa: FBT001
+    """Promote the held release of ENDPOINT."""
+    use_stack()
+    require_prefect()
+    from flows.promote import promote as promote_flow
+    from tasks import job
+
+    with Progress() as progress:
+        job.listeners.append(progress.show)
+        result = asyncio.run(promote_flow(endpoint, reason, actor))
+    _print_result(result, as_json=as_json)
+
+
+@click.command()
+@click.argument("endpoint")
+@click.option("--reason", required=True, help="Why; it is written into the history.")
+@click.option("--to", "version", type=int, help="A version that was live before; default: the one before this.")
+@_actor
+@json_option
+def rollback(endpoint: str, reason: str, version: int | None, actor: str, as_json: bool) -> None:  # noqa: FBT001
+    """Go back to the version before, or end the release of ENDPOINT that is in flight.
+
+    Works while Prefect and MLflow are down.
+    """
+    use_stack()
+    from flows.rollback import rollback as rollback_flow
+    from tasks import job
+
+    call = rollback_flow
+    if not prefect_is_up():
+        say("the Prefect server does not answer: rolling back without it")
+        call = rollback_flow.fn  # type: ignore[assignment]
+    with Progress() as progress:
+        job.listeners.append(progress.show)
+        result = asyncio.run(call(endpoint, reason, version, actor))
+    _print_result(result, as_json=as_json)
+
+
+@click.command()
+@_file
+@json_option
+def monitor(path: Path, as_json: bool) -> None:  # noqa: FBT001
+    """Check the endpoint of PATH for drift; roll back where the file says so."""
+    spec = load_release(path)
+    use_stack()
+    require_prefect()
+    from flows.monitor import monitor as monitor_flow
+    from tasks import job
+
+    with Progress() as progress:
+        job.listeners.append(progress.show)
+        report = asyncio.run(monitor_flow(spec))
+    if as_json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        click.echo(f"{report.endpoint} v{report.version}: {report.reason}" + (" - triggered" if report.triggered else ""))
+
+
+def _print_result(result: ReleaseResult, *, as_json: bool) -> None:
+    if as_json:
+        print_json(result.model_dump(mode="json"))
+        return
+    version = f" v{result.version}" if result.version else ""
+    live = f"v{result.champion} is live at {result.url}" if result.champion else "nothing is live"
+    click.echo(f"{result.endpoint}{version} {result.outcome}: {result.reason}")
+    click.echo(f"{live}; {result.seconds:.1f} s, of which {result.waited:.1f} s waiting; report: {result.report or 'none'}")

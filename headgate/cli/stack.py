@@ -1,0 +1,145 @@
+"""up, down, doctor."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+import httpx
+
+from headgate.cli.output import json_option, print_json, print_table, say
+from headgate.errors import HomeError
+from headgate.home import Home
+from headgate.stack import Ports, Supervisor
+from headgate.stack.ports import is_free, listener
+from headgate.stack.programs import WORK_POOL, client_env, stack_programs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_UP_SECONDS = 180.0
+
+
+@click.command()
+@click.option("--new-ports", is_flag=True, help="Forget the remembered ports and choose free ones.")
+@json_option
+def up(new_ports: bool, as_json: bool) -> None:  # noqa: FBT001
+    """Start the local stack; what runs already is left alone."""
+    home = Home.from_env().ensure()
+    supervisor = Supervisor(home)
+    if new_ports:
+        supervisor.stop()
+        home.stack_file.unlink(missing_ok=True)
+    ports = Ports.choose(home)
+    was_up = supervisor.is_up()
+    leftovers = supervisor.start()
+    if leftovers:
+        say(f"ended {len(leftovers)} processes that a killed supervisord left behind")
+    if not was_up:
+        _require_ports(ports, supervisor)
+    from deploy_targets.envoy import Gateway
+
+    gateway = Gateway(home.gateway, ports)
+    gateway.prepare()
+    for program in stack_programs(home, ports):
+        supervisor.ensure(program)
+    _wait("gateway", gateway.is_up, supervisor)
+    _wait("mlflow-server", lambda: _answers(f"{ports.mlflow_url}/health"), supervisor)
+    _wait("prefect-server", lambda: _answers(f"{ports.prefect_url}/api/health"), supervisor)
+    _wait("worker", lambda: _work_pool_is_online(ports), supervisor)
+    env = client_env(home, ports)
+    if as_json:
+        print_json({"ports": ports.model_dump(), "env": env})
+        return
+    print_table(
+        f"local stack in {home.root}", ["program", "where"],
+        [("gateway", f"{ports.gateway_url}/<endpoint>/invocations"), ("prefect-server", ports.prefect_url),
+         ("mlflow-server", ports.mlflow_url), ("worker", f"work pool {WORK_POOL}")],
+    )  # fmt: skip
+    click.echo("Log models here:  export MLFLOW_TRACKING_URI=" + env["MLFLOW_TRACKING_URI"])
+
+
+@click.command()
+def down() -> None:
+    """Stop the local stack and every model that it serves; all state stays."""
+    home = Home.from_env()
+    if not home.root.exists():
+        say("there is no local stack")
+        return
+    Supervisor(home).stop()
+    say("the local stack is down; `headgate up` brings it and every endpoint back")
+
+
+@click.command()
+@json_option
+def doctor(as_json: bool) -> None:  # noqa: FBT001
+    """Find what is missing on this machine, each problem with its fix."""
+    from headgate.doctor import examine
+
+    findings = examine(Home.from_env())
+    if as_json:
+        print_json([finding.model_dump() for finding in findings])
+    else:
+        print_table(
+            "doctor", ["", "subject", "finding", "fix"],
+            [(f.severity, f.subject, f.problem, f.fix) for f in findings],
+        )  # fmt: skip
+    if any(finding.severity == "error" for finding in findings):
+        sys.exit(1)
+
+
+def _require_ports(ports: Ports, supervisor: Supervisor) -> None:
+    """Refuse to start where another program has taken a remembered port."""
+    running = supervisor.states()
+    for name, port in ports.model_dump().items():
+        program = {"gateway_admin": "gateway", "prefect": "prefect-server", "mlflow": "mlflow-server"}.get(name, name)
+        if program in running and running[program].state == "RUNNING" and _owns(running[program].pid, port):
+            continue
+        if not is_free(port):
+            raise HomeError(
+                f"port {port}, which the {name.replace('_', ' ')} has had so far, is taken by {listener(port)}",
+                fix="stop that, or let other ports be chosen: headgate up --new-ports",
+            )
+
+
+def _owns(pid: int, port: int) -> bool:
+    import psutil
+
+    try:
+        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        return any(
+            connection.laddr.port == port for process in family for connection in process.net_connections(kind="tcp")
+        )
+    except psutil.Error:
+        return False
+
+
+def _wait(name: str, ready: Callable[[], bool], supervisor: Supervisor) -> None:
+    say(f"waiting for {name}")
+    deadline = time.monotonic() + _UP_SECONDS
+    while not ready():
+        state = supervisor.states().get(name)
+        if state is None or state.has_ended or time.monotonic() > deadline:
+            raise HomeError(
+                f"{name} does not start ({state.state + ': ' + state.detail if state else 'gone'}); its log ends:\n"
+                + supervisor.log_tail(name),
+                fix=f"read {supervisor.log_file(name)}",
+            )
+        time.sleep(0.1)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _work_pool_is_online(ports: Ports) -> bool:
+    try:
+        reply = httpx.get(f"{ports.prefect_url}/api/work_pools/{WORK_POOL}", timeout=2)
+    except httpx.HTTPError:
+        return False
+    return reply.is_success and reply.json().get("status") == "READY"

@@ -1,0 +1,125 @@
+"""What a release would do: its steps, its gates, and what stands in its way. Changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headgate.records import EndpointState, Finding, Record, Revision
+from headgate.units import format_duration, format_percent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headgate.spec import ReleaseSpec
+
+
+class PlanStep(Record):
+    """One step, what it changes, and what must hold to go on."""
+
+    name: str
+    does: str
+    gate: str = ""
+
+
+class Plan(Record):
+    """The steps of a release, and every problem that would stop it."""
+
+    endpoint: str
+    champion: str
+    steps: tuple[PlanStep, ...]
+    problems: tuple[Finding, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether nothing stands in the way."""
+        return not any(problem.severity == "error" for problem in self.problems)
+
+
+def make_plan(
+    spec: ReleaseSpec,
+    champion: Revision | None,
+    state: EndpointState | None,
+    problems: Sequence[Finding],
+) -> Plan:
+    """Describe a release.
+
+    Args:
+        spec: the release file.
+        champion: the version that is live, or None for a first release.
+        state: what the target says about the endpoint.
+        problems: from the target's preflight and from what it cannot do.
+    """
+    steps = [
+        PlanStep(name="package", does=f"bundle {spec.artifact} with its server and locked requirements"),
+        PlanStep(name="register", does=f"version of {spec.model} in MLflow, alias challenger"),
+        PlanStep(
+            name="deploy",
+            does=f"new revision of {spec.endpoint} on {spec.target.kind} at 0%, {spec.runtime.replicas.min} worker(s)",
+            gate=f"ready within {format_duration(spec.runtime.ready_timeout)}",
+        ),
+        PlanStep(
+            name="smoke",
+            does=f"send {spec.gates.smoke.examples}",
+            gate=f"every answer is 200 within {format_duration(spec.gates.smoke.max_latency)}",
+        ),
+    ]
+    notes = []
+    if champion is None:
+        notes.append("first release: there is no champion to compare with, so shadow and shift are left out")
+    else:
+        steps += [*_shadow(spec, champion), *_shift(spec, champion)]
+    steps.append(_promote(spec, champion))
+    if state is not None and champion is not None and state.traffic is not None:
+        holder = state.traffic.holder
+        if holder != champion.name:
+            notes.append(f"traffic is on {holder or state.traffic.weights}, not on {champion.name}: it is put back first")
+    return Plan(
+        endpoint=spec.endpoint,
+        champion=f"{champion.version} ({champion.name})" if champion else "none",
+        steps=tuple(steps),
+        problems=tuple(problems),
+        notes=tuple(notes),
+    )
+
+
+def _shadow(spec: ReleaseSpec, champion: Revision) -> list[PlanStep]:
+    gate = spec.gates.shadow
+    if gate is None:
+        return []
+    return [
+        PlanStep(
+            name="shadow",
+            does=f"mirror {format_percent(gate.percent)} of live requests; clients see {champion.version} only",
+            gate=(
+                f"{gate.min_requests} pairs within {format_duration(gate.max_duration)}, "
+                f"at most {format_percent(gate.max_disagreement)} differ"
+            ),
+        )
+    ]
+
+
+def _shift(spec: ReleaseSpec, champion: Revision) -> list[PlanStep]:
+    strategy = spec.strategy
+    if strategy.kind == "blue-green":
+        does = f"switch to 100% at once; {champion.version} stays up and receives copies, to compare with"
+    else:
+        does = f"live traffic to {' ► '.join(map(format_percent, strategy.steps))}"
+    return [
+        PlanStep(
+            name="shift",
+            does=does,
+            gate=(
+                f"no worse than {champion.version} (false rollback {format_percent(spec.judge.false_rollback)}), "
+                f"{strategy.min_requests} requests, {format_duration(strategy.min_duration)} "
+                f"to {format_duration(strategy.max_duration)}, then {strategy.on_inconclusive}"
+            ),
+        )
+    ]
+
+
+def _promote(spec: ReleaseSpec, champion: Revision | None) -> PlanStep:
+    does = "100% of traffic, alias champion"
+    if champion is not None:
+        does += f"; {champion.version} stays warm for {format_duration(spec.rollback.keep_warm)}"
+    return PlanStep(name="promote", does=does, gate="read back from the target")

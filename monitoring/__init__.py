@@ -1,0 +1,1 @@
+"""Evidence and decisions: the judge, the paired shadow comparison, drift, triggers, reports."""

@@ -1,0 +1,173 @@
+"""The paired shadow comparison: the same request, answered by champion and challenger, joined by its id."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from headgate.records import Disagreement, ShadowReport
+from headgate.units import format_percent
+from monitoring.judge import disagreement_e_value
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from headgate.spec import Shadow
+
+_EXAMPLES = 5
+_SHOWN = 300
+_OK = 200
+
+
+class Answered(NamedTuple):
+    """One logged request."""
+
+    status: int
+    seconds: float
+    request: bytes
+    response: bytes
+
+
+class ShadowComparison:
+    """Collects both arms' answers and compares them pair by pair.
+
+    Args:
+        gate: the limits.
+        alpha: the chance of rejecting a challenger that disagrees no more than the limit.
+        champion: the revision that clients see.
+        challenger: the revision that receives copies.
+    """
+
+    def __init__(self, gate: Shadow, alpha: float, champion: str, challenger: str) -> None:
+        self._gate = gate
+        self._alpha = alpha
+        self._arms: dict[str, dict[str, Answered]] = {champion: {}, challenger: {}}
+        self._champion, self._challenger = champion, challenger
+        self._compared: set[str] = set()
+        self._disagreements = 0
+        self._errors = 0
+        self._seconds: tuple[list[float], list[float]] = ([], [])
+        self._examples: list[Disagreement] = []
+
+    def add(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """Take logged rows; those of other revisions and those seen before are passed over."""
+        for batch in batches:
+            for row in batch.to_pylist():
+                arm = self._arms.get(row["revision"])
+                key = row["request_id"]
+                # The challenger's own traffic, such as the smoke gate's, is no copy of anything.
+                if arm is None or key in self._compared or (row["revision"] == self._challenger and not row["mirrored"]):
+                    continue
+                arm[key] = Answered(row["status"], row["seconds"], row["request"], row["response"])
+        self._match()
+
+    def report(self, *, final: bool) -> ShadowReport | None:
+        """The report once it can be decided, or at the end of the time given.
+
+        Returns:
+            None while more pairs are needed.
+        """
+        pairs = len(self._compared)
+        rate = self._disagreements / pairs if pairs else 0.0
+        limit = self._gate.max_disagreement
+        e_value = disagreement_e_value(self._disagreements, pairs, limit)
+        counted = f"{self._disagreements} of {pairs} answers differ ({format_percent(rate)})"
+        allowed = f"{format_percent(limit)} may"
+        if e_value >= 1 / self._alpha:
+            return self._report(rate, e_value, False, f"{counted}, {allowed}; e-value {e_value:.3g}")  # noqa: FBT003
+        if pairs >= self._gate.min_requests and rate <= limit:
+            return self._report(rate, e_value, True, f"{counted}, {allowed}")  # noqa: FBT003
+        if not final:
+            return None
+        if pairs < self._gate.min_requests:
+            reason = f"only {pairs} of {self._gate.min_requests} requests were compared in time"
+        else:
+            reason = f"{counted}, {allowed}"
+        return self._report(rate, e_value, False, reason)  # noqa: FBT003
+
+    @property
+    def progress(self) -> str:
+        """How far it is, in words."""
+        return f"{len(self._compared)} of {self._gate.min_requests} pairs, {self._disagreements} differ"
+
+    def _match(self) -> None:
+        champion, challenger = self._arms[self._champion], self._arms[self._challenger]
+        for key in champion.keys() & challenger.keys():
+            ours, theirs = champion.pop(key), challenger.pop(key)
+            self._compared.add(key)
+            self._seconds[0].append(ours.seconds)
+            self._seconds[1].append(theirs.seconds)
+            if theirs.status != _OK and ours.status == _OK:
+                self._errors += 1
+            if not agrees(ours, theirs, self._gate.tolerance):
+                self._disagreements += 1
+                if len(self._examples) < _EXAMPLES:
+                    shown = (_text(ours.request), _text(ours.response), _text(theirs.response))
+                    self._examples.append(
+                        Disagreement(request_id=key, request=shown[0], champion=shown[1], challenger=shown[2])
+                    )
+
+    def _report(self, rate: float, e_value: float, passed: bool, reason: str) -> ShadowReport:  # noqa: FBT001
+        return ShadowReport(
+            pairs=len(self._compared),
+            # The champion answers all requests, of which only a share is mirrored: its rest is no surprise.
+            unmatched=len(self._arms[self._challenger]),
+            disagreements=self._disagreements,
+            errors=self._errors,
+            rate=rate,
+            limit=self._gate.max_disagreement,
+            e_value=min(e_value, 1e300),
+            latency_ratio=_ratio(*self._seconds),
+            passed=passed,
+            reason=reason,
+            examples=tuple(self._examples),
+        )
+
+
+def agrees(ours: Answered, theirs: Answered, tolerance: float) -> bool:
+    """Whether two answers say the same: both failed alike, or equal labels and numbers close enough."""
+    if ours.status != theirs.status:
+        return False
+    if ours.status != _OK:
+        return True
+    if ours.response == theirs.response:
+        return True
+    try:
+        return _close(orjson.loads(ours.response), orjson.loads(theirs.response), tolerance)
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _close(ours: Any, theirs: Any, tolerance: float) -> bool:  # noqa: ANN401 - parsed JSON
+    if isinstance(ours, bool) or isinstance(theirs, bool):
+        return ours is theirs
+    if isinstance(ours, float) or isinstance(theirs, float):
+        numbers = isinstance(ours, int | float) and isinstance(theirs, int | float)
+        return numbers and abs(ours - theirs) <= tolerance * max(abs(ours), 1e-9)
+    if isinstance(ours, list):
+        return (
+            isinstance(theirs, list)
+            and len(ours) == len(theirs)
+            and all(_close(one, other, tolerance) for one, other in zip(ours, theirs, strict=True))
+        )
+    if isinstance(ours, dict):
+        return (
+            isinstance(theirs, dict)
+            and ours.keys() == theirs.keys()
+            and all(_close(ours[key], theirs[key], tolerance) for key in ours)
+        )
+    # Whole numbers are labels: 3 is not nearly 4.
+    return bool(ours == theirs)
+
+
+def _ratio(champion: list[float], challenger: list[float]) -> float:
+    if not champion:
+        return 1.0
+    return statistics.median(challenger) / max(statistics.median(champion), 1e-9)
+
+
+def _text(body: bytes) -> str:
+    return body[:_SHOWN].decode(errors="replace")

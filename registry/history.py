@@ -1,0 +1,94 @@
+"""Reading the journal: what is in flight, what is live, and what was live from when to when."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from headgate.phases import ENDED, Phase
+from headgate.records import Record, Revision
+from registry.journal import Entry, Kind
+
+if TYPE_CHECKING:
+    from registry.journal import Journal
+
+
+class InFlight(Record):
+    """A release that has neither promoted nor undone."""
+
+    release_id: str
+    phase: Phase
+    since: datetime
+    actor: str
+
+
+class Reign(Record):
+    """A version's time as champion; `until` is None for the one that is live."""
+
+    revision: Revision
+    since: datetime
+    until: datetime | None
+    release_id: str
+    actor: str
+    reason: str
+
+
+def in_flight(journal: Journal, endpoint: str) -> InFlight | None:
+    """The release that has not ended, if there is one."""
+    last = journal.read(endpoint, kinds=(Kind.PHASE,), newest=1)
+    if not last or Phase(last[0].what) in ENDED:
+        return None
+    return InFlight(
+        release_id=last[0].release_id, phase=Phase(last[0].what), since=last[0].at, actor=last[0].actor
+    )
+
+
+def phase_of(journal: Journal, endpoint: str, release_id: str) -> Phase | None:
+    """The last phase that a release entered."""
+    last = journal.read(endpoint, kinds=(Kind.PHASE,), release_id=release_id, newest=1)
+    return Phase(last[0].what) if last else None
+
+
+def reigns(journal: Journal, endpoint: str) -> list[Reign]:
+    """Who was champion, from when to when, who or what changed it, and why; oldest first."""
+    rows = journal.read(endpoint, kinds=(Kind.LIVE,))
+    ends: list[datetime | None] = [*(row.at for row in rows[1:]), None]
+    return [
+        Reign(
+            revision=Revision.model_validate(row.evidence["revision"]),
+            since=row.at, until=until, release_id=row.release_id, actor=row.actor, reason=row.reason,
+        )
+        for row, until in zip(rows, ends, strict=True)
+    ]  # fmt: skip
+
+
+def champion(journal: Journal, endpoint: str) -> Reign | None:
+    """The version that is live, as the journal knows it."""
+    known = reigns(journal, endpoint)
+    return known[-1] if known else None
+
+
+def predecessor(journal: Journal, endpoint: str) -> Reign | None:
+    """What a rollback goes back to: the newest reign of a revision that was not itself rolled back from.
+
+    Rolling back twice goes back two versions, not to and fro: each rollback's own reign is skipped together
+    with the one that it ended.
+    """
+    stack: list[Reign] = []
+    for reign in reigns(journal, endpoint):
+        names = [earlier.revision.name for earlier in stack]
+        if reign.revision.name in names:
+            stack = stack[: names.index(reign.revision.name)]
+        stack.append(reign)
+    return stack[-2] if len(stack) > 1 else None
+
+
+def spec_of(journal: Journal, endpoint: str) -> dict[str, Any] | None:
+    """The release file of the newest release, as it was written down when that began."""
+    started = [row for row in journal.read(endpoint, kinds=(Kind.PHASE,)) if row.what == Phase.STARTED]
+    return dict(started[-1].evidence["spec"]) if started else None
+
+
+def narrative(entries: list[Entry]) -> list[Entry]:
+    """The rows that a person wants to read: everything but the looks."""
+    return [entry for entry in entries if entry.kind is not Kind.LOOK]

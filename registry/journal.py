@@ -1,0 +1,276 @@
+"""The journal: an append-only table of everything that happened to an endpoint, each row chained to the last.
+
+SQLite (WAL) by default, PostgreSQL by URL. It needs neither Prefect nor MLflow, so a rollback works while
+both are down. Every row of an endpoint carries the sha256 of the row before it: a changed past shows.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, ParamSpec, TypeVar
+
+import sqlalchemy as sa
+from pydantic import Field
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from headgate.errors import JournalChangedError, LeaseLostError, RegistryUnavailableError
+from headgate.records import Record
+
+SCHEMA_VERSION = 1
+_GENESIS = "0" * 64
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+metadata = sa.MetaData()
+
+entries = sa.Table(
+    "entries",
+    metadata,
+    sa.Column("endpoint", sa.String(64), primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("release_id", sa.String(64), nullable=False),
+    sa.Column("at", sa.String(40), nullable=False),
+    sa.Column("kind", sa.String(20), nullable=False),
+    sa.Column("what", sa.String(200), nullable=False),
+    sa.Column("actor", sa.String(200), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("evidence", sa.Text, nullable=False),
+    sa.Column("schema", sa.Integer, nullable=False),
+    sa.Column("previous", sa.String(64), nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False),
+    sa.Index("entries_by_release", "release_id", "kind"),
+    sa.Index("entries_by_kind", "endpoint", "kind", "seq"),
+)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("endpoint", sa.String(64), primary_key=True),
+    sa.Column("holder", sa.String(200), nullable=False),
+    sa.Column("release_id", sa.String(64), nullable=False),
+    sa.Column("expires", sa.Float, nullable=False),
+    sa.Column("fence", sa.Integer, nullable=False),
+)
+
+
+class Kind(StrEnum):
+    """What sort of thing a row tells."""
+
+    PHASE = "phase"
+    """A release entered a phase; `what` is the phase."""
+    LIVE = "live"
+    """A version took all of the endpoint's traffic; `what` is its revision."""
+    DECISION = "decision"
+    """A gate, the judge, the monitor or a person decided; `what` names it."""
+    LOOK = "look"
+    """One reading of the counters during a shift."""
+    CHECK = "check"
+    """One drift check."""
+    NOTE = "note"
+    """Something worth knowing, such as an expired lease taken over."""
+
+
+class Entry(Record):
+    """One row. `evidence` holds records as JSON; `at` is UTC."""
+
+    endpoint: str
+    seq: int = 0
+    release_id: str
+    at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    kind: Kind
+    what: str
+    actor: str
+    reason: str = ""
+    evidence: dict[str, Any] = Field(default_factory=dict)
+
+
+def mapped(call: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Turn the driver's errors into ours, at the boundary."""
+
+    @functools.wraps(call)
+    def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return call(*args, **kwargs)
+        except sa.exc.OperationalError as error:
+            raise RegistryUnavailableError(
+                f"the journal does not answer: {error.orig}", fix="check HEADGATE_JOURNAL_URL, or the disk"
+            ) from error
+
+    return wrapper
+
+
+class Journal:
+    """The table of entries.
+
+    Args:
+        url: SQLAlchemy's URL, such as `sqlite:///journal.db` or `postgresql+psycopg://…`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.engine = sa.create_engine(url, pool_pre_ping=True)
+        if self.engine.dialect.name == "sqlite":
+            sa.event.listen(self.engine, "connect", _configure_sqlite)
+            sa.event.listen(self.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        self._create()
+
+    @mapped
+    def _create(self) -> None:
+        metadata.create_all(self.engine)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.engine.dispose()
+
+    @mapped
+    @retry(
+        # Two writers took the same number; the loser reads the new last row and goes on.
+        retry=retry_if_exception_type(sa.exc.IntegrityError), stop=stop_after_attempt(10),
+        wait=wait_random_exponential(multiplier=0.01, max=0.5), reraise=True,
+    )  # fmt: skip
+    def append(self, entry: Entry, *, fence: int | None = None) -> Entry:
+        """Write a row.
+
+        Args:
+            entry: what happened; its `seq` is given here.
+            fence: the fencing number of the writer's lease, where only its holder may write.
+
+        Raises:
+            LeaseLostError: another process has taken the endpoint over since.
+        """
+        with self.engine.begin() as connection:
+            if fence is not None:
+                check_fence(connection, entry.endpoint, fence)
+            last = connection.execute(
+                sa.select(entries.c.seq, entries.c.hash)
+                .where(entries.c.endpoint == entry.endpoint).order_by(entries.c.seq.desc()).limit(1)
+            ).one_or_none()  # fmt: skip
+            numbered = entry.model_copy(update={"seq": last.seq + 1 if last else 1})
+            row = _row(numbered, last.hash if last else _GENESIS)
+            connection.execute(entries.insert().values(row))
+        return numbered
+
+    @mapped
+    def read(
+        self,
+        endpoint: str,
+        *,
+        kinds: tuple[Kind, ...] = (),
+        release_id: str | None = None,
+        after: int = 0,
+        newest: int | None = None,
+    ) -> list[Entry]:
+        """Rows of an endpoint, oldest first; `newest` keeps only the last so many."""
+        query = sa.select(entries).where(entries.c.endpoint == endpoint, entries.c.seq > after)
+        if kinds:
+            query = query.where(entries.c.kind.in_([kind.value for kind in kinds]))
+        if release_id is not None:
+            query = query.where(entries.c.release_id == release_id)
+        query = query.order_by(entries.c.seq.desc())
+        if newest is not None:
+            query = query.limit(newest)
+        with self.engine.connect() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [_entry(dict(row)) for row in reversed(rows)]
+
+    @mapped
+    def endpoints(self) -> list[str]:
+        """Every endpoint that has rows."""
+        with self.engine.connect() as connection:
+            return list(
+                connection.execute(sa.select(entries.c.endpoint).distinct().order_by(entries.c.endpoint)).scalars()
+            )
+
+    @mapped
+    def find_release(self, release_id: str) -> list[Entry]:
+        """The rows of one release, whatever its endpoint."""
+        query = sa.select(entries).where(entries.c.release_id == release_id).order_by(entries.c.seq)
+        with self.engine.connect() as connection:
+            return [_entry(dict(row)) for row in connection.execute(query).mappings()]
+
+    @mapped
+    def verify(self, endpoint: str) -> int:
+        """Check every row against its hash and its place.
+
+        Returns:
+            How many rows there are.
+
+        Raises:
+            JournalChangedError: a row was changed, removed or put in.
+        """
+        query = sa.select(entries).where(entries.c.endpoint == endpoint).order_by(entries.c.seq)
+        previous, expected = _GENESIS, 1
+        with self.engine.connect() as connection:
+            for row in connection.execute(query).mappings():
+                stored = dict(row)
+                if stored["seq"] != expected or stored["previous"] != previous or stored["hash"] != _hash(stored):
+                    raise JournalChangedError(
+                        f"row {expected} of {endpoint}'s history does not match its hash",
+                        fix="restore the journal from a backup; everything up to the row before is intact",
+                    )
+                previous, expected = stored["hash"], expected + 1
+        return expected - 1
+
+
+def check_fence(connection: sa.Connection, endpoint: str, fence: int) -> None:
+    """Refuse a writer whose lease was taken over."""
+    current = connection.execute(
+        sa.select(leases.c.fence, leases.c.holder).where(leases.c.endpoint == endpoint)
+    ).one_or_none()
+    if current is None or current.fence != fence:
+        holder = current.holder if current else "nobody"
+        raise LeaseLostError(
+            f"{endpoint} is held by {holder} now (fence {current.fence if current else '-'}, ours was {fence})",
+            fix="see headgate status; this process must not go on",
+        )
+
+
+@contextmanager
+def open_journal(url: str) -> Iterator[Journal]:
+    """A journal that is closed again."""
+    journal = Journal(url)
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def _row(entry: Entry, previous: str) -> dict[str, Any]:
+    row = {
+        "endpoint": entry.endpoint,
+        "seq": entry.seq,
+        "release_id": entry.release_id,
+        "at": entry.at.astimezone(UTC).isoformat(),
+        "kind": entry.kind.value,
+        "what": entry.what,
+        "actor": entry.actor,
+        "reason": entry.reason,
+        "evidence": json.dumps(entry.evidence, sort_keys=True),
+        "schema": SCHEMA_VERSION,
+        "previous": previous,
+    }
+    return {**row, "hash": _hash(row)}
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    return Entry(
+        evidence=json.loads(row["evidence"]),
+        **{name: row[name] for name in ("endpoint", "seq", "release_id", "at", "kind", "what", "actor", "reason")},
+    )
+
+
+def _hash(row: dict[str, Any]) -> str:
+    content = {name: value for name, value in row.items() if name != "hash"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401
+    # Transactions begin where SQLAlchemy says so (the `begin` listener), not at the driver's first write.
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")

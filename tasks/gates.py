@@ -1,0 +1,126 @@
+"""The gates before clients see anything: smoke and shadow."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from headgate.errors import RejectedError
+from headgate.phases import Phase, is_behind
+from headgate.records import Mirror, Payload, Revision, ShadowReport, Traffic, Window
+from headgate.units import basis_points, format_duration
+from images import input_example
+from monitoring.shadow import ShadowComparison
+from registry import Kind
+from tasks import artifacts
+from tasks.job import ReleaseJob
+from tasks.step import step
+
+_READ_SECONDS = 0.5
+_OVERLAP = timedelta(seconds=5)
+"""Rows reach the log up to a second after their time; each reading goes back this far."""
+
+_OK = 200
+
+
+@step
+def smoke(job: ReleaseJob, revision: Revision) -> None:
+    """Send the examples to the new revision itself; every answer must be good and quick.
+
+    Raises:
+        RejectedError: one was not.
+    """
+    if not is_behind(job.phase(), Phase.SMOKED):
+        return
+    gate = job.spec.gates.smoke
+    payloads = _examples(gate.examples, revision)
+    slowest = 0.0
+    for number, payload in enumerate(payloads, start=1):
+        answer = job.target.invoke(job.endpoint, payload, revision.name)
+        slowest = max(slowest, answer.seconds)
+        problem = ""
+        if answer.status != _OK:
+            problem = f"was answered {answer.status}: {answer.body[:500].decode(errors='replace')}"
+        elif answer.seconds > gate.max_latency:
+            problem = f"took {answer.seconds:.2f} s, and at most {format_duration(gate.max_latency)} may pass"
+        if problem:
+            reason = f"smoke: example {number} of {len(payloads)} {problem}"
+            job.write(Kind.DECISION, "smoke", reason, actor="smoke gate", passed=False)
+            raise RejectedError(reason, fix="see the revision's log, under HEADGATE_HOME/logs")
+    reason = f"{len(payloads)} example(s) answered, the slowest in {slowest * 1000:.0f} ms"
+    if not payloads:
+        reason = "the model has no input example: only its readiness was checked"
+    job.write(Kind.DECISION, "smoke", reason, actor="smoke gate", passed=True)
+    job.enter(Phase.SMOKED, reason)
+
+
+@step
+def shadow(job: ReleaseJob, champion: Revision, challenger: Revision) -> ShadowReport | None:
+    """Mirror live requests to the challenger until the paired comparison can decide.
+
+    Raises:
+        RejectedError: the answers differ too much, or too few requests came in time.
+    """
+    gate = job.spec.gates.shadow
+    if not is_behind(job.phase(), Phase.SHADOWED):
+        return None
+    if gate is None:
+        job.enter(Phase.SHADOWED, "no shadow comparison: gates.shadow is off")
+        return None
+    began = time.monotonic()
+    try:
+        mirror = Mirror(revision=challenger.name, share=basis_points(gate.percent))
+        job.route(Traffic.all_to(champion.name, mirror))
+        report = _compare(job, champion, challenger, began + gate.max_duration)
+    finally:
+        job.waited += time.monotonic() - began
+    job.route(Traffic.all_to(champion.name))
+    artifacts.show_shadow(job.endpoint, report)
+    content = report.model_dump(mode="json")
+    job.write(Kind.DECISION, "shadow", report.reason, actor="shadow gate", passed=report.passed, report=content)
+    if not report.passed:
+        raise RejectedError(
+            f"shadow: {report.reason}", fix="the report shows requests that were answered differently"
+        )
+    job.enter(Phase.SHADOWED, report.reason)
+    return report
+
+
+def _compare(job: ReleaseJob, champion: Revision, challenger: Revision, deadline: float) -> ShadowReport:
+    gate = job.spec.gates.shadow
+    assert gate is not None  # noqa: S101 - shadow() asked
+    comparison = ShadowComparison(gate, job.spec.judge.false_rollback, champion.name, challenger.name)
+    read_from = datetime.now(UTC)
+    while True:
+        now = datetime.now(UTC)
+        comparison.add(job.target.captured(job.endpoint, Window(start=read_from, end=now)))
+        read_from = max(read_from, now - _OVERLAP)
+        report = comparison.report(final=time.monotonic() >= deadline)
+        if report is not None:
+            return report
+        _refuse_dead(job, challenger)
+        job.obey_abort()
+        time.sleep(_READ_SECONDS)
+
+
+def _refuse_dead(job: ReleaseJob, challenger: Revision) -> None:
+    state = job.target.observe(job.endpoint)
+    seen = state.revisions.get(challenger.name) if state else None
+    if seen is None or not seen.ready:
+        reason = f"shadow: {challenger.name} {seen.detail if seen else 'is gone'} under mirrored requests"
+        job.write(Kind.DECISION, "shadow", reason, actor="shadow gate", passed=False)
+        raise RejectedError(reason, fix="see the revision's log, under HEADGATE_HOME/logs")
+
+
+def _examples(where: str, revision: Revision) -> list[Payload]:
+    if where == "input_example":
+        logged = input_example(revision.image.path / "model")
+        return [logged] if logged else []
+    try:
+        lines = Path(where).read_bytes().splitlines()
+    except OSError as error:
+        raise RejectedError(
+            f"gates.smoke.examples: {where} cannot be read: {error.strerror}", fix="name a file with one body a line"
+        ) from error
+    return [Payload(body=line) for line in lines if line.strip()]

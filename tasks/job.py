@@ -1,0 +1,190 @@
+"""A release in hand: its file, its target, its lease, and the one way to write its history."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from deploy_targets import DeployTarget, open_target
+from headgate.errors import BadInputError, EndpointBusyError, RolledBackError
+from headgate.home import Home
+from headgate.phases import Phase, may_enter
+from headgate.records import Revision, Traffic
+from headgate.spec import ReleaseSpec
+from headgate.stack import Ports
+from registry import Entry, Journal, Kind, Lease, Versions, history
+from registry.journal import open_journal
+from tasks.step import log
+
+Listener = Callable[[Entry], None]
+listeners: list[Listener] = []
+"""Called with every row that this process writes; the command line shows progress with it."""
+
+ABORT = "abort"
+"""The decision by which someone asks the holder of a release to take it back."""
+
+
+def whoami() -> str:
+    """Who is acting: HEADGATE_ACTOR, or the user and machine."""
+    return os.environ.get("HEADGATE_ACTOR") or f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def new_id(endpoint: str, what: str = "") -> str:
+    """A name for a release or a rollback, that sorts by time."""
+    now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return "-".join(part for part in (what, endpoint, now, secrets.token_hex(2)) if part)
+
+
+def tracking_uri(home: Home) -> str:
+    """The MLflow server: MLFLOW_TRACKING_URI, or that of the local stack."""
+    ports = Ports.remembered(home)
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or (ports.mlflow_url if ports else "")
+    if not uri:
+        raise BadInputError("no MLflow server is known", fix="headgate up, or set MLFLOW_TRACKING_URI")
+    return uri
+
+
+class Job:
+    """What the steps of a release, a rollback or a check share.
+
+    Args:
+        home: this machine's state.
+        journal: where history is written.
+        target: where the endpoint is.
+        endpoint: what is being changed.
+        release_id: on whose behalf rows are written.
+        actor: who asked.
+    """
+
+    def __init__(
+        self, home: Home, journal: Journal, target: DeployTarget, endpoint: str, release_id: str, actor: str
+    ) -> None:
+        self.home = home
+        self.journal = journal
+        self.target = target
+        self.endpoint = endpoint
+        self.release_id = release_id
+        self.actor = actor
+        self.lease: Lease | None = None
+        self._seen = 0
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Hold the endpoint; only then may anything be changed."""
+        with Lease(self.journal, self.endpoint, self.release_id) as lease:
+            self.lease = lease
+            try:
+                yield
+            finally:
+                self.lease = None
+
+    @property
+    def champion(self) -> Revision | None:
+        """The revision that is live, as the history knows it."""
+        reign = history.champion(self.journal, self.endpoint)
+        return reign.revision if reign else None
+
+    def write(
+        self, kind: Kind, what: str, reason: str = "", *, actor: str | None = None, **evidence: Any  # noqa: ANN401
+    ) -> Entry:
+        """Write a row, on the lease where one is held, and tell who listens."""
+        entry = Entry(
+            endpoint=self.endpoint, release_id=self.release_id, kind=kind, what=what,
+            actor=actor or self.actor, reason=reason, evidence=evidence,
+        )  # fmt: skip
+        written = self.journal.append(entry, fence=self.lease.fence if self.lease else None)
+        for listener in listeners:
+            listener(written)
+        if kind is not Kind.LOOK:
+            log(f"{what}: {reason}" if reason else what)
+        return written
+
+    def enter(self, phase: Phase, reason: str = "", **evidence: Any) -> None:  # noqa: ANN401
+        """Enter a phase; a resumed release passes by those that it had reached."""
+        current = history.phase_of(self.journal, self.endpoint, self.release_id)
+        if current is not phase and may_enter(current, phase):
+            self.write(Kind.PHASE, phase, reason, **evidence)
+
+    def phase(self) -> Phase | None:
+        """The last phase entered."""
+        return history.phase_of(self.journal, self.endpoint, self.release_id)
+
+    def phase_was(self, phase: Phase) -> bool:
+        """Whether this release ever entered a phase."""
+        rows = self.journal.read(self.endpoint, kinds=(Kind.PHASE,), release_id=self.release_id)
+        return any(row.what == phase for row in rows)
+
+    def route(self, traffic: Traffic) -> None:
+        """Change traffic, if the endpoint is still ours."""
+        if self.lease is not None:
+            self.lease.check()
+        self.target.route(self.endpoint, traffic)
+
+    def obey_abort(self) -> None:
+        """Stop where someone has asked for it since this job began.
+
+        Raises:
+            RolledBackError: they have.
+        """
+        rows = self.journal.read(
+            self.endpoint, kinds=(Kind.DECISION,), release_id=self.release_id, after=self._seen
+        )
+        for row in rows:
+            self._seen = row.seq
+            if row.what == ABORT:
+                raise RolledBackError(f"{row.actor} took it back: {row.reason}")
+
+
+class ReleaseJob(Job):
+    """A release in hand, with its file."""
+
+    def __init__(self, home: Home, journal: Journal, spec: ReleaseSpec, release_id: str, actor: str) -> None:
+        super().__init__(home, journal, open_target(spec.target), spec.endpoint, release_id, actor)
+        self.spec = spec
+        self.waited = 0.0
+        self.report_file = home.root / "reports" / spec.endpoint / f"{release_id}.html"
+        self._versions: Versions | None = None
+
+    @property
+    def versions(self) -> Versions:
+        """The model's versions in MLflow."""
+        if self._versions is None:
+            self._versions = Versions(tracking_uri(self.home), self.spec.model, self.spec.endpoint)
+        return self._versions
+
+    def begin(self) -> None:
+        """Start, or resume, where nothing else is in flight.
+
+        Raises:
+            EndpointBusyError: another release has not ended.
+            BadInputError: this id was used with another release file.
+        """
+        other = history.in_flight(self.journal, self.endpoint)
+        if other is not None and other.release_id != self.release_id:
+            raise EndpointBusyError(
+                f"release {other.release_id} of {self.endpoint} is {other.phase} since {other.since:%F %T} UTC "
+                f"(by {other.actor})",
+                fix="end it first: headgate promote, or headgate rollback",
+            )
+        content = self.spec.model_dump(mode="json")
+        started = self.journal.read(self.endpoint, kinds=(Kind.PHASE,), release_id=self.release_id)
+        if started and started[0].evidence.get("spec") != content:
+            raise BadInputError(
+                f"release {self.release_id} was started with another release file",
+                fix="leave --release-id out to start a new release",
+            )
+        self.enter(Phase.STARTED, spec=content)
+
+
+@contextmanager
+def open_release(spec: ReleaseSpec, release_id: str, actor: str) -> Iterator[ReleaseJob]:
+    """A release in hand; nothing is held yet."""
+    home = Home.from_env().ensure()
+    with open_journal(home.journal_url) as journal:
+        yield ReleaseJob(home, journal, spec, release_id or new_id(spec.endpoint), actor or whoami())

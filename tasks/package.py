@@ -1,0 +1,92 @@
+"""Plan, package, register, deploy: what happens before any request reaches the new version."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from deploy_targets import unsupported_problems
+from headgate.errors import UnsupportedError
+from headgate.phases import Phase
+from headgate.plan import Plan, make_plan
+from headgate.records import Artifact, Finding, Image, ModelVersion, Revision, Traffic
+from images import build_image, fetch_artifact
+from registry import Kind
+from tasks import artifacts
+from tasks.job import ReleaseJob
+from tasks.step import step
+
+
+def plan_release(job: ReleaseJob) -> Plan:
+    """What a release would do, and what stands in its way; changes nothing."""
+    problems: list[Finding] = [*unsupported_problems(job.target, job.spec), *job.target.preflight()]
+    return make_plan(job.spec, job.champion, job.target.observe(job.endpoint), problems)
+
+
+@step
+def check(job: ReleaseJob) -> None:
+    """Refuse a release that the target cannot do, before any work."""
+    plan = plan_release(job)
+    artifacts.show_plan(plan)
+    if not plan.is_possible:
+        errors = [problem for problem in plan.problems if problem.severity == "error"]
+        raise UnsupportedError(
+            "; ".join(f"{problem.subject}: {problem.problem}" for problem in errors),
+            fix="; ".join(problem.fix for problem in errors if problem.fix),
+        )
+
+
+@step
+def package(job: ReleaseJob) -> tuple[Artifact, Image]:
+    """Make the image."""
+    with tempfile.TemporaryDirectory(dir=job.home.root, prefix=".artifact-") as folder:
+        artifact = fetch_artifact(job.spec.artifact, Path(folder))
+        image = build_image(job.home, artifact)
+        # Registering uploads the model's files; they are in the image now, under the same names.
+        artifact = artifact.model_copy(update={"path": image.path / "model"})
+    job.enter(
+        Phase.PACKAGED, f"{image.digest[:19]} ({image.size / 1e6:.1f} MB)", image=image.model_dump(mode="json")
+    )
+    return artifact, image
+
+
+@step
+def register(job: ReleaseJob, artifact: Artifact, image: Image) -> ModelVersion:
+    """Make the version in MLflow and name it challenger."""
+    version = job.versions.register(artifact, image)
+    job.versions.set_challenger(version.version)
+    job.enter(Phase.REGISTERED, f"{version} is challenger", version=version.model_dump(mode="json"))
+    return version
+
+
+@step
+def deploy(job: ReleaseJob, version: ModelVersion, image: Image) -> Revision:
+    """Bring the champion in order where it is not, then make the challenger ready at 0 %."""
+    runtime = job.spec.runtime
+    revision = Revision.of(
+        version, image, env=runtime.env, workers=runtime.replicas.min, ready_timeout=runtime.ready_timeout
+    )
+    _restore_champion(job)
+    # Written before anything exists, so that whoever cleans up after a crash knows what to look for.
+    job.write(Kind.NOTE, "deploying", revision.name, revision=revision.model_dump(mode="json"))
+    job.target.deploy(job.endpoint, revision)
+    job.enter(Phase.DEPLOYED, f"{revision.name} is ready at 0%", revision=revision.model_dump(mode="json"))
+    return revision
+
+
+def _restore_champion(job: ReleaseJob) -> None:
+    """A release starts from the champion with all traffic; where something else was found, say so."""
+    champion = job.champion
+    if champion is None or job.phase() not in {Phase.STARTED, Phase.PACKAGED, Phase.REGISTERED}:
+        return
+    state = job.target.observe(job.endpoint)
+    traffic = state.traffic if state else None
+    known = state.revisions.get(champion.name) if state else None
+    if known is None or not known.ready:
+        job.write(Kind.NOTE, "champion restored", f"{champion.name} was {known.detail if known else 'gone'}")
+        job.target.deploy(job.endpoint, champion)
+    if traffic != Traffic.all_to(champion.name):
+        job.write(
+            Kind.NOTE, "traffic restored", f"it was {traffic.weights if traffic else 'nowhere'}, not on {champion.name}"
+        )
+        job.route(Traffic.all_to(champion.name))

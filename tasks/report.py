@@ -1,0 +1,95 @@
+"""The end of a release: its result, its report, and its run in MLflow."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from headgate.errors import HeadgateError, RegistryError, RejectedError, RolledBackError, TimedOutError
+from headgate.phases import Outcome, Phase
+from headgate.records import Event, HealthReport, Look, ReleaseResult, ShadowReport
+from monitoring.report import Evidence, write_report
+from registry import Entry, Journal, Kind, history
+from registry.release_run import ReleaseRun
+from tasks import artifacts
+from tasks.job import ReleaseJob, tracking_uri
+from tasks.step import step
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+OUTCOME = "outcome"
+"""The decision that ends a release; its evidence is the `ReleaseResult`."""
+
+
+def outcome_of(error: BaseException | None) -> Outcome:
+    """How a release ended, by what ended it."""
+    if error is None:
+        return Outcome.PROMOTED
+    if isinstance(error, RejectedError):
+        return Outcome.REJECTED
+    if isinstance(error, RolledBackError):
+        return Outcome.ROLLED_BACK
+    return Outcome.HELD if isinstance(error, TimedOutError) else Outcome.FAILED
+
+
+@step
+def conclude(job: ReleaseJob, error: BaseException | None, began: float) -> ReleaseResult:
+    """Write the result and the report, and bring MLflow's run up to date as far as MLflow answers."""
+    rows = job.journal.read(job.endpoint, release_id=job.release_id)
+    state = job.target.observe(job.endpoint)
+    champion = job.champion
+    outcome = outcome_of(error)
+    reason = error.message if isinstance(error, HeadgateError) else (repr(error) if error else _promoted(rows))
+    result = ReleaseResult(
+        release_id=job.release_id, endpoint=job.endpoint, outcome=outcome, reason=reason,
+        version=_version(rows), champion=champion.version.version if champion else None,
+        url=state.url if state else "", report=str(job.report_file), seconds=time.monotonic() - began,
+        waited=job.waited,
+    )  # fmt: skip
+    job.write(Kind.DECISION, OUTCOME, f"{outcome}: {reason}", result=result.model_dump(mode="json"))
+    rows = job.journal.read(job.endpoint, release_id=job.release_id)
+    write_report(_evidence(job, result, rows), job.report_file)
+    try:
+        link = ReleaseRun(tracking_uri(job.home), job.journal, job.endpoint, job.release_id).attach(job.report_file)
+        artifacts.show_report(job.endpoint, link)
+    except RegistryError as problem:
+        job.write(Kind.NOTE, "report late", f"MLflow does not have it yet: {problem.message}")
+    return result
+
+
+def result_of(journal: Journal, release_id: str) -> ReleaseResult | None:
+    """The result of a release that has ended or is held."""
+    for row in reversed(journal.find_release(release_id)):
+        if row.what == OUTCOME:
+            return ReleaseResult.model_validate(row.evidence["result"])
+    return None
+
+
+def _evidence(job: ReleaseJob, result: ReleaseResult, rows: Sequence[Entry]) -> Evidence:
+    shadow = next((row.evidence["report"] for row in reversed(rows) if "report" in row.evidence), None)
+    checks = job.journal.read(job.endpoint, kinds=(Kind.CHECK,), newest=1)
+    first = rows[0].at
+    version = f" v{result.version}" if result.version else ""
+    return Evidence(
+        result=result,
+        title=f"{job.endpoint}: {job.spec.model}{version} {result.outcome}",
+        looks=tuple(Look.model_validate(row.evidence) for row in rows if row.kind is Kind.LOOK),
+        shadow=ShadowReport.model_validate(shadow) if shadow else None,
+        health=next((HealthReport.model_validate(row.evidence) for row in checks if row.at > first), None),
+        events=tuple(
+            Event(at=row.at, what=row.what, actor=row.actor, reason=row.reason)
+            for row in history.narrative(list(rows))
+        ),
+    )
+
+
+def _version(rows: Sequence[Entry]) -> int | None:
+    return next((row.evidence["version"]["version"] for row in rows if "version" in row.evidence), None)
+
+
+def _promoted(rows: Sequence[Entry]) -> str:
+    judged = [row.reason for row in rows if row.kind is Kind.DECISION and row.what == "judge"]
+    live = [row.reason for row in rows if row.kind is Kind.LIVE]
+    reached = [row.reason for row in rows if row.kind is Kind.PHASE and row.what == Phase.PROMOTED]
+    return (judged or live or reached or ["promoted"])[-1]

@@ -1,0 +1,123 @@
+"""The shift of live traffic, one look a second, and the promotion."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from headgate.errors import RegistryUnavailableError, RolledBackError, TargetError, TimedOutError
+from headgate.phases import Phase
+from headgate.records import Counts, Look, Mirror, Revision, Rollout, Traffic, Verdict
+from headgate.units import BASIS_POINTS
+from monitoring.rollout import RolloutJudge
+from registry import Kind
+from tasks import artifacts
+from tasks.job import ReleaseJob
+from tasks.step import step
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LOOK_SECONDS = 1.0
+_ZERO = Counts(requests=0, failures=0)
+
+
+@step
+def shift(job: ReleaseJob, stable: Revision, canary: Revision) -> Rollout:
+    """Give the canary its steps of live traffic while the judge looks.
+
+    Raises:
+        RolledBackError: the judge took it back; all traffic is on the stable revision again.
+        TimedOutError: the judge could not decide in time, and the file says to hold.
+    """
+    job.enter(Phase.SHIFTING, f"{canary.name} against {stable.name}")
+    began = time.monotonic()
+    try:
+        look, looks = _look_until_decided(job, stable, canary, began)
+    finally:
+        job.waited += time.monotonic() - began
+    rollout = Rollout(
+        verdict=look.verdict, reason=look.reason, stable=stable.name, canary=canary.name, looks=looks,
+        requests=look.canary.requests, failures=look.canary.failures, seconds=look.seconds,
+    )  # fmt: skip
+    job.write(Kind.DECISION, "judge", look.reason, actor="judge", rollout=rollout.model_dump(mode="json"))
+    if look.verdict is Verdict.ROLLBACK:
+        raise RolledBackError(look.reason, fix="the report shows when it failed; its log shows why")
+    if look.verdict is Verdict.INCONCLUSIVE:
+        if job.spec.strategy.on_inconclusive == "rollback":
+            raise RolledBackError(look.reason)
+        job.enter(Phase.HELD, look.reason)
+        raise TimedOutError(look.reason, fix="decide it: headgate promote, or headgate rollback")
+    return rollout
+
+
+def _look_until_decided(job: ReleaseJob, stable: Revision, canary: Revision, began: float) -> tuple[Look, int]:
+    counts = job.target.counts(job.endpoint)
+    judge = RolloutJudge(
+        job.spec, f"{canary.version}", counts.get(stable.name, _ZERO), counts.get(canary.name, _ZERO)
+    )
+    progress = artifacts.Progress(job.endpoint)
+    looks = 0
+    job.route(_traffic(job, stable, canary, judge.share))
+    while True:
+        looks += 1
+        _wait_until(began + looks * LOOK_SECONDS)
+        job.obey_abort()
+        look = _one_look(job, judge, time.monotonic() - began, stable, canary)
+        if look.verdict is Verdict.ROLLBACK:
+            # First the clients, then the books.
+            job.route(Traffic.all_to(stable.name))
+        elif look.verdict is Verdict.ADVANCE:
+            job.route(_traffic(job, stable, canary, judge.share))
+            progress.update(judge.share / BASIS_POINTS * 100)
+        job.write(Kind.LOOK, look.verdict, look.reason, actor="judge", **look.model_dump(mode="json"))
+        if look.verdict in {Verdict.ROLLBACK, Verdict.PROMOTE, Verdict.INCONCLUSIVE}:
+            return look, looks
+
+
+def _one_look(job: ReleaseJob, judge: RolloutJudge, seconds: float, stable: Revision, canary: Revision) -> Look:
+    counts: Mapping[str, Counts] = job.target.counts(job.endpoint)
+    state = job.target.observe(job.endpoint)
+    seen = state.revisions.get(canary.name) if state else None
+    problem = "" if seen and seen.ready else (seen.detail if seen else "is gone")
+    return judge.look(
+        seconds, counts.get(stable.name, _ZERO), counts.get(canary.name, _ZERO), canary_problem=problem
+    )
+
+
+def _traffic(job: ReleaseJob, stable: Revision, canary: Revision, share: int) -> Traffic:
+    """Blue-green: the new version has everything, and the old one gets copies to be compared with."""
+    if job.spec.strategy.kind == "blue-green":
+        return Traffic.all_to(canary.name, Mirror(revision=stable.name, share=BASIS_POINTS))
+    return Traffic.split(stable.name, canary.name, share)
+
+
+def _wait_until(moment: float) -> None:
+    remaining = moment - time.monotonic()
+    if remaining > 0:
+        time.sleep(remaining)
+
+
+@step
+def promote(job: ReleaseJob, revision: Revision, reason: str) -> None:
+    """Give the revision all traffic, see that it has it, and make its version champion.
+
+    Raises:
+        TargetError: the target did not take it over.
+    """
+    job.route(Traffic.all_to(revision.name))
+    state = job.target.observe(job.endpoint)
+    if state is None or state.traffic is None or state.traffic.holder != revision.name:
+        raise TargetError(
+            f"{revision.name} was given all traffic, but the target says {state.traffic if state else 'nothing'}"
+        )
+    champion = job.champion
+    if champion is None or champion.name != revision.name:
+        job.write(Kind.LIVE, revision.name, reason, revision=revision.model_dump(mode="json"))
+    try:
+        job.versions.set_champion(revision.version.version)
+        job.versions.clear_challenger()
+    except RegistryUnavailableError as error:
+        # The version is live, which MLflow cannot change; its aliases follow with the next release or rollback.
+        job.write(Kind.NOTE, "aliases late", f"{error.message}")
+    job.enter(Phase.PROMOTED, f"{revision.version} is champion")

@@ -1,0 +1,58 @@
+"""How a step is run: as a Prefect task inside a flow run, as a plain function elsewhere.
+
+A rollback must work while the Prefect server is down; then the flow's body runs with no Prefect around it,
+and so do its steps.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.logging import get_run_logger
+
+from headgate.errors import RegistryUnavailableError, TargetUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prefect.client.schemas.objects import State, TaskRun
+    from prefect.tasks import Task
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+_TRANSIENT = (TargetUnavailableError, RegistryUnavailableError)
+
+
+async def _is_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Retry what may pass by itself, and nothing else: a model that cannot load will not load again."""
+    return isinstance(await state.aresult(raise_on_failure=False), _TRANSIENT)
+
+
+def step(function: Callable[_P, _R]) -> Task[_P, _R]:
+    """A step of a flow. Steps observe before they act, so they are safe to run again and never cached."""
+    return task(
+        function, retries=2, retry_delay_seconds=[1, 4], retry_condition_fn=_is_transient, cache_policy=NO_CACHE
+    )
+
+
+def run(step_task: Task[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    """Run a step with Prefect where a flow run is going on, and without it where not."""
+    if in_flow_run():
+        return step_task(*args, **kwargs)
+    return step_task.fn(*args, **kwargs)
+
+
+def in_flow_run() -> bool:
+    """Whether Prefect is watching."""
+    return FlowRunContext.get() is not None or TaskRunContext.get() is not None
+
+
+def log(message: str) -> None:
+    """Tell the flow run's log, or Python's where there is none."""
+    logger = get_run_logger() if in_flow_run() else logging.getLogger("headgate")
+    logger.info(message)
