@@ -84,7 +84,7 @@ def _go_back(job: Job, reason: str, version: int | None) -> ReleaseResult:
     with job.hold():
         earlier = find_earlier(job, version)
         present = job.champion
-        job.write(Kind.DECISION, "rollback", reason, to=earlier.name)
+        job.write(Kind.DECISION, "rollback", reason, {"to": earlier.name})
         run(bring_up, job, earlier)
         run(switch_back, job, earlier, reason)
         if present is not None and present.name != earlier.name:

@@ -216,7 +216,7 @@ class Monitor(Strict):
     window: Duration = Field(3600.0, description="How far back a check looks.")
     reference: str = Field(
         "training",
-        description="`training`: reference.parquet, logged in the model's run or laid in its folder; or a path.",
+        description="`training`: reference.parquet, logged in the model's run; or the path of a Parquet file.",
     )
     min_rows: int = Field(100, ge=1, description="Fewer rows than this are too few to check.")
     drift: Drift = Drift()

@@ -52,13 +52,13 @@ def phase_of(journal: Journal, endpoint: str, release_id: str) -> Phase | None:
 def reigns(journal: Journal, endpoint: str) -> list[Reign]:
     """Who was champion, from when to when, who or what changed it, and why; oldest first."""
     rows = journal.read(endpoint, kinds=(Kind.LIVE,))
-    ends: list[datetime | None] = [*(row.at for row in rows[1:]), None]
+    ends = [*(row.at for row in rows[1:]), None]
     return [
         Reign(
             revision=Revision.model_validate(row.evidence["revision"]),
             since=row.at, until=until, release_id=row.release_id, actor=row.actor, reason=row.reason,
         )
-        for row, until in zip(rows, ends, strict=True)
+        for row, until in zip(rows, ends, strict=False)
     ]  # fmt: skip
 
 

@@ -133,8 +133,9 @@ class Versions:
                 raise
         run_id, source = self._upload(artifact)
         return self._client.create_model_version(
-            self._model, source, run_id=run_id, tags={DIGEST_TAG: image.digest, ENDPOINT_TAG: self._endpoint}
-        )
+            self._model, source, run_id=run_id, await_creation_for=None,
+            tags={DIGEST_TAG: image.digest, ENDPOINT_TAG: self._endpoint},
+        )  # fmt: skip
 
     def _upload(self, artifact: Artifact) -> tuple[str, str]:
         """Keep the model's files with MLflow, whatever they came from, so that they outlive their source."""

@@ -46,12 +46,12 @@ def smoke(job: ReleaseJob, revision: Revision) -> None:
             problem = f"took {answer.seconds:.2f} s, and at most {format_duration(gate.max_latency)} may pass"
         if problem:
             reason = f"smoke: example {number} of {len(payloads)} {problem}"
-            job.write(Kind.DECISION, "smoke", reason, actor="smoke gate", passed=False)
+            job.write(Kind.DECISION, "smoke", reason, {"passed": False}, actor="smoke gate")
             raise RejectedError(reason, fix="see the revision's log, under HEADGATE_HOME/logs")
     reason = f"{len(payloads)} example(s) answered, the slowest in {slowest * 1000:.0f} ms"
     if not payloads:
         reason = "the model has no input example: only its readiness was checked"
-    job.write(Kind.DECISION, "smoke", reason, actor="smoke gate", passed=True)
+    job.write(Kind.DECISION, "smoke", reason, {"passed": True}, actor="smoke gate")
     job.enter(Phase.SMOKED, reason)
 
 
@@ -78,7 +78,7 @@ def shadow(job: ReleaseJob, champion: Revision, challenger: Revision) -> ShadowR
     job.route(Traffic.all_to(champion.name))
     artifacts.show_shadow(job.endpoint, report)
     content = report.model_dump(mode="json")
-    job.write(Kind.DECISION, "shadow", report.reason, actor="shadow gate", passed=report.passed, report=content)
+    job.write(Kind.DECISION, "shadow", report.reason, {"passed": report.passed, "report": content}, actor="shadow gate")
     if not report.passed:
         raise RejectedError(
             f"shadow: {report.reason}", fix="the report shows requests that were answered differently"
@@ -109,7 +109,7 @@ def _refuse_dead(job: ReleaseJob, challenger: Revision) -> None:
     seen = state.revisions.get(challenger.name) if state else None
     if seen is None or not seen.ready:
         reason = f"shadow: {challenger.name} {seen.detail if seen else 'is gone'} under mirrored requests"
-        job.write(Kind.DECISION, "shadow", reason, actor="shadow gate", passed=False)
+        job.write(Kind.DECISION, "shadow", reason, {"passed": False}, actor="shadow gate")
         raise RejectedError(reason, fix="see the revision's log, under HEADGATE_HOME/logs")
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tasks.job import ReleaseJob
 
 REFERENCE = "reference.parquet"
-"""The training sample, as a file in the model's run or its folder."""
+"""The training sample, as an artifact of the run that logged the model."""
 
 
 @step
@@ -57,19 +57,14 @@ def inspect(job: ReleaseJob) -> HealthReport:
         reason=f"{check.reason}; {sum(history)} of the last {len(history)} checks are violations, "
         f"{monitor.trigger.violations} of {monitor.trigger.of} trigger",
     )  # fmt: skip
-    job.write(Kind.CHECK, "drift", report.reason, actor="monitor", **report.model_dump(mode="json"), page=str(page))
+    job.write(Kind.CHECK, "drift", report.reason, report.model_dump(mode="json"), actor="monitor")
     artifacts.show_health(report)
     return report
 
 
 def _reference(job: ReleaseJob, monitor: Monitor, champion: Revision) -> pd.DataFrame:
-    """The training sample: a file that the release file names, or one logged with the model."""
-    if monitor.reference != "training":
-        path = Path(monitor.reference)
-    else:
-        path = champion.image.path / "model" / REFERENCE
-        if not path.exists():
-            path = _download(job, champion)
+    """The training sample: a file that the release file names, or the one that the model's run logged."""
+    path = _download(job, champion) if monitor.reference == "training" else Path(monitor.reference)
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:
@@ -84,8 +79,8 @@ def _download(job: ReleaseJob, champion: Revision) -> Path:
         return folder / REFERENCE
     if champion.version.run_id is None:
         raise MonitorError(
-            f"{champion.version} was not logged by a run, and its folder has no {REFERENCE}",
-            fix=f"put {REFERENCE} into the model's folder, or name a file in monitor.reference",
+            f"{champion.version} was not logged by a run, so no {REFERENCE} is known",
+            fix="name a Parquet file in monitor.reference",
         )
     folder.mkdir(parents=True, exist_ok=True)
     try:

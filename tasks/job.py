@@ -6,7 +6,7 @@ import getpass
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -91,12 +91,12 @@ class Job:
         return reign.revision if reign else None
 
     def write(
-        self, kind: Kind, what: str, reason: str = "", *, actor: str | None = None, **evidence: Any  # noqa: ANN401
+        self, kind: Kind, what: str, reason: str = "", evidence: Mapping[str, Any] | None = None, *, actor: str = ""
     ) -> Entry:
         """Write a row, on the lease where one is held, and tell who listens."""
         entry = Entry(
             endpoint=self.endpoint, release_id=self.release_id, kind=kind, what=what,
-            actor=actor or self.actor, reason=reason, evidence=evidence,
+            actor=actor or self.actor, reason=reason, evidence=dict(evidence or {}),
         )  # fmt: skip
         written = self.journal.append(entry, fence=self.lease.fence if self.lease else None)
         for listener in listeners:
@@ -105,11 +105,11 @@ class Job:
             log(f"{what}: {reason}" if reason else what)
         return written
 
-    def enter(self, phase: Phase, reason: str = "", **evidence: Any) -> None:  # noqa: ANN401
+    def enter(self, phase: Phase, reason: str = "", evidence: Mapping[str, Any] | None = None) -> None:
         """Enter a phase; a resumed release passes by those that it had reached."""
         current = history.phase_of(self.journal, self.endpoint, self.release_id)
         if current is not phase and may_enter(current, phase):
-            self.write(Kind.PHASE, phase, reason, **evidence)
+            self.write(Kind.PHASE, phase, reason, evidence)
 
     def phase(self) -> Phase | None:
         """The last phase entered."""
@@ -179,7 +179,7 @@ class ReleaseJob(Job):
                 f"release {self.release_id} was started with another release file",
                 fix="leave --release-id out to start a new release",
             )
-        self.enter(Phase.STARTED, spec=content)
+        self.enter(Phase.STARTED, evidence={"spec": content})
 
 
 @contextmanager

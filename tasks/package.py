@@ -45,7 +45,7 @@ def package(job: ReleaseJob) -> tuple[Artifact, Image]:
         # Registering uploads the model's files; they are in the image now, under the same names.
         artifact = artifact.model_copy(update={"path": image.path / "model"})
     job.enter(
-        Phase.PACKAGED, f"{image.digest[:19]} ({image.size / 1e6:.1f} MB)", image=image.model_dump(mode="json")
+        Phase.PACKAGED, f"{image.digest[:19]} ({image.size / 1e6:.1f} MB)", {"image": image.model_dump(mode="json")}
     )
     return artifact, image
 
@@ -55,7 +55,7 @@ def register(job: ReleaseJob, artifact: Artifact, image: Image) -> ModelVersion:
     """Make the version in MLflow and name it challenger."""
     version = job.versions.register(artifact, image)
     job.versions.set_challenger(version.version)
-    job.enter(Phase.REGISTERED, f"{version} is challenger", version=version.model_dump(mode="json"))
+    job.enter(Phase.REGISTERED, f"{version} is challenger", {"version": version.model_dump(mode="json")})
     return version
 
 
@@ -68,9 +68,9 @@ def deploy(job: ReleaseJob, version: ModelVersion, image: Image) -> Revision:
     )
     _restore_champion(job)
     # Written before anything exists, so that whoever cleans up after a crash knows what to look for.
-    job.write(Kind.NOTE, "deploying", revision.name, revision=revision.model_dump(mode="json"))
+    job.write(Kind.NOTE, "deploying", revision.name, {"revision": revision.model_dump(mode="json")})
     job.target.deploy(job.endpoint, revision)
-    job.enter(Phase.DEPLOYED, f"{revision.name} is ready at 0%", revision=revision.model_dump(mode="json"))
+    job.enter(Phase.DEPLOYED, f"{revision.name} is ready at 0%", {"revision": revision.model_dump(mode="json")})
     return revision
 
 

@@ -47,7 +47,7 @@ def conclude(job: ReleaseJob, error: BaseException | None, began: float) -> Rele
         url=state.url if state else "", report=str(job.report_file), seconds=time.monotonic() - began,
         waited=job.waited,
     )  # fmt: skip
-    job.write(Kind.DECISION, OUTCOME, f"{outcome}: {reason}", result=result.model_dump(mode="json"))
+    job.write(Kind.DECISION, OUTCOME, f"{outcome}: {reason}", {"result": result.model_dump(mode="json")})
     rows = job.journal.read(job.endpoint, release_id=job.release_id)
     write_report(_evidence(job, result, rows), job.report_file)
     try:

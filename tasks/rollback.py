@@ -57,7 +57,7 @@ def switch_back(job: Job, revision: Revision, reason: str) -> None:
         give_all_traffic(job, revision)
     champion = job.champion
     if champion is None or champion.name != revision.name:
-        job.write(Kind.LIVE, revision.name, reason, revision=revision.model_dump(mode="json"))
+        job.write(Kind.LIVE, revision.name, reason, {"revision": revision.model_dump(mode="json")})
     try:
         versions = Versions(tracking_uri(job.home), revision.version.name, job.endpoint)
         versions.set_champion(revision.version.version)

@@ -40,7 +40,7 @@ def shift(job: ReleaseJob, stable: Revision, canary: Revision) -> Rollout:
         verdict=look.verdict, reason=look.reason, stable=stable.name, canary=canary.name, looks=looks,
         requests=look.canary.requests, failures=look.canary.failures, seconds=look.seconds,
     )  # fmt: skip
-    job.write(Kind.DECISION, "judge", look.reason, actor="judge", rollout=rollout.model_dump(mode="json"))
+    job.write(Kind.DECISION, "judge", look.reason, {"rollout": rollout.model_dump(mode="json")}, actor="judge")
     if look.verdict is Verdict.ROLLBACK:
         raise RolledBackError(look.reason, fix="the report shows when it failed; its log shows why")
     if look.verdict is Verdict.INCONCLUSIVE:
@@ -70,7 +70,7 @@ def _look_until_decided(job: ReleaseJob, stable: Revision, canary: Revision, beg
         elif look.verdict is Verdict.ADVANCE:
             job.route(_traffic(job, stable, canary, judge.share))
             progress.update(judge.share / BASIS_POINTS * 100)
-        job.write(Kind.LOOK, look.verdict, look.reason, actor="judge", **look.model_dump(mode="json"))
+        job.write(Kind.LOOK, look.verdict, look.reason, look.model_dump(mode="json"), actor="judge")
         if look.verdict in {Verdict.ROLLBACK, Verdict.PROMOTE, Verdict.INCONCLUSIVE}:
             return look, looks
 
@@ -113,7 +113,7 @@ def promote(job: ReleaseJob, revision: Revision, reason: str) -> None:
         )
     champion = job.champion
     if champion is None or champion.name != revision.name:
-        job.write(Kind.LIVE, revision.name, reason, revision=revision.model_dump(mode="json"))
+        job.write(Kind.LIVE, revision.name, reason, {"revision": revision.model_dump(mode="json")})
     try:
         job.versions.set_champion(revision.version.version)
         job.versions.clear_challenger()

@@ -29,6 +29,9 @@ def client_env(home: Home, ports: Ports) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "MLFLOW_TRACKING_URI": ports.mlflow_url,
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Results are what a command prints on stdout, and nothing else.
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     }
 
 

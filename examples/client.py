@@ -1,0 +1,103 @@
+"""A steady client: keeps asking an endpoint at a fixed rate and counts every answer by the version that gave it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import threading
+import time
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+THREADS = 4
+_OK = 200
+
+
+class Client:
+    """Asks with real rows, and knows the right answers.
+
+    Args:
+        url: the endpoint.
+        rows: inputs, one row a request.
+        truth: the right answer of each row.
+        rate: requests a second, over all threads.
+    """
+
+    def __init__(self, url: str, rows: pd.DataFrame, truth: pd.Series, rate: float) -> None:
+        self._target = urlsplit(url)
+        self._columns = list(rows.columns)
+        self._rows = rows.to_numpy().tolist()
+        self._truth = truth.tolist()
+        self._pause = THREADS / rate
+        self._stop = threading.Event()
+        self._scale = 1.0
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(THREADS)]
+        self.by_revision: dict[str, Counter[str]] = defaultdict(Counter)
+        self.lost = 0
+        self.began = 0.0
+
+    def __enter__(self) -> Client:
+        self.began = time.monotonic()
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def total(self) -> int:
+        """Requests so far."""
+        with self._lock:
+            return self.lost + sum(counter["answers"] for counter in self.by_revision.values())
+
+    @property
+    def rate(self) -> float:
+        """Requests a second so far."""
+        return self.total / (time.monotonic() - self.began)
+
+    def drift(self, scale: float) -> None:
+        """From now on the inputs are off by a factor, as after a sensor was replaced."""
+        self._scale = scale
+
+    def _run(self, number: int) -> None:
+        chance = random.Random(number)
+        connection = self._connect()
+        due = time.monotonic() + number * self._pause / THREADS
+        while not self._stop.is_set():
+            index = chance.randrange(len(self._rows))
+            row = [value * self._scale for value in self._rows[index]]
+            body = json.dumps({"dataframe_split": {"columns": self._columns, "data": [row]}})
+            try:
+                connection.request("POST", self._target.path, body, {"content-type": "application/json"})
+                reply = connection.getresponse()
+                self._count(reply.status, reply.headers.get("x-headgate-revision"), reply.read(), index)
+            except (OSError, http.client.HTTPException):
+                with self._lock:
+                    self.lost += 1
+                connection = self._connect()
+            due += self._pause
+            self._stop.wait(max(due - time.monotonic(), 0))
+
+    def _count(self, status: int, revision: str | None, body: bytes, index: int) -> None:
+        with self._lock:
+            if revision is None:
+                self.lost += 1
+                return
+            counter = self.by_revision[revision]
+            counter["answers"] += 1
+            if status != _OK:
+                counter["failed"] += 1
+            elif json.loads(body)["predictions"] != [self._truth[index]]:
+                counter["wrong"] += 1
+
+    def _connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(self._target.hostname or "", self._target.port, timeout=10)

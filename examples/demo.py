@@ -1,0 +1,205 @@
+"""`make demo`: five releases of real wine models under steady traffic, on this machine, in about two minutes.
+
+v1 goes live; v2 is better and is promoted; v3 answers plausibly but wrongly and is refused in shadow; v4 raises
+on a few per cent of real inputs and is rolled back by the judge; then the inputs drift, and the monitor goes back
+to the champion before. Everything runs through the commands that a user would type.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent / "wine"))
+
+from client import Client
+from train import split
+
+WINE = Path(__file__).parent / "wine"
+HEADGATE = str(Path(sys.executable).parent / "headgate")
+RATE = 150.0
+DRIFT_SCALE = 1.35
+DRIFT_SECONDS = 14.0
+console = Console(highlight=False)
+
+
+class Chapter(NamedTuple):
+    """One release and what should come of it."""
+
+    version: str
+    story: str
+    outcome: str
+    exit_code: int
+
+
+CHAPTERS = [
+    Chapter("v2", "A better model. It has to agree with v1 in shadow, then win live traffic step by step.",
+            "promoted", 0),
+    Chapter("v3", "Its preprocessing got lost: every answer is plausible, most are wrong. No client may see one.",
+            "rejected", 3),
+    Chapter("v4", "It raises on a few per cent of real inputs. The judge has to notice under live traffic.",
+            "rolled back", 4),
+]  # fmt: skip
+
+
+def main() -> int:
+    """Tell the story; 0 when every chapter ended as it should and no request was lost."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--keep", action="store_true", help="leave the stack up")
+    keep = arguments.parse_args().keep
+    home = Path(os.environ.get("HEADGATE_HOME") or Path.home() / ".headgate").absolute()
+    work = home / "demo"
+    began = time.monotonic()
+    try:
+        chapter("The local stack", "A Prefect server, an MLflow server, Envoy and a worker, under supervisord.")
+        stack = json.loads(command("up", "--json"))
+        ok = tell(stack, work, home, began)
+    finally:
+        if not keep:
+            command("down", capture=False)
+    if keep:
+        console.print("The stack stays up. Stop it: [bold]headgate down[/]")
+    return 0 if ok else 1
+
+
+def tell(stack: dict[str, Any], work: Path, home: Path, began: float) -> bool:
+    """All chapters; whether each ended as it should."""
+    chapter("Training", "Four models on scikit-learn's wine data, logged with plain MLflow.")
+    runs = train(stack["env"])
+    files = {version: write_file(work, version, uri) for version, uri in runs.items()}
+    chapter("v1 goes live", "The first version: nothing to compare with, so it goes live after its smoke test.")
+    first = release(files["v1"])
+    _, rows, _, truth = split()
+    results = [("v1", first, 0.0)]
+    with Client(first["url"], rows, truth, RATE) as client:
+        console.print(f"From now on a client asks {RATE:g} times a second and checks every answer.\n")
+        for version, story, outcome, code in CHAPTERS:
+            chapter(f"{version}: {outcome}", story)
+            results.append((version, release(files[version], code), 0.0))
+        chapter("The world changes", f"A sensor is replaced: every input is {DRIFT_SCALE:g} times what it was.")
+        client.drift(DRIFT_SCALE)
+        wait(DRIFT_SECONDS, "the drifted requests fill the monitor's window")
+        drift = json.loads(command("monitor", str(files["v2"]), "--json"))
+        history = json.loads(command("history", "wine", "--json"))
+    return conclude(client, results, drift, history, home, stack, time.monotonic() - began)
+
+
+def conclude(
+    client: Client, results: list[Any], drift: dict[str, Any], history: list[dict[str, Any]], home: Path,
+    stack: dict[str, Any], seconds: float,
+) -> bool:  # fmt: skip
+    """The final table, result.json, and whether all is as it should be."""
+    rows = []
+    for version, result, _ in results:
+        number = result["version"]
+        seen = client.by_revision.get(next((r for r in client.by_revision if r.startswith(f"v{number}-")), ""), {})
+        bad = seen.get("failed", 0) + (seen.get("wrong", 0) if result["outcome"] != "promoted" else 0)
+        rows.append({
+            "version": version, "outcome": result["outcome"], "why": result["reason"],
+            "answers": seen.get("answers", 0), "failed": seen.get("failed", 0), "wrong": seen.get("wrong", 0),
+            "bad answers clients saw": bad, "seconds": round(result["seconds"], 1), "report": result["report"],
+        })  # fmt: skip
+    back = history[-1]
+    went_back = drift["triggered"] and back["revision"]["version"]["version"] == results[0][1]["version"]
+    rows.append({
+        "version": "drift", "outcome": "back on v1" if went_back else "not rolled back", "why": drift["reason"],
+        "answers": 0, "failed": 0, "wrong": 0, "bad answers clients saw": 0, "seconds": 0.0, "report": "",
+    })  # fmt: skip
+    expected = ["promoted", *(outcome for _, _, outcome, _ in CHAPTERS)]
+    as_told = [result["outcome"] for _, result, _ in results] == expected and went_back
+    v3 = rows[2]
+    ok = as_told and client.lost == 0 and v3["answers"] == 0
+    summary = {
+        "ok": ok, "seconds": round(seconds, 1), "requests": client.total, "requests_per_second": round(client.rate, 1),
+        "lost_by_shifting_traffic": client.lost, "versions": rows,
+    }  # fmt: skip
+    (home / "result.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    show(rows, client, home, stack, seconds)
+    return ok
+
+
+def show(rows: list[dict[str, Any]], client: Client, home: Path, stack: dict[str, Any], seconds: float) -> None:
+    """The table for people."""
+    table = Table(title="What happened", title_justify="left")
+    for column in ("version", "outcome", "why", "answers", "bad answers\nclients saw", "time"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        time_taken = f"{row['seconds']:g} s" if row["seconds"] else ""
+        table.add_row(row["version"], row["outcome"], row["why"], str(row["answers"] or ""),
+                      str(row["bad answers clients saw"]), time_taken)  # fmt: skip
+    console.print(table)
+    console.print(f"{client.total} requests at {client.rate:.0f} a second; lost by shifting traffic: {client.lost}; "
+                  f"{seconds:.0f} s in all")  # fmt: skip
+    ports = stack["ports"]
+    console.print(f"Report of v4:  file://{rows[3]['report']}", soft_wrap=True)
+    console.print(f"Prefect:       http://127.0.0.1:{ports['prefect']}")
+    console.print(f"MLflow:        http://127.0.0.1:{ports['mlflow']}")
+    console.print(f"result.json:   {home / 'result.json'}", soft_wrap=True)
+
+
+def release(file: Path, expected: int = 0) -> dict[str, Any]:
+    """Run `headgate release`, and read the result that it prints last."""
+    lines = command("release", str(file), "--json", expected=expected).splitlines()
+    result: dict[str, Any] = json.loads(lines[-1])
+    console.print()
+    return result
+
+
+def command(*arguments: str, expected: int = 0, capture: bool = True) -> str:
+    """Run a headgate command; its progress is shown as it comes, its result returned."""
+    shown = " ".join(Path(part).name if part.startswith("/") else part for part in arguments if part != "--json")
+    console.print(f"[bold green]$[/] headgate {shown}")
+    done = subprocess.run(
+        [HEADGATE, *arguments], stdout=subprocess.PIPE if capture else None, text=True, check=False
+    )
+    if done.returncode != expected:
+        console.print(f"[red]headgate {arguments[0]} ended with {done.returncode}, not {expected}[/]")
+        sys.exit(1)
+    return done.stdout or ""
+
+
+def train(env: dict[str, str]) -> dict[str, str]:
+    """Run the training script as a data scientist would."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(WINE / "train.py")], env={**os.environ, **env}, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        console.print(done.stderr)
+        sys.exit(1)
+    runs: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return runs
+
+
+def write_file(work: Path, version: str, uri: str) -> Path:
+    """The example's release file, with the run of one version."""
+    work.mkdir(parents=True, exist_ok=True)
+    file = work / f"{version}.yaml"
+    text = (WINE / "release.yaml").read_text(encoding="utf-8")
+    file.write_text(text.replace("runs:/<run_id>/model", uri), encoding="utf-8")
+    return file
+
+
+def wait(seconds: float, why: str) -> None:
+    """Let the world go on for a while, and say why."""
+    with console.status(f"{seconds:g} s, so that {why}"):
+        time.sleep(seconds)
+
+
+def chapter(title: str, story: str) -> None:
+    """A heading."""
+    console.rule(f"[bold]{title}[/]", align="left")
+    console.print(story + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
