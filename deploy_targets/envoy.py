@@ -47,7 +47,8 @@ class Gateway:
     def prepare(self) -> None:
         """Write what Envoy needs to start; routes and clusters that exist are kept."""
         write_atomically(
-            self._folder / "envoy.yaml", json.dumps(envoy_config.bootstrap(self._ports, str(self._folder)), indent=1)
+            self._folder / "envoy.yaml",
+            json.dumps(envoy_config.bootstrap(self._ports, str(self._folder)), indent=1),
         )
         with self._lock:
             for name, resources in (("clusters", []), ("routes", [envoy_config.routes({})])):
@@ -196,7 +197,8 @@ class Gateway:
             return self._admin.get(path, params=params).raise_for_status()
         except httpx.HTTPError as error:
             raise TargetUnavailableError(
-                f"the gateway's admin endpoint {self._ports.admin_url} does not answer: {error}", fix="headgate up"
+                f"the gateway's admin endpoint {self._ports.admin_url} does not answer: {error}",
+                fix="headgate up",
             ) from error
 
     def _wait(self, condition: Any, failed: str, seconds: float = _EFFECT_SECONDS) -> None:  # noqa: ANN401

@@ -6,10 +6,12 @@ itself reports, are the only state of the gateway. Source: Envoy 1.40, api/envoy
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from headgate.records import ModelVersion, Traffic
 from headgate.stack.ports import HOST, Ports
+
+if TYPE_CHECKING:
+    from headgate.records import ModelVersion, Traffic
 
 METADATA = "headgate"
 ROUTES_NAME = "endpoints"
@@ -30,9 +32,7 @@ def bootstrap(ports: Ports, folder: str) -> dict[str, Any]:
         "node": {"id": "headgate", "cluster": "headgate"},
         "admin": {"address": _address(ports.gateway_admin)},
         "dynamic_resources": {
-            "cds_config": {
-                "path_config_source": {"path": f"{folder}/clusters.json", "watched_directory": watched}
-            }
+            "cds_config": {"path_config_source": {"path": f"{folder}/clusters.json", "watched_directory": watched}}
         },
         "static_resources": {
             "listeners": [
@@ -104,9 +104,7 @@ def cluster(endpoint: str, revision: str, port: int, version: ModelVersion) -> d
             }
         ],
         "circuit_breakers": {
-            "thresholds": [
-                {"max_connections": _MANY, "max_pending_requests": _MANY, "max_requests": _MANY}
-            ]
+            "thresholds": [{"max_connections": _MANY, "max_pending_requests": _MANY, "max_requests": _MANY}]
         },
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -116,7 +114,12 @@ def cluster(endpoint: str, revision: str, port: int, version: ModelVersion) -> d
             }
         },
         "metadata": _ours(
-            {"endpoint": endpoint, "revision": revision, "port": port, "version": version.model_dump(mode="json")}
+            {
+                "endpoint": endpoint,
+                "revision": revision,
+                "port": port,
+                "version": version.model_dump(mode="json"),
+            }
         ),
     }
 

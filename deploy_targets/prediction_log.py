@@ -35,7 +35,10 @@ SCHEMA = pa.schema(
 
 def read(folder: Path, endpoint: str, revision: str, window: Window) -> Iterator[pa.RecordBatch]:
     """The rows of one revision's log within a window, oldest file first, in batches of `SCHEMA`."""
-    start, end = pa.scalar(window.start, SCHEMA.field("time").type), pa.scalar(window.end, SCHEMA.field("time").type)
+    start, end = (
+        pa.scalar(window.start, SCHEMA.field("time").type),
+        pa.scalar(window.end, SCHEMA.field("time").type),
+    )
     for path in sorted(folder.glob("*.arrows")):
         if path.stat().st_mtime < window.start.timestamp():
             continue

@@ -29,9 +29,7 @@ def open_target(target: Target) -> DeployTarget:
                 fix=f"pip install 'headgate[{target.kind}]'",
             ) from error
         return built
-    raise UnsupportedError(
-        f"no target of kind {target.kind!r}", fix=f"installed kinds: {', '.join(known_targets())}"
-    )
+    raise UnsupportedError(f"no target of kind {target.kind!r}", fix=f"installed kinds: {', '.join(known_targets())}")
 
 
 def required_features(spec: ReleaseSpec) -> set[Feature]:

@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Client:
         self.lost = 0
         self.began = 0.0
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         self.began = time.monotonic()
         for thread in self._threads:
             thread.start()

@@ -158,9 +158,7 @@ def command(*arguments: str, expected: int = 0, capture: bool = True) -> str:
     """Run a headgate command; its progress is shown as it comes, its result returned."""
     shown = " ".join(Path(part).name if part.startswith("/") else part for part in arguments if part != "--json")
     console.print(f"[bold green]$[/] headgate {shown}")
-    done = subprocess.run(
-        [HEADGATE, *arguments], stdout=subprocess.PIPE if capture else None, text=True, check=False
-    )
+    done = subprocess.run([HEADGATE, *arguments], stdout=subprocess.PIPE if capture else None, text=True, check=False)
     if done.returncode != expected:
         console.print(f"[red]headgate {arguments[0]} ended with {done.returncode}, not {expected}[/]")
         sys.exit(1)
@@ -170,8 +168,8 @@ def command(*arguments: str, expected: int = 0, capture: bool = True) -> str:
 def train(env: dict[str, str]) -> dict[str, str]:
     """Run the training script as a data scientist would."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(WINE / "train.py")], env={**os.environ, **env}, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, check=False,
+        [sys.executable, "-W", "ignore", str(WINE / "train.py")], env={**os.environ, **env}, capture_output=True,
+        text=True, check=False,
     )  # fmt: skip
     if done.returncode != 0:
         console.print(done.stderr)

@@ -45,7 +45,12 @@ async def promote(endpoint: str, reason: str, actor: str = "") -> ReleaseResult:
         job = ReleaseJob(home, journal, ReleaseSpec.model_validate(spec), held.release_id, actor or whoami())
         with job.hold():
             job.write(Kind.DECISION, "promote", reason)
-            run(give_all_traffic, job, _challenger(journal, endpoint, held.release_id), f"{job.actor}: {reason}")
+            run(
+                give_all_traffic,
+                job,
+                _challenger(journal, endpoint, held.release_id),
+                f"{job.actor}: {reason}",
+            )
             retire_expired(job, job.spec.rollback.keep_warm)
             return run(conclude, job, None, began)
 

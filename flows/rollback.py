@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from prefect import flow
 
@@ -13,7 +14,6 @@ from headgate.phases import Outcome
 from headgate.records import ReleaseResult
 from headgate.spec import ReleaseSpec
 from registry import Kind, history
-from registry.history import InFlight
 from registry.journal import open_journal
 from registry.lease import holder
 from tasks.job import ABORT, Job, ReleaseJob, new_id, whoami
@@ -21,6 +21,9 @@ from tasks.report import OUTCOME, conclude
 from tasks.rollback import bring_up, find_earlier, retire_failed, switch_back
 from tasks.step import run
 from tasks.undo import undo
+
+if TYPE_CHECKING:
+    from registry.history import InFlight
 
 _ABORT_SECONDS = 120.0
 _POLL_SECONDS = 0.1

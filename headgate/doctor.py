@@ -45,7 +45,10 @@ def _packages() -> Iterator[Finding]:
             yield Finding(severity="ok", subject=name, problem=found)
         else:
             yield Finding(
-                severity="error", subject=name, problem=f"{found}: {why}", fix=f"pip install '{name}>={low},<{high}'"
+                severity="error",
+                subject=name,
+                problem=f"{found}: {why}",
+                fix=f"pip install '{name}>={low},<{high}'",
             )
 
 

@@ -1,14 +1,14 @@
 """HEADGATE_HOME: the one folder that holds everything Headgate keeps on this machine.
 
-    stack.json        the ports of the local stack, chosen once
-    journal.db        releases, leases, history (registry/journal.py)
-    supervisor/       supervisord's configuration, one file a program
-    gateway/          Envoy's bootstrap, routes and clusters (deploy_targets/envoy.py)
-    bundles/ envs/    images of the local target and their environments, content-addressed
-    locks/            resolved requirements, by what was asked for
-    revisions/        one folder a revision: its log of predictions and its scratch files
-    prefect/ mlflow/  the state of those servers
-    logs/             one file a program
+stack.json        the ports of the local stack, chosen once
+journal.db        releases, leases, history (registry/journal.py)
+supervisor/       supervisord's configuration, one file a program
+gateway/          Envoy's bootstrap, routes and clusters (deploy_targets/envoy.py)
+bundles/ envs/    images of the local target and their environments, content-addressed
+locks/            resolved requirements, by what was asked for
+revisions/        one folder a revision: its log of predictions and its scratch files
+prefect/ mlflow/  the state of those servers
+logs/             one file a program
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Home:
 
     @property
     def supervisor(self) -> Path:
-        """supervisord's configuration and socket."""
+        """Supervisord's configuration and socket."""
         return self.root / "supervisor"
 
     @property

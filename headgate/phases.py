@@ -11,6 +11,7 @@ A release that is neither `promoted` nor `undone` is in flight; an endpoint has 
 
 from __future__ import annotations
 
+import itertools
 from enum import StrEnum
 
 
@@ -71,10 +72,7 @@ _FORWARD = [
 ]
 
 NEXT: dict[Phase, frozenset[Phase]] = {
-    **{
-        phase: frozenset({following, Phase.UNDOING})
-        for phase, following in zip(_FORWARD, _FORWARD[1:], strict=False)
-    },
+    **{phase: frozenset({following, Phase.UNDOING}) for phase, following in itertools.pairwise(_FORWARD)},
     # The same content is live already: there is nothing to compare.
     Phase.DEPLOYED: frozenset({Phase.SMOKED, Phase.PROMOTED, Phase.UNDOING}),
     # A first release has nothing to be compared with.

@@ -73,7 +73,9 @@ def make_plan(
     if state is not None and champion is not None and state.traffic is not None:
         holder = state.traffic.holder
         if holder != champion.name:
-            notes.append(f"traffic is on {holder or state.traffic.weights}, not on {champion.name}: it is put back first")
+            notes.append(
+                f"traffic is on {holder or state.traffic.weights}, not on {champion.name}: it is put back first"
+            )
     return Plan(
         endpoint=spec.endpoint,
         champion=f"{champion.version} ({champion.name})" if champion else "none",

@@ -119,9 +119,7 @@ class Revision(Record):
         """Name a revision after what it is, so that the same inputs are the same revision."""
         content = json.dumps([image.digest, env, workers], sort_keys=True)
         name = f"v{version.version}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
-        return cls(
-            name=name, version=version, image=image, env=env, workers=workers, ready_timeout=ready_timeout
-        )
+        return cls(name=name, version=version, image=image, env=env, workers=workers, ready_timeout=ready_timeout)
 
 
 class Mirror(Record):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import typing
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -14,6 +13,9 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from headgate.errors import SpecError
 from headgate.records import Problem
 from headgate.spec import PLANNED, PLANNED_VALUES, ReleaseSpec, known_targets
+
+if typing.TYPE_CHECKING:
+    from pathlib import Path
 
 Location = tuple[str | int, ...]
 Positions = dict[Location, tuple[int, int]]
@@ -77,9 +79,7 @@ def _resolve_paths(spec: ReleaseSpec, folder: Path) -> ReleaseSpec:
     if ":/" not in spec.artifact:
         changes["artifact"] = str((folder / spec.artifact).resolve())
     if spec.gates.smoke.examples != "input_example":
-        smoke = spec.gates.smoke.model_copy(
-            update={"examples": str((folder / spec.gates.smoke.examples).resolve())}
-        )
+        smoke = spec.gates.smoke.model_copy(update={"examples": str((folder / spec.gates.smoke.examples).resolve())})
         changes["gates"] = spec.gates.model_copy(update={"smoke": smoke})
     if spec.monitor and spec.monitor.reference not in {"training", "champion"}:
         reference = str((folder / spec.monitor.reference).resolve())
@@ -126,7 +126,9 @@ def _problem(detail: dict[str, Any], positions: Positions) -> Problem:
     message, hint = _explain(detail, location)
     missing = detail["type"] == "missing"
     found = detail.get("input")
-    value = "" if missing or isinstance(found, dict | list | tuple) or detail["type"] == "extra_forbidden" else repr(found)
+    value = (
+        "" if missing or isinstance(found, dict | list | tuple) or detail["type"] == "extra_forbidden" else repr(found)
+    )
     return Problem(line=line, column=column, field=field or "the file", message=message, value=value, hint=hint)
 
 
@@ -173,9 +175,7 @@ def _fields_at(location: Location) -> list[str]:
             continue
         annotation = model.model_fields[part].annotation
         candidates = [annotation, *typing.get_args(annotation)]
-        model = next(
-            (item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)), model
-        )
+        model = next((item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)), model)
     return sorted(model.model_fields)
 
 

@@ -28,9 +28,7 @@ PLANNED: dict[str, str] = {
 """Entries of the design that are refused with this name until they are built."""
 
 PLANNED_VALUES: dict[str, frozenset[str]] = {
-    "target.kind": frozenset(
-        {"docker", "kubernetes", "sagemaker", "vertex", "azure-ml", "cloud-run", "bedrock"}
-    ),
+    "target.kind": frozenset({"docker", "kubernetes", "sagemaker", "vertex", "azure-ml", "cloud-run", "bedrock"}),
     "rollback.on": frozenset({"latency", "data_quality"}),
 }
 """Values of the design that are refused until they are built."""
@@ -94,9 +92,7 @@ class Runtime(Strict):
 class Smoke(Strict):
     """A few requests to the new revision before anything else."""
 
-    examples: str = Field(
-        "input_example", description="`input_example`, or a JSON file with one request body a line."
-    )
+    examples: str = Field("input_example", description="`input_example`, or a JSON file with one request body a line.")
     max_latency: Duration = Field(5.0, description="The slowest answer that passes.")
 
 
@@ -108,7 +104,9 @@ class Shadow(Strict):
     max_duration: Duration = Field(600.0, description="How long to wait for them.")
     max_disagreement: Percent = Field(0.005, description="The largest share of differing answers that passes.")
     tolerance: float = Field(
-        0.05, ge=0, description="Numbers differ when they are further apart than this share of the champion's."
+        0.05,
+        ge=0,
+        description="Numbers differ when they are further apart than this share of the champion's.",
     )
 
     @field_validator("percent")
@@ -136,7 +134,8 @@ class Gates(Strict):
 class Strategy(Strict):
     """How live traffic moves.
 
-    `min_requests` and `min_duration` are for the whole shift and spread evenly over its steps.
+    `min_requests` and `min_duration` are for the whole shift. Its steps share the requests in proportion to
+    their traffic, and the duration evenly.
     """
 
     kind: Literal["canary", "blue-green"] = "canary"

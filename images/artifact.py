@@ -27,7 +27,8 @@ def fetch_artifact(uri: str, folder: Path) -> Artifact:
     path = _download(uri, folder) if ":/" in uri else Path(uri).expanduser().resolve()
     if not path.is_dir():
         raise ArtifactError(
-            f"artifact: there is no folder {path}", fix="name the folder that mlflow.<flavour>.save_model wrote"
+            f"artifact: there is no folder {path}",
+            fix="name the folder that mlflow.<flavour>.save_model wrote",
         )
     metadata = _read_yaml(path / "MLmodel", uri)
     flavors = metadata.get("flavors")

@@ -1,8 +1,8 @@
 """The bundle: everything that an image holds, in one folder named by the digest of its content.
 
-    model/               the model's files
-    serving/             the server
-    requirements.lock    exact versions with hashes, the model's and the server's
+model/               the model's files
+serving/             the server
+requirements.lock    exact versions with hashes, the model's and the server's
 """
 
 from __future__ import annotations

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
     from headgate.home import Home
 
-SERVER = ("httptools>=0.6", "orjson>=3.10", "prometheus-client>=0.21", "pyarrow>=15", "uvicorn>=0.30", "uvloop>=0.20")
+SERVER = (
+    "httptools>=0.6",
+    "orjson>=3.10",
+    "prometheus-client>=0.21",
+    "pyarrow>=15",
+    "uvicorn>=0.30",
+    "uvloop>=0.20",
+)
 """What `serving/` needs beside the model and MLflow."""
 
 _TIMEOUT = 900
@@ -65,7 +72,15 @@ def ensure_environment(home: Home, lock: str, python: str) -> Path:
         source = building / "requirements.txt"
         source.write_text(lock, encoding="utf-8")
         _uv(
-            ["pip", "sync", "--quiet", "--require-hashes", "--python", str(building / "bin" / "python"), str(source)],
+            [
+                "pip",
+                "sync",
+                "--quiet",
+                "--require-hashes",
+                "--python",
+                str(building / "bin" / "python"),
+                str(source),
+            ],
             "the model's requirements cannot be installed",
         )
         building.rename(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
@@ -11,6 +10,8 @@ from headgate.errors import MonitorError
 from headgate.units import format_percent
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from headgate.spec import Monitor, Trigger
 
 SAMPLE = 10_000
@@ -49,7 +50,9 @@ def check_drift(current: pd.DataFrame, reference: pd.DataFrame, monitor: Monitor
             fix="wait for more traffic, widen monitor.window, or lower monitor.min_rows",
         )
     columns = [
-        name for name in reference.columns if name in current and current[name].notna().any() and reference[name].notna().any()
+        name
+        for name in reference.columns
+        if name in current and current[name].notna().any() and reference[name].notna().any()
     ]
     if not columns:
         raise MonitorError(
@@ -81,16 +84,13 @@ def _evidently(current: pd.DataFrame, reference: pd.DataFrame, html: Path) -> tu
         if pd.api.types.is_numeric_dtype(reference[name]) and reference[name].nunique() > _FEW_VALUES
     ]
     categorical = [name for name in reference if name not in numerical]
+    reference, current = reference.copy(), current.copy()
     for name in categorical:
-        reference, current = reference.assign(**{name: reference[name].astype(str)}), current.assign(
-            **{name: current[name].astype(str)}
-        )
+        reference[name], current[name] = reference[name].astype(str), current[name].astype(str)
     definition = DataDefinition(numerical_columns=numerical, categorical_columns=categorical)
     report = Report([ValueDrift(column=name) for name in reference], include_tests=True)
     try:
-        snapshot = report.run(
-            Dataset.from_pandas(current, definition), Dataset.from_pandas(reference, definition)
-        )
+        snapshot = report.run(Dataset.from_pandas(current, definition), Dataset.from_pandas(reference, definition))
         snapshot.save_html(str(html))
         tests = snapshot.dict()["tests"]
     except (ValueError, TypeError, KeyError) as error:

@@ -132,7 +132,7 @@ def disagreement_e_value(disagreements: int, pairs: int, limit: float) -> float:
     E = ∫ p^k (1-p)^(n-k) dp / ((1-limit) · limit^k (1-limit)^(n-k)), the integral from `limit` to 1 being an
     incomplete beta function. At any stopping time its mean under rate `limit` is at most 1.
     """
-    from scipy.special import betaln, betainc  # noqa: PLC0415 - 0.2 s to import
+    from scipy.special import betainc, betaln  # noqa: PLC0415 - 0.2 s to import
 
     if pairs == 0:
         return 1.0

@@ -41,7 +41,10 @@ def rollout_plot(looks: Sequence[Look], title: str, *, kind: str = "svg") -> byt
     for arm, color in (("stable", _STABLE), ("canary", _CANARY)):
         counts = [getattr(look, arm) for look in looks]
         failures.plot(
-            seconds, [count.failures / max(count.requests, 1) * 100 for count in counts], color=color, label=arm
+            seconds,
+            [count.failures / max(count.requests, 1) * 100 for count in counts],
+            color=color,
+            label=arm,
         )
     failures.set(ylabel="failed, % so far", xlabel="seconds since the shift began")
     failures.set_ylim(bottom=0)

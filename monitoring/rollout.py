@@ -5,6 +5,7 @@ Minimum exposure and duration hold back promotion only; a bad canary is taken ba
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from headgate.records import Counts, Look, Verdict
@@ -90,12 +91,14 @@ class RolloutJudge:
 
     def _wanted(self, seconds: float) -> str:
         """What the present step still lacks, in words; empty when it has all."""
-        steps = len(self._strategy.shares)
-        requests = -(-self._strategy.min_requests // steps) - (self._total[1].requests - self._step_requests)
-        # The last step also makes up for what integer division or a lost counter left short.
-        if self._step == steps - 1:
+        shares = self._strategy.shares
+        # In proportion to the steps' shares, so that steady traffic spends as long in each.
+        wanted = math.ceil(self._strategy.min_requests * shares[self._step] / sum(shares))
+        requests = wanted - (self._total[1].requests - self._step_requests)
+        # The last step also makes up for what a restarted counter left short.
+        if self._step == len(shares) - 1:
             requests = max(requests, self._strategy.min_requests - self._total[1].requests)
-        remaining = self._strategy.min_duration / steps - (seconds - self._step_began)
+        remaining = self._strategy.min_duration / len(shares) - (seconds - self._step_began)
         parts = [f"{requests} more requests"] if requests > 0 else []
         if remaining > 0:
             parts.append(f"{remaining:.0f} s more")

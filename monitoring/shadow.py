@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
@@ -13,6 +12,8 @@ from headgate.units import format_percent
 from monitoring.judge import disagreement_e_value
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pyarrow as pa
 
     from headgate.spec import Shadow
@@ -59,7 +60,11 @@ class ShadowComparison:
                 arm = self._arms.get(row["revision"])
                 key = row["request_id"]
                 # The challenger's own traffic, such as the smoke gate's, is no copy of anything.
-                if arm is None or key in self._compared or (row["revision"] == self._challenger and not row["mirrored"]):
+                if (
+                    arm is None
+                    or key in self._compared
+                    or (row["revision"] == self._challenger and not row["mirrored"])
+                ):
                     continue
                 arm[key] = Answered(row["status"], row["seconds"], row["request"], row["response"])
         self._match()

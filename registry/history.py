@@ -38,9 +38,7 @@ def in_flight(journal: Journal, endpoint: str) -> InFlight | None:
     last = journal.read(endpoint, kinds=(Kind.PHASE,), newest=1)
     if not last or Phase(last[0].what) in ENDED:
         return None
-    return InFlight(
-        release_id=last[0].release_id, phase=Phase(last[0].what), since=last[0].at, actor=last[0].actor
-    )
+    return InFlight(release_id=last[0].release_id, phase=Phase(last[0].what), since=last[0].at, actor=last[0].actor)
 
 
 def phase_of(journal: Journal, endpoint: str, release_id: str) -> Phase | None:

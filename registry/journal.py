@@ -9,11 +9,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from pydantic import Field
@@ -21,6 +20,9 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from headgate.errors import JournalChangedError, LeaseLostError, RegistryUnavailableError
 from headgate.records import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 SCHEMA_VERSION = 1
 _GENESIS = "0" * 64

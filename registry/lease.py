@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import sqlalchemy as sa
 
@@ -56,9 +56,7 @@ class Lease:
         seconds: how long it lasts when this process dies.
     """
 
-    def __init__(
-        self, journal: Journal, endpoint: str, release_id: str, *, seconds: float = LEASE_SECONDS
-    ) -> None:
+    def __init__(self, journal: Journal, endpoint: str, release_id: str, *, seconds: float = LEASE_SECONDS) -> None:
         self._journal = journal
         self._endpoint = endpoint
         self._release_id = release_id
@@ -68,7 +66,7 @@ class Lease:
         self.fence = 0
         self.lost: str | None = None
 
-    def __enter__(self) -> Lease:
+    def __enter__(self) -> Self:
         self.fence = self._take()
         self._thread = threading.Thread(target=self._renew, name=f"lease-{self._endpoint}", daemon=True)
         self._thread.start()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from headgate.errors import RegistryError, RegistryUnavailableError
 from headgate.records import Artifact, Image, ModelVersion
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
@@ -75,9 +76,7 @@ class Versions:
     def register(self, artifact: Artifact, image: Image) -> ModelVersion:
         """The version of this image; made once, and found again by its digest."""
         version = self._find(image.digest) or self._adopt(artifact, image) or self._create(artifact, image)
-        return ModelVersion(
-            name=self._model, version=int(version.version), digest=image.digest, run_id=artifact.run_id
-        )
+        return ModelVersion(name=self._model, version=int(version.version), digest=image.digest, run_id=artifact.run_id)
 
     @mapped
     def set_challenger(self, version: int) -> None:

@@ -108,7 +108,7 @@ class App:
                 began = time.perf_counter()
                 answer = await loop.run_in_executor(self._pool, model.answer, body, content_type)
         except ModelRaisedError as error:
-            logger.error("request %s: the model raised", request_id, exc_info=error.__cause__)
+            logger.exception("request %s: the model raised", request_id, exc_info=error.__cause__)
             text = {"error": f"the model raised {type(error.__cause__).__name__}", "request_id": request_id}
             return Answer(500, json.dumps(text).encode())
         self._usual_seconds += _SMOOTHING * (time.perf_counter() - began - self._usual_seconds)
@@ -168,7 +168,9 @@ class App:
         if self._settings.workers <= 1 or self._settings.scratch is None:
             return True
         alive = [
-            file for file in (self._settings.scratch / "ready").glob("*") if os.path.exists(f"/proc/{file.name}")  # noqa: PTH110
+            file
+            for file in (self._settings.scratch / "ready").glob("*")
+            if os.path.exists(f"/proc/{file.name}")  # noqa: PTH110
         ]
         return len(alive) >= self._settings.workers
 
@@ -208,9 +210,7 @@ async def _read_body(receive: Receive) -> bytes | None:
     return b"".join(parts)
 
 
-async def _send(
-    send: Send, status: int, body: bytes, content_type: bytes, headers: list[tuple[bytes, bytes]]
-) -> None:
+async def _send(send: Send, status: int, body: bytes, content_type: bytes, headers: list[tuple[bytes, bytes]]) -> None:
     await send(
         {
             "type": "http.response.start",

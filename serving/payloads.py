@@ -34,9 +34,7 @@ class Columns:
         self.is_numeric = all(kind in _FLOATS or kind in _INTEGERS for kind in self._types)
         kinds = set(self._types)
         self._dtype = np.result_type(*[self._numpy(kind) for kind in kinds]) if self.is_numeric else None
-        self._integers = [
-            (index, _INTEGERS[kind][1]) for index, kind in enumerate(self._types) if kind in _INTEGERS
-        ]
+        self._integers = [(index, _INTEGERS[kind][1]) for index, kind in enumerate(self._types) if kind in _INTEGERS]
         self._keys = set(self.names)
 
     @staticmethod
@@ -46,8 +44,7 @@ class Columns:
             return False
         simple = {*_FLOATS, *_INTEGERS, *_OTHERS}
         return all(
-            isinstance(column.type, DataType) and column.type in simple and column.required
-            for column in schema.inputs
+            isinstance(column.type, DataType) and column.type in simple and column.required for column in schema.inputs
         )
 
     def rows(self, document: Any) -> Rows | None:  # noqa: ANN401 - parsed JSON
@@ -74,7 +71,7 @@ class Columns:
                 if type(row[index]) is not int or row[index] not in allowed:
                     return None
         try:
-            array = np.array(rows)
+            array: np.ndarray = np.array(rows)
         except ValueError:
             return None
         if array.dtype.kind not in "if" or array.shape != (len(rows), len(self.names)):

@@ -78,11 +78,15 @@ def shadow(job: ReleaseJob, champion: Revision, challenger: Revision) -> ShadowR
     job.route(Traffic.all_to(champion.name))
     artifacts.show_shadow(job.endpoint, report)
     content = report.model_dump(mode="json")
-    job.write(Kind.DECISION, "shadow", report.reason, {"passed": report.passed, "report": content}, actor="shadow gate")
+    job.write(
+        Kind.DECISION,
+        "shadow",
+        report.reason,
+        {"passed": report.passed, "report": content},
+        actor="shadow gate",
+    )
     if not report.passed:
-        raise RejectedError(
-            f"shadow: {report.reason}", fix="the report shows requests that were answered differently"
-        )
+        raise RejectedError(f"shadow: {report.reason}", fix="the report shows requests that were answered differently")
     job.enter(Phase.SHADOWED, report.reason)
     return report
 
@@ -121,6 +125,7 @@ def _examples(where: str, revision: Revision) -> list[Payload]:
         lines = Path(where).read_bytes().splitlines()
     except OSError as error:
         raise RejectedError(
-            f"gates.smoke.examples: {where} cannot be read: {error.strerror}", fix="name a file with one body a line"
+            f"gates.smoke.examples: {where} cannot be read: {error.strerror}",
+            fix="name a file with one body a line",
         ) from error
     return [Payload(body=line) for line in lines if line.strip()]

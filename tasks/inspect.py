@@ -14,11 +14,11 @@ from monitoring.drift import check_drift, is_triggered
 from monitoring.predictions import table
 from registry import Kind
 from tasks import artifacts
+from tasks.job import ReleaseJob
 from tasks.step import step
 
 if TYPE_CHECKING:
     from headgate.spec import Monitor
-    from tasks.job import ReleaseJob
 
 REFERENCE = "reference.parquet"
 """The training sample, as an artifact of the run that logged the model."""
@@ -85,7 +85,9 @@ def _download(job: ReleaseJob, champion: Revision) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         return Path(
-            mlflow.artifacts.download_artifacts(run_id=champion.version.run_id, artifact_path=REFERENCE, dst_path=str(folder))
+            mlflow.artifacts.download_artifacts(
+                run_id=champion.version.run_id, artifact_path=REFERENCE, dst_path=str(folder)
+            )
         )
     except (mlflow.exceptions.MlflowException, OSError) as error:
         raise MonitorError(

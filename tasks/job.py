@@ -9,18 +9,20 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deploy_targets import DeployTarget, open_target
 from headgate.errors import BadInputError, EndpointBusyError, RolledBackError
 from headgate.home import Home
 from headgate.phases import Phase, may_enter
-from headgate.records import Revision, Traffic
-from headgate.spec import ReleaseSpec
 from headgate.stack import Ports
 from registry import Entry, Journal, Kind, Lease, Versions, history
 from registry.journal import open_journal
 from tasks.step import log
+
+if TYPE_CHECKING:
+    from headgate.records import Revision, Traffic
+    from headgate.spec import ReleaseSpec
 
 Listener = Callable[[Entry], None]
 listeners: list[Listener] = []
@@ -91,7 +93,13 @@ class Job:
         return reign.revision if reign else None
 
     def write(
-        self, kind: Kind, what: str, reason: str = "", evidence: Mapping[str, Any] | None = None, *, actor: str = ""
+        self,
+        kind: Kind,
+        what: str,
+        reason: str = "",
+        evidence: Mapping[str, Any] | None = None,
+        *,
+        actor: str = "",
     ) -> Entry:
         """Write a row, on the lease where one is held, and tell who listens."""
         entry = Entry(
@@ -132,9 +140,7 @@ class Job:
         Raises:
             RolledBackError: they have.
         """
-        rows = self.journal.read(
-            self.endpoint, kinds=(Kind.DECISION,), release_id=self.release_id, after=self._seen
-        )
+        rows = self.journal.read(self.endpoint, kinds=(Kind.DECISION,), release_id=self.release_id, after=self._seen)
         for row in rows:
             self._seen = row.seq
             if row.what == ABORT:

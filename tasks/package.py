@@ -45,7 +45,9 @@ def package(job: ReleaseJob) -> tuple[Artifact, Image]:
         # Registering uploads the model's files; they are in the image now, under the same names.
         artifact = artifact.model_copy(update={"path": image.path / "model"})
     job.enter(
-        Phase.PACKAGED, f"{image.digest[:19]} ({image.size / 1e6:.1f} MB)", {"image": image.model_dump(mode="json")}
+        Phase.PACKAGED,
+        f"{image.digest[:19]} ({image.size / 1e6:.1f} MB)",
+        {"image": image.model_dump(mode="json")},
     )
     return artifact, image
 
@@ -87,6 +89,8 @@ def _restore_champion(job: ReleaseJob) -> None:
         job.target.deploy(job.endpoint, champion)
     if traffic != Traffic.all_to(champion.name):
         job.write(
-            Kind.NOTE, "traffic restored", f"it was {traffic.weights if traffic else 'nowhere'}, not on {champion.name}"
+            Kind.NOTE,
+            "traffic restored",
+            f"it was {traffic.weights if traffic else 'nowhere'}, not on {champion.name}",
         )
         job.route(Traffic.all_to(champion.name))

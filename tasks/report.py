@@ -78,8 +78,7 @@ def _evidence(job: ReleaseJob, result: ReleaseResult, rows: Sequence[Entry]) -> 
         shadow=ShadowReport.model_validate(shadow) if shadow else None,
         health=next((HealthReport.model_validate(row.evidence) for row in checks if row.at > first), None),
         events=tuple(
-            Event(at=row.at, what=row.what, actor=row.actor, reason=row.reason)
-            for row in history.narrative(list(rows))
+            Event(at=row.at, what=row.what, actor=row.actor, reason=row.reason) for row in history.narrative(list(rows))
         ),
     )
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from headgate.errors import NothingToRollBackError, RegistryError
 from headgate.records import Revision, Traffic
 from registry import Kind, Versions, history
-from registry.history import Reign
 from tasks.job import Job, tracking_uri
 from tasks.step import step
 from tasks.undo import give_all_traffic
 
 if TYPE_CHECKING:
     from headgate.records import EndpointState
+    from registry.history import Reign
 
 
 def find_earlier(job: Job, version: int | None) -> Revision:
@@ -24,11 +24,14 @@ def find_earlier(job: Job, version: int | None) -> Revision:
     """
     reigns = history.reigns(job.journal, job.endpoint)
     if version is not None:
-        found: Reign | None = next((reign for reign in reversed(reigns) if reign.revision.version.version == version), None)
+        found: Reign | None = next(
+            (reign for reign in reversed(reigns) if reign.revision.version.version == version), None
+        )
         if found is None:
             lived = sorted({reign.revision.version.version for reign in reigns})
             raise NothingToRollBackError(
-                f"version {version} of {job.endpoint} was never live; these were: {lived}", fix="name one of them"
+                f"version {version} of {job.endpoint} was never live; these were: {lived}",
+                fix="name one of them",
             )
     else:
         found = history.predecessor(job.journal, job.endpoint)

@@ -53,9 +53,7 @@ def shift(job: ReleaseJob, stable: Revision, canary: Revision) -> Rollout:
 
 def _look_until_decided(job: ReleaseJob, stable: Revision, canary: Revision, began: float) -> tuple[Look, int]:
     counts = job.target.counts(job.endpoint)
-    judge = RolloutJudge(
-        job.spec, f"{canary.version}", counts.get(stable.name, _ZERO), counts.get(canary.name, _ZERO)
-    )
+    judge = RolloutJudge(job.spec, f"{canary.version}", counts.get(stable.name, _ZERO), counts.get(canary.name, _ZERO))
     progress = artifacts.Progress(job.endpoint)
     looks = 0
     job.route(_traffic(job, stable, canary, judge.share))
@@ -80,9 +78,7 @@ def _one_look(job: ReleaseJob, judge: RolloutJudge, seconds: float, stable: Revi
     state = job.target.observe(job.endpoint)
     seen = state.revisions.get(canary.name) if state else None
     problem = "" if seen and seen.ready else (seen.detail if seen else "is gone")
-    return judge.look(
-        seconds, counts.get(stable.name, _ZERO), counts.get(canary.name, _ZERO), canary_problem=problem
-    )
+    return judge.look(seconds, counts.get(stable.name, _ZERO), counts.get(canary.name, _ZERO), canary_problem=problem)
 
 
 def _traffic(job: ReleaseJob, stable: Revision, canary: Revision, share: int) -> Traffic:

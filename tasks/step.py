@@ -35,9 +35,8 @@ async def _is_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any])
 
 def step(function: Callable[_P, _R]) -> Task[_P, _R]:
     """A step of a flow. Steps observe before they act, so they are safe to run again and never cached."""
-    return task(
-        function, retries=2, retry_delay_seconds=[1, 4], retry_condition_fn=_is_transient, cache_policy=NO_CACHE
-    )
+    as_task = task(retries=2, retry_delay_seconds=[1, 4], retry_condition_fn=_is_transient, cache_policy=NO_CACHE)
+    return as_task(function)
 
 
 def run(step_task: Task[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:

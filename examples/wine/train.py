@@ -13,10 +13,10 @@ import tempfile
 import warnings
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 import numpy as np
-import pandas as pd
 from mlflow.models import infer_signature
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.datasets import load_wine
@@ -25,6 +25,9 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PACKAGES = ("mlflow", "numpy", "pandas", "scikit-learn")
 PROLINE_FLOOR = 345.0

@@ -114,7 +114,9 @@ def monitor(path: Path, as_json: bool) -> None:  # noqa: FBT001
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
-        click.echo(f"{report.endpoint} v{report.version}: {report.reason}" + (" - triggered" if report.triggered else ""))
+        click.echo(
+            f"{report.endpoint} v{report.version}: {report.reason}" + (" - triggered" if report.triggered else "")
+        )
 
 
 def _print_result(result: ReleaseResult, *, as_json: bool) -> None:
@@ -124,4 +126,6 @@ def _print_result(result: ReleaseResult, *, as_json: bool) -> None:
     version = f" v{result.version}" if result.version else ""
     live = f"v{result.champion} is live at {result.url}" if result.champion else "nothing is live"
     click.echo(f"{result.endpoint}{version} {result.outcome}: {result.reason}")
-    click.echo(f"{live}; {result.seconds:.1f} s, of which {result.waited:.1f} s waiting; report: {result.report or 'none'}")
+    click.echo(
+        f"{live}; {result.seconds:.1f} s, of which {result.waited:.1f} s waiting; report: {result.report or 'none'}"
+    )

@@ -105,9 +105,17 @@ def _stack(home: Home) -> list[dict[str, Any]]:
     if ports is None:
         return []
     states = Supervisor(home).states()
-    where = {"gateway": ports.gateway_url, "prefect-server": ports.prefect_url, "mlflow-server": ports.mlflow_url}
+    where = {
+        "gateway": ports.gateway_url,
+        "prefect-server": ports.prefect_url,
+        "mlflow-server": ports.mlflow_url,
+    }
     return [
-        {"program": name, "state": states[name].state if name in states else "DOWN", "where": where.get(name, "")}
+        {
+            "program": name,
+            "state": states[name].state if name in states else "DOWN",
+            "where": where.get(name, ""),
+        }
         for name in [*where, "worker"]
     ]
 
@@ -128,7 +136,11 @@ def _endpoint(journal: Journal, endpoint: str) -> dict[str, Any]:
             state = open_target(ReleaseSpec.model_validate(spec).target).observe(endpoint)
         except HeadgateError as error:
             problem = error.message
-    reign, flight, held = past.champion(journal, endpoint), past.in_flight(journal, endpoint), holder(journal, endpoint)
+    reign, flight, held = (
+        past.champion(journal, endpoint),
+        past.in_flight(journal, endpoint),
+        holder(journal, endpoint),
+    )
     traffic = state.traffic if state else None
     return {
         "endpoint": endpoint,

@@ -100,7 +100,8 @@ def port_range() -> range:
     first, _, last = text.partition("-")
     if not (first.isdigit() and last.isdigit() and 1024 <= int(first) <= int(last) <= 65535):  # noqa: PLR2004
         raise HomeError(
-            f"HEADGATE_PORTS is {text!r}, which is no range of ports", fix="write it as 24000-24099, within 1024-65535"
+            f"HEADGATE_PORTS is {text!r}, which is no range of ports",
+            fix="write it as 24000-24099, within 1024-65535",
         )
     return range(int(first), int(last) + 1)
 
@@ -139,7 +140,7 @@ def listener(port: int) -> str:
     """Who listens on a port, in words, as far as this user may know."""
     try:
         for connection in psutil.net_connections(kind="tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
                 return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
     except (psutil.AccessDenied, psutil.NoSuchProcess):
         return "a process of another user"

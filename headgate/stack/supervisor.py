@@ -137,7 +137,7 @@ class Supervisor:
         state = states.get(program.name)
         if state is not None and unchanged:
             if state.has_ended:
-                self._call("startProcess", program.name, False)
+                self._call("startProcess", program.name)
             return
         if state is not None:
             self._drop(program.name)
@@ -203,7 +203,12 @@ class Supervisor:
         self._call("stopProcessGroup", name, accept=_NO_SUCH_PROGRAM)
         self._call("removeProcessGroup", name, accept=_NO_SUCH_PROGRAM)
 
-    @retry(retry=retry_if_exception_type(HomeError), stop=stop_after_delay(15), wait=wait_fixed(0.05), reraise=True)
+    @retry(
+        retry=retry_if_exception_type(HomeError),
+        stop=stop_after_delay(15),
+        wait=wait_fixed(0.05),
+        reraise=True,
+    )
     def _wait_until_up(self) -> None:
         if not self.is_up():
             raise HomeError("supervisord started, but does not answer", fix="read logs/supervisord.log")
@@ -277,5 +282,5 @@ def _env(value: str) -> str:
 
 
 def _quoted(text: object) -> str:
-    """supervisord expands % in its files."""
+    """Supervisord expands % in its files."""
     return str(text).replace("%", "%%")
