@@ -1,0 +1,60 @@
+"""What all tests share: a clean environment, models logged with plain MLflow, and real servers."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "support"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+
+from support import models as model_makers
+from support.stack import Stack, start_gateway, start_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OURS = ("HEADGATE_", "MLFLOW_", "PREFECT_")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test depends on what the developer has set."""
+    for name in list(os.environ):
+        if name.startswith(OURS) and name not in {"MLFLOW_DISABLE_TELEMETRY", "PREFECT_SERVER_ANALYTICS_ENABLED"}:
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet_libraries() -> None:
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> model_makers.Models:
+    """Folders of small models, each made when it is first asked for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return model_makers.Models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def gateway_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A HEADGATE_HOME with supervisord and Envoy only: all that the local target needs."""
+    root = tmp_path_factory.mktemp("gateway")
+    with start_gateway(root):
+        yield root
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The whole local stack, started by `headgate up`."""
+    with start_stack(tmp_path_factory.mktemp("stack")) as running:
+        yield running

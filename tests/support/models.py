@@ -1,0 +1,126 @@
+"""Small models of many flavours, saved as any user of MLflow would save them."""
+
+from __future__ import annotations
+
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.models import infer_signature
+from mlflow.types import ColSpec, DataType, Schema
+from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_diabetes, load_wine
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+BEHAVIOUR = Path(__file__).parent / "behaviour.py"
+
+
+def pinned(*packages: str) -> list[str]:
+    """The versions that this environment has, so that nothing new is downloaded."""
+    return [f"{package}=={version(package)}" for package in packages]
+
+
+def wine() -> tuple[pd.DataFrame, pd.Series]:
+    return load_wine(return_X_y=True, as_frame=True)
+
+
+class Models:
+    """Model folders by name; see the methods."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def __call__(self, name: str, **options: Any) -> Path:
+        key = "-".join([name, *(f"{option}-{value}" for option, value in sorted(options.items()))])
+        path = self._root / key
+        if not path.exists():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                getattr(self, f"_{name}")(str(path), **options)
+        return path
+
+    def _wine(self, path: str, regularisation: float = 1.0) -> None:
+        features, labels = wine()
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=regularisation)).fit(features, labels)
+        self._sklearn(model, path, features, model.predict(features))
+
+    def _proba(self, path: str) -> None:
+        features, labels = wine()
+        model = make_pipeline(StandardScaler(), LogisticRegression()).fit(features, labels)
+        signature = infer_signature(features, model.predict_proba(features))
+        mlflow.sklearn.save_model(
+            model, path, signature=signature, input_example=features.head(2), pyfunc_predict_fn="predict_proba",
+            pip_requirements=pinned("mlflow", "scikit-learn", "pandas"), serialization_format="cloudpickle",
+        )  # fmt: skip
+
+    def _strings(self, path: str) -> None:
+        features, labels = wine()
+        table = features[["alcohol", "hue"]].assign(
+            grade=np.where(features.proline > 700, "high", "low"), number=np.arange(len(features)), red=True
+        )
+        encode = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["grade"]), remainder="passthrough")
+        model = make_pipeline(encode, StandardScaler(), LogisticRegression()).fit(table, labels.map(lambda x: f"c{x}"))
+        self._sklearn(model, path, table, model.predict(table))
+
+    def _integers(self, path: str) -> None:
+        features, labels = wine()
+        table = features[["alcohol", "hue"]].assign(number=np.arange(len(features)))
+        model = make_pipeline(StandardScaler(), Ridge()).fit(table, labels)
+        self._sklearn(model, path, table, model.predict(table))
+
+    def _no_signature(self, path: str) -> None:
+        features, labels = wine()
+        model = make_pipeline(StandardScaler(), LogisticRegression()).fit(features.to_numpy(), labels)
+        mlflow.sklearn.save_model(
+            model, path, pip_requirements=pinned("mlflow", "scikit-learn", "pandas"), serialization_format="cloudpickle"
+        )
+
+    def _lightgbm(self, path: str) -> None:
+        import lightgbm
+
+        features, target = load_diabetes(return_X_y=True, as_frame=True)
+        model = lightgbm.LGBMRegressor(n_estimators=10, verbose=-1).fit(features, target)
+        mlflow.lightgbm.save_model(
+            model, path, signature=infer_signature(features, model.predict(features)), input_example=features.head(2),
+            pip_requirements=pinned("mlflow", "lightgbm", "scikit-learn", "pandas"),
+        )  # fmt: skip
+
+    def _onnx(self, path: str, table: bool = False) -> None:
+        from skl2onnx import to_onnx
+
+        features, labels = wine()
+        array = features.to_numpy().astype(np.float32)
+        model = make_pipeline(StandardScaler(), Ridge()).fit(array, labels.astype(float))
+        if table:
+            outputs = pd.DataFrame({"variable": model.predict(array).reshape(-1)})
+            signature, example = infer_signature(features, outputs), features.head(2)
+        else:
+            signature, example = infer_signature(array, model.predict(array)), array[:2]
+        mlflow.onnx.save_model(
+            to_onnx(model, array[:1]), path, signature=signature, input_example=example,
+            pip_requirements=pinned("mlflow", "onnxruntime", "onnx", "pandas"),
+        )  # fmt: skip
+
+    def _pyfunc(self, path: str, does: str = "double", after: float = 0.0) -> None:
+        """A custom model whose behaviour is told: see behaviour.py."""
+        import behaviour
+
+        schema = Schema([ColSpec(DataType.double, "x")])
+        mlflow.pyfunc.save_model(
+            path, python_model=behaviour.Behaviour(does, after), code_paths=[str(BEHAVIOUR)],
+            signature=mlflow.models.ModelSignature(schema, Schema([ColSpec(DataType.double)])),
+            input_example=None if does == "hang" else pd.DataFrame({"x": [1.0]}),
+            pip_requirements=pinned("mlflow", "pandas"),
+        )  # fmt: skip
+
+    def _sklearn(self, model: Any, path: str, features: pd.DataFrame, answers: Any) -> None:
+        mlflow.sklearn.save_model(
+            model, path, signature=infer_signature(features, answers), input_example=features.head(2),
+            pip_requirements=pinned("mlflow", "scikit-learn", "pandas"), serialization_format="cloudpickle",
+        )  # fmt: skip

@@ -1,0 +1,91 @@
+"""Starting the local stack, whole or in part, for as long as a test session lasts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy_targets.envoy import Gateway
+from headgate.home import Home
+from headgate.stack import Ports, Supervisor
+from headgate.stack.programs import client_env, stack_programs
+
+HEADGATE = str(Path(sys.executable).parent / "headgate")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running local stack."""
+
+    root: Path
+    ports: Ports
+    env: dict[str, str]
+
+    @property
+    def home(self) -> Home:
+        return Home(self.root)
+
+    def headgate(
+        self, *arguments: str, expect: int = 0, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command line as a user would."""
+        return headgate(*arguments, root=self.root, expect=expect, env=env)
+
+    def json(self, *arguments: str, expect: int = 0) -> Any:
+        """The JSON that a command prints last."""
+        return json.loads(self.headgate(*arguments, "--json", expect=expect).stdout.splitlines()[-1])
+
+
+def headgate(
+    *arguments: str, root: Path, expect: int = 0, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [HEADGATE, *arguments], capture_output=True, text=True, check=False, timeout=240,
+        env={**os.environ, "HEADGATE_HOME": str(root), **(env or {})},
+    )  # fmt: skip
+    assert done.returncode == expect, f"headgate {arguments} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+    return done
+
+
+@contextmanager
+def start_gateway(root: Path) -> Iterator[Home]:
+    home = Home(root).ensure()
+    ports = Ports.choose(home)
+    gateway, supervisor = Gateway(home.gateway, ports), Supervisor(home)
+    gateway.prepare()
+    supervisor.start()
+    try:
+        supervisor.ensure(next(program for program in stack_programs(home, ports) if program.name == "gateway"))
+        wait_for(gateway.is_up, 20)
+        yield home
+    finally:
+        supervisor.stop()
+
+
+@contextmanager
+def start_stack(root: Path) -> Iterator[Stack]:
+    headgate("up", root=root)
+    try:
+        home = Home(root)
+        ports = Ports.remembered(home)
+        assert ports is not None
+        yield Stack(root, ports, client_env(home, ports))
+    finally:
+        headgate("down", root=root)
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """What the condition gives once it is true."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not true after {seconds} s: {condition}"
+        time.sleep(0.05)
+    return value
