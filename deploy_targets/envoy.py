@@ -10,6 +10,7 @@ import json
 import os
 import time
 import uuid
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -43,6 +44,8 @@ class Gateway:
         self._ports = ports
         self._lock = FileLock(folder / ".lock", timeout=30)
         self._admin = httpx.Client(base_url=ports.admin_url, timeout=5)
+        # Targets are made and dropped freely; their connection goes with them.
+        weakref.finalize(self, self._admin.close)
 
     def prepare(self) -> None:
         """Write what Envoy needs to start; routes and clusters that exist are kept."""
@@ -110,14 +113,12 @@ class Gateway:
             table.pop(endpoint, None)
             if traffic is not None:
                 table[endpoint] = traffic
-            version = self._write("routes", [envoy_config.routes(table)])
+            self._write("routes", [envoy_config.routes(table)])
             self._wait(
-                lambda: self._routes_in_effect()[0] == version,
+                # Not its version: Envoy keeps the old one where the content did not change.
+                lambda: self._routes_in_effect() == table,
                 f"Envoy did not take over the routes of {endpoint}",
             )
-        in_effect = self._traffic().get(endpoint)
-        if in_effect != traffic:
-            raise TargetError(f"routes of {endpoint} are {in_effect}, not {traffic}: someone else changed them")
 
     def remove(self, endpoint: str, revision: str) -> None:
         """Make Envoy forget a revision, once its last request has been answered."""
@@ -147,16 +148,14 @@ class Gateway:
 
     def _traffic(self) -> dict[str, Traffic]:
         try:
-            return self._routes_in_effect()[1]
+            return self._routes_in_effect()
         except TargetUnavailableError:
             return self._traffic_of(self._read("routes"))
 
-    def _routes_in_effect(self) -> tuple[str, dict[str, Traffic]]:
-        """Envoy's own report of its routes: their version, and the traffic of each endpoint."""
+    def _routes_in_effect(self) -> dict[str, Traffic]:
+        """Envoy's own report of its routes."""
         dump = self._get("/config_dump", resource="dynamic_route_configs").json()
-        for entry in dump.get("configs", []):
-            return entry.get("version_info", ""), self._traffic_of({"resources": [entry["route_config"]]})
-        return "", {}
+        return self._traffic_of({"resources": [entry["route_config"] for entry in dump.get("configs", [])]})
 
     @staticmethod
     def _traffic_of(table: dict[str, Any]) -> dict[str, Traffic]:
@@ -223,10 +222,9 @@ class Gateway:
             raise TargetUnavailableError("the local stack was never started", fix="headgate up") from error
         return content
 
-    def _write(self, name: str, resources: list[dict[str, Any]]) -> str:
-        """Replace a watched file. It takes effect at the rename; it is flushed to disk after that."""
-        version = uuid.uuid4().hex
+    def _write(self, name: str, resources: list[dict[str, Any]]) -> None:
+        """Replace a watched file; it takes effect at the rename."""
         path, temporary = self._path(name), self._folder / f".{name}.{os.getpid()}"
-        temporary.write_text(json.dumps({"version_info": version, "resources": resources}), encoding="utf-8")
+        content = {"version_info": uuid.uuid4().hex, "resources": resources}
+        temporary.write_text(json.dumps(content), encoding="utf-8")
         temporary.replace(path)
-        return version

@@ -83,7 +83,8 @@ class Supervisor:
     def is_up(self) -> bool:
         """Whether supervisord answers."""
         try:
-            self._rpc().supervisor.getState()
+            with self._rpc() as rpc:
+                rpc.supervisor.getState()
         except (OSError, http.client.HTTPException):
             return False
         return True
@@ -119,9 +120,9 @@ class Supervisor:
         if not self.is_up():
             self._end_leftovers()
             return
-        daemon = psutil.Process(self._rpc().supervisor.getPID())
+        daemon = psutil.Process(self._call("getPID"))
         family = [daemon, *daemon.children(recursive=True)]
-        self._rpc().supervisor.shutdown()
+        self._call("shutdown")
         _, alive = psutil.wait_procs(family, timeout=40)
         for process in alive:
             process.kill()
@@ -189,7 +190,8 @@ class Supervisor:
 
     def _call(self, method: str, *arguments: object, accept: int = 0) -> Any:  # noqa: ANN401
         try:
-            return getattr(self._rpc().supervisor, method)(*arguments)
+            with self._rpc() as rpc:
+                return getattr(rpc.supervisor, method)(*arguments)
         except xmlrpc.client.Fault as fault:
             if fault.faultCode == accept:
                 return None

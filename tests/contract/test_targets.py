@@ -1,0 +1,214 @@
+"""What every target does, whatever the platform (deploy_targets/protocol.py)."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+from support.stack import wait_for
+
+from headgate.errors import RevisionFailedError, TargetError
+from headgate.records import Mirror, Payload, Traffic, Window
+
+GOOD = Payload(body=json.dumps({"dataframe_records": [{"x": 1.0}]}).encode())
+BAD = Payload(body=json.dumps({"dataframe_records": [{"x": -1.0}]}).encode())
+HEADER = "x-headgate-revision"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def pair(harness, models):
+    """An endpoint with two ready revisions, the first of which has all traffic."""
+    endpoint = "pair"
+    first = harness.revision(models("pyfunc", does="double"), 1)
+    second = harness.revision(models("pyfunc", does="negative"), 2)
+    for revision in (first, second):
+        harness.target.deploy(endpoint, revision)
+    yield endpoint, first, second
+    harness.target.delete(endpoint)
+
+
+@pytest.fixture
+def settled(harness, pair):
+    endpoint, first, second = pair
+    harness.target.route(endpoint, Traffic.all_to(first.name))
+    return endpoint, first, second
+
+
+def ask(harness, endpoint, times=1, payload=GOOD):
+    url = harness.target.observe(endpoint).url
+    with httpx.Client() as client:
+        headers = {"content-type": payload.content_type}
+        return [client.post(url, content=payload.body, headers=headers) for _ in range(times)]
+
+
+def test_an_endpoint_that_does_not_exist_is_none(harness):
+    assert harness.target.observe("nowhere") is None
+
+
+def test_preflight_finds_nothing_on_a_good_platform(harness):
+    assert harness.target.preflight() == []
+
+
+def test_deploy_makes_a_revision_ready_without_traffic_and_can_be_repeated(harness, settled):
+    endpoint, first, second = settled
+    harness.target.deploy(endpoint, second)
+    state = harness.target.observe(endpoint)
+    assert {name: seen.ready for name, seen in state.revisions.items()} == {first.name: True, second.name: True}
+    assert state.traffic == Traffic.all_to(first.name)
+    assert state.revisions[second.name].version == second.version
+    assert {reply.headers[HEADER] for reply in ask(harness, endpoint, 20)} == {first.name}
+
+
+def test_route_is_read_back_and_in_effect_when_it_returns(harness, settled):
+    endpoint, first, second = settled
+    for revision in (second, first, second, first):
+        harness.target.route(endpoint, Traffic.all_to(revision.name))
+        assert {reply.headers[HEADER] for reply in ask(harness, endpoint, 5)} == {revision.name}
+        assert harness.target.observe(endpoint).traffic.holder == revision.name
+
+
+def test_weights_are_kept_in_basis_points(harness, settled):
+    endpoint, first, second = settled
+    traffic = Traffic.split(first.name, second.name, 2500)
+    harness.target.route(endpoint, traffic)
+    assert harness.target.observe(endpoint).traffic == traffic
+    seen = Counter(reply.headers[HEADER] for reply in ask(harness, endpoint, 400))
+    assert 60 < seen[second.name] < 140
+
+
+def test_no_traffic_goes_to_a_revision_that_is_not_there(harness, settled):
+    endpoint, first, _ = settled
+    with pytest.raises(TargetError, match="not deployed"):
+        harness.target.route(endpoint, Traffic.split(first.name, "v9-missing", 100))
+    assert harness.target.observe(endpoint).traffic == Traffic.all_to(first.name)
+
+
+def test_mirrored_answers_reach_the_log_and_no_client(harness, settled):
+    endpoint, first, second = settled
+    began = datetime.now(UTC)
+    harness.target.route(endpoint, Traffic.all_to(first.name, Mirror(revision=second.name, share=10_000)))
+    replies = ask(harness, endpoint, 30)
+    harness.target.route(endpoint, Traffic.all_to(first.name))
+    assert {reply.headers[HEADER] for reply in replies} == {first.name}
+    wanted = {reply.headers["x-request-id"] for reply in replies}
+
+    def logged():
+        window = Window(start=began, end=datetime.now(UTC) + timedelta(seconds=1))
+        rows = [row for batch in harness.target.captured(endpoint, window) for row in batch.to_pylist()]
+        of = {
+            name: {row["request_id"] for row in rows if row["revision"] == name and row["mirrored"] is mirrored}
+            for name, mirrored in ((first.name, False), (second.name, True))
+        }
+        return rows if all(wanted <= ids for ids in of.values()) else None
+
+    rows = wait_for(logged, 10)
+    assert {(row["status"], row["endpoint"]) for row in rows} == {(200, endpoint)}
+    assert json.loads(rows[0]["request"]) == json.loads(GOOD.body)
+
+
+def test_captured_keeps_to_its_window(harness, settled):
+    endpoint, _, _ = settled
+    ask(harness, endpoint)
+    past = datetime.now(UTC) - timedelta(days=1)
+    assert list(harness.target.captured(endpoint, Window(start=past - timedelta(hours=1), end=past))) == []
+
+
+def test_counts_are_cumulative_and_tell_failures(harness, settled):
+    endpoint, _, second = settled
+    harness.target.route(endpoint, Traffic.all_to(second.name))
+    before = harness.target.counts(endpoint)[second.name]
+    ask(harness, endpoint, 7)
+    ask(harness, endpoint, 3, BAD)
+    after = harness.target.counts(endpoint)[second.name] - before
+    assert (after.requests, after.failures) == (10, 3)
+
+
+def test_one_revision_can_be_asked_without_traffic(harness, settled):
+    endpoint, _, second = settled
+    answer = harness.target.invoke(endpoint, BAD, second.name)
+    assert answer.status == 500
+    assert json.loads(answer.body)["request_id"] == answer.request_id
+    assert harness.target.invoke(endpoint, BAD).status == 200
+
+
+def test_shifting_traffic_fails_no_request(harness, settled):
+    endpoint, first, second = settled
+    url, stop, statuses = harness.target.observe(endpoint).url, threading.Event(), []
+
+    def load():
+        with httpx.Client() as client:
+            while not stop.is_set():
+                statuses.append(client.post(url, content=GOOD.body).status_code)
+
+    threads = [threading.Thread(target=load) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    shares = itertools.cycle([0, 500, 2500, 5000, 10_000, 5000, 0, 10_000])
+    while len(statuses) < 400:
+        harness.target.route(endpoint, Traffic.split(first.name, second.name, next(shares)))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert set(statuses) == {200}
+
+
+def test_a_revision_with_traffic_is_not_retired(harness, settled):
+    endpoint, first, second = settled
+    with pytest.raises(TargetError, match="still has traffic"):
+        harness.target.retire(endpoint, first.name)
+    harness.target.route(endpoint, Traffic.all_to(first.name, Mirror(revision=second.name, share=10)))
+    with pytest.raises(TargetError, match="mirrored"):
+        harness.target.retire(endpoint, second.name)
+    assert harness.target.observe(endpoint).revisions.keys() == {first.name, second.name}
+
+
+def test_retire_leaves_nothing_and_can_be_repeated(harness, models, settled):
+    endpoint, first, _ = settled
+    third = harness.revision(models("pyfunc", does="triple"), 3)
+    harness.target.deploy(endpoint, third)
+    for _ in range(2):
+        harness.target.retire(endpoint, third.name)
+        assert third.name not in harness.target.observe(endpoint).revisions
+        assert not [trace for trace in harness.traces(endpoint) if third.name in trace]
+    assert harness.target.observe(endpoint).traffic == Traffic.all_to(first.name)
+
+
+def test_a_killed_revision_is_seen_and_comes_back(harness, settled):
+    endpoint, _, second = settled
+    harness.kill(endpoint, second.name)
+    wait_for(lambda: not harness.target.observe(endpoint).revisions[second.name].ready)
+    assert harness.target.observe(endpoint).revisions[second.name].detail
+    wait_for(lambda: harness.target.observe(endpoint).revisions[second.name].ready)
+
+
+@pytest.mark.parametrize(("does", "timeout", "says"), [
+    ("broken", 60, "this model cannot be loaded"),
+    ("hang", 6, "not ready after 6 s"),
+])  # fmt: skip
+def test_a_revision_that_cannot_start_says_why_and_leaves_nothing(harness, models, does, timeout, says):
+    endpoint = f"broken-{next(_numbers)}"
+    # `after` keeps the model loadable here, where it is only saved.
+    revision = harness.revision(models("pyfunc", does=does), 1, ready_timeout=timeout)
+    with pytest.raises(RevisionFailedError, match=says):
+        harness.target.deploy(endpoint, revision)
+    assert harness.target.observe(endpoint) is None
+    assert harness.traces(endpoint) == []
+
+
+def test_delete_leaves_nothing_and_can_be_repeated(harness, models):
+    endpoint = "short-lived"
+    revision = harness.revision(models("pyfunc", does="double"), 1)
+    harness.target.deploy(endpoint, revision)
+    harness.target.route(endpoint, Traffic.all_to(revision.name))
+    url = harness.target.observe(endpoint).url
+    for _ in range(2):
+        harness.target.delete(endpoint)
+        assert harness.target.observe(endpoint) is None
+        assert harness.traces(endpoint) == []
+    assert httpx.post(url, content=GOOD.body).status_code == 404
