@@ -23,10 +23,8 @@ def rollout_plot(looks: Sequence[Look], title: str, *, kind: str = "svg") -> byt
         title: above the picture.
         kind: svg or png.
     """
-    import matplotlib as mpl  # noqa: PLC0415 - 0.5 s to import, for reports only
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415 - 0.5 s to import, for reports only
 
-    mpl.rcParams["svg.hashsalt"] = "headgate"
     figure = Figure(figsize=(9, 6.2), layout="constrained")
     traffic, evidence, failures = figure.subplots(3, 1, sharex=True, height_ratios=[2, 3, 2])
     seconds = [look.seconds for look in looks]

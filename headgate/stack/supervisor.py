@@ -6,12 +6,15 @@ Source of the calls: supervisor's XML-RPC API, http://supervisord.org/api.html.
 from __future__ import annotations
 
 import http.client
+import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import xmlrpc.client
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -23,7 +26,6 @@ from headgate.home import Home, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 _NO_SUCH_PROGRAM = 10  # supervisor.xmlrpc.Faults.BAD_NAME
 _ALREADY_ADDED = 90  # supervisor.xmlrpc.Faults.ALREADY_ADDED
@@ -129,12 +131,13 @@ class Supervisor:
 
     def ensure(self, program: Program) -> None:
         """Make supervisord run a program as it is described, restarting it only where that changed."""
-        text = _program_text(program, self._home)
-        path = self._program_file(program.name)
+        path, description = self._files(program.name)
+        texts = {description: _description(program, self._home), path: _section(program, self._home, description)}
         states = self.states()
-        unchanged = path.exists() and path.read_text(encoding="utf-8") == text
+        unchanged = all(file.exists() and file.read_text(encoding="utf-8") == text for file, text in texts.items())
         if not unchanged:
-            write_atomically(path, text)
+            for file, text in texts.items():
+                write_atomically(file, text, mode=0o600)
         state = states.get(program.name)
         if state is not None and unchanged:
             if state.has_ended:
@@ -147,7 +150,8 @@ class Supervisor:
 
     def remove(self, name: str) -> None:
         """Stop a program and forget it; nothing happens when it is not there."""
-        self._program_file(name).unlink(missing_ok=True)
+        for file in self._files(name):
+            file.unlink(missing_ok=True)
         if self.is_up():
             self._drop(name)
             self._call("reloadConfig")
@@ -181,8 +185,10 @@ class Supervisor:
     def _main_file(self) -> Path:
         return self._home.supervisor / "supervisord.conf"
 
-    def _program_file(self, name: str) -> Path:
-        return self._home.supervisor / "programs" / f"{name}.conf"
+    def _files(self, name: str) -> tuple[Path, Path]:
+        """What supervisord reads, and what launch.py reads."""
+        folder = self._home.supervisor / "programs"
+        return folder / f"{name}.conf", folder / f"{name}.json"
 
     def _rpc(self) -> Any:  # noqa: ANN401 - xmlrpc's proxy has no types
         transport = supervisor_rpc.SupervisorTransport(None, None, f"unix://{self._socket}")
@@ -254,15 +260,22 @@ files = {_quoted(folder / "programs" / "*.conf")}
         )
 
 
-def _program_text(program: Program, home: Home) -> str:
-    env = ",".join(f'{key}="{_quoted(_env(value))}"' for key, value in sorted(program.env.items()))
-    command = " ".join("'" + part.replace("'", "'\\''") + "'" for part in program.command)
-    folder = program.folder or home.root
-    return f"""; Written by headgate; `headgate down` and `headgate up` write it anew.
+def _description(program: Program, home: Home) -> str:
+    """What launch.py needs to become the program."""
+    content = {
+        "command": [str(part) for part in program.command],
+        "env": dict(program.env),
+        "folder": str(program.folder or home.root),
+    }
+    return json.dumps(content, indent=1)
+
+
+def _section(program: Program, home: Home, description: Path) -> str:
+    launcher = Path(__file__).with_name("launch.py")
+    command = " ".join(shlex.quote(str(part)) for part in (sys.executable, "-I", launcher, description))
+    return f"""; Written by headgate.
 [program:{program.name}]
 command = {_quoted(command)}
-directory = {_quoted(folder)}
-environment = {env}
 autostart = true
 autorestart = unexpected
 exitcodes = 0,{LOAD_FAILED}
@@ -277,10 +290,6 @@ stdout_logfile_maxbytes = 10MB
 stdout_logfile_backups = 1
 redirect_stderr = true
 """
-
-
-def _env(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _quoted(text: object) -> str:

@@ -1,0 +1,107 @@
+"""Releases on the whole local stack, run in this process as a user's own Python would."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pandas as pd
+import pytest
+from client import Client
+
+from deploy_targets.local import LocalTarget
+from headgate.release_file import parse_release
+from headgate.stack import Supervisor
+from registry import Journal, Versions, history
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from headgate.records import ReleaseResult
+    from support.stack import Stack
+
+_numbers = itertools.count(1)
+
+QUICK = (
+    "gates: {shadow: {min_requests: 40, max_duration: 20s, max_disagreement: 20%}}\n"
+    "strategy: {steps: [20%, 50%], min_requests: 60, min_duration: 2s, max_duration: 30s}\n"
+)
+
+
+class World:
+    """One endpoint of its own, and everything that can be seen of it."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.endpoint = f"flow-{next(_numbers)}"
+        self.target = LocalTarget(stack.home)
+        self.journal = Journal(stack.home.journal_url)
+
+    def text(self, artifact: Path | str, more: str = QUICK) -> str:
+        return f"model: {self.endpoint}\nartifact: {json.dumps(str(artifact))}\ntarget: {{kind: local}}\n{more}"
+
+    def release(self, artifact: Path | str, more: str = QUICK, **options: Any) -> ReleaseResult:
+        from flows.release import release
+
+        return asyncio.run(release(parse_release(self.text(artifact, more)), **options))
+
+    def rollback(self, reason: str = "test", **options: Any) -> ReleaseResult:
+        from flows.rollback import rollback
+
+        return asyncio.run(rollback(self.endpoint, reason, **options))
+
+    @property
+    def live(self) -> int | None:
+        reign = history.champion(self.journal, self.endpoint)
+        return reign.revision.version.version if reign else None
+
+    @property
+    def aliases(self) -> dict[str, int]:
+        return Versions(self.stack.ports.mlflow_url, self.endpoint, self.endpoint).aliases()
+
+    @property
+    def state(self):
+        return self.target.observe(self.endpoint)
+
+    def ask(self, x: float = 1.0) -> httpx.Response:
+        return httpx.post(self.state.url, json={"dataframe_records": [{"x": x}]})
+
+    @contextmanager
+    def traffic(self, *, low: float = 1.0, rate: float = 100.0) -> Iterator[Client]:
+        """Clients that ask for the double of numbers from `low` on."""
+        rows = pd.DataFrame({"x": [low + number for number in range(20)]})
+        with Client(self.state.url, rows, rows["x"].map(lambda x: {"x": x * 2}), rate) as client:
+            yield client
+        assert client.lost == 0
+
+    def assert_only(self, version: int) -> None:
+        """Traffic, aliases, history and processes all agree on one version, and nothing else is in flight."""
+        assert self.live == version
+        assert self.state.traffic.holder.startswith(f"v{version}-")
+        assert self.state.traffic.mirror is None
+        assert self.aliases == {"champion": version}
+        assert history.in_flight(self.journal, self.endpoint) is None
+        assert self.journal.verify(self.endpoint) > 0
+
+    def processes(self) -> set[str]:
+        """The versions that have a process."""
+        names = [name for name in Supervisor(self.stack.home).states() if name.startswith(f"{self.endpoint}--")]
+        return {name.removeprefix(f"{self.endpoint}--").partition("-")[0] for name in names}
+
+
+@pytest.fixture
+def world(stack, monkeypatch):
+    for name, value in stack.env.items():
+        monkeypatch.setenv(name, value)
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: stack.env["PREFECT_API_URL"]}):
+        opened = World(stack)
+        yield opened
+        opened.target.delete(opened.endpoint)
+        opened.journal.close()

@@ -1,0 +1,284 @@
+"""The whole way of a release, on a real Prefect server, MLflow server and Envoy."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import httpx
+import pytest
+from conftest import QUICK
+from support.stack import wait_for
+
+from headgate.errors import (
+    ArtifactError,
+    BadInputError,
+    EndpointBusyError,
+    RejectedError,
+    RequirementsError,
+    RevisionFailedError,
+    RolledBackError,
+    TimedOutError,
+    UnsupportedError,
+)
+from headgate.phases import Outcome, Phase
+from headgate.records import Traffic
+from headgate.stack import Supervisor
+from registry import Kind, Lease, history
+
+
+def test_a_first_version_goes_live_and_the_next_takes_its_place(world, models):
+    first = world.release(models("pyfunc", does="double"), actor="ann")
+    assert (first.outcome, first.version, first.champion) == (Outcome.PROMOTED, 1, 1)
+    world.assert_only(1)
+    with world.traffic() as client:
+        second = world.release(models("pyfunc", does="negative"), actor="ben")
+    assert (second.outcome, second.version) == (Outcome.PROMOTED, 2)
+    world.assert_only(2)
+    assert world.processes() == {"v1", "v2"}, "the version before stays warm"
+    assert sum(counter["failed"] for counter in client.by_revision.values()) == 0
+    assert [(reign.actor, reign.until is None) for reign in history.reigns(world.journal, world.endpoint)] == [
+        ("ann", False), ("ben", True),
+    ]  # fmt: skip
+    phases = [row.what for row in world.journal.read(world.endpoint, kinds=(Kind.PHASE,), release_id=second.release_id)]
+    assert phases == [
+        "started", "packaged", "registered", "deployed", "smoked", "shadowed", "shifting", "promoted",
+    ]  # fmt: skip
+    with open(second.report) as page:
+        assert "<svg" in page.read()
+
+
+def test_the_release_is_a_run_in_mlflow_and_leaves_artifacts_in_prefect(world, models):
+    import mlflow
+
+    world.release(models("pyfunc", does="double"))
+    with world.traffic():
+        result = world.release(models("pyfunc", does="negative"))
+    client = mlflow.MlflowClient(world.stack.ports.mlflow_url)
+    experiment = client.get_experiment_by_name(f"releases/{world.endpoint}")
+    run = client.search_runs([experiment.experiment_id], f"tags.`headgate.release` = '{result.release_id}'")[0]
+    assert run.data.params["strategy.kind"] == "canary"
+    assert run.info.status == "FINISHED"
+    shares = client.get_metric_history(run.info.run_id, "canary share")
+    assert {point.value for point in shares} == {0.2, 0.5}
+    assert [file.path for file in client.list_artifacts(run.info.run_id)] == [f"{result.release_id}.html"]
+    found = httpx.post(
+        f"{world.stack.ports.prefect_url}/api/artifacts/latest/filter",
+        json={"artifacts": {"key": {"like_": f"{world.endpoint}-%"}}},
+    ).json()
+    assert {item["key"].removeprefix(f"{world.endpoint}-") for item in found} == {"plan", "shadow", "traffic", "report"}
+
+
+def test_a_version_that_answers_wrongly_is_refused_in_shadow(world, models):
+    world.release(models("pyfunc", does="double"))
+    with world.traffic() as client, pytest.raises(RejectedError, match="answers differ"):
+        world.release(models("pyfunc", does="triple"))
+    assert {name.partition("-")[0] for name in client.by_revision} == {"v1"}, "no client saw the challenger"
+    assert sum(counter["wrong"] for counter in client.by_revision.values()) == 0
+    world.assert_only(1)
+    assert world.processes() == {"v1"}, "nothing of the challenger is left"
+
+
+def test_a_version_that_raises_is_rolled_back_by_the_judge(world, models):
+    world.release(models("pyfunc", does="double"))
+    more = QUICK.replace("max_disagreement: 20%", "max_disagreement: 100%").replace("60, min", "6000, min")
+    with world.traffic(low=-2) as client, pytest.raises(RolledBackError, match="requests failed against 0"):
+        world.release(models("pyfunc", does="negative"), more)
+    failed = sum(counter["failed"] for counter in client.by_revision.values())
+    assert 0 < failed < 60
+    world.assert_only(1)
+    assert world.processes() == {"v1"}
+
+
+def test_blue_green_switches_at_once_and_compares_with_copies(world, models):
+    more = "gates: {shadow: off}\nstrategy: {kind: blue-green, min_requests: 100, min_duration: 2s}\n"
+    world.release(models("pyfunc", does="double"), more)
+    with world.traffic():
+        world.release(models("pyfunc", does="negative"), more)
+    looks = [row.evidence for row in world.journal.read(world.endpoint, kinds=(Kind.LOOK,))]
+    assert {look["share"] for look in looks} == {10_000}
+    assert looks[-1]["stable"]["requests"] > 50, "the old version answered copies"
+    world.assert_only(2)
+    with world.traffic(low=-2), pytest.raises(RolledBackError):
+        world.release(models("pyfunc", does="always"), more)
+    world.assert_only(2)
+
+
+def test_the_same_content_again_changes_nothing(world, models):
+    world.release(models("pyfunc", does="double"))
+    again = world.release(models("pyfunc", does="double"))
+    assert (again.outcome, again.version, again.reason) == (Outcome.PROMOTED, 1, "v1 is champion".replace("v1", f"{world.endpoint}@v1"))
+    assert len(history.reigns(world.journal, world.endpoint)) == 1
+    world.assert_only(1)
+
+
+def test_keep_warm_of_nothing_retires_the_version_before(world, models):
+    more = QUICK + "rollback: {keep_warm: 0s}\n"
+    world.release(models("pyfunc", does="double"), more)
+    with world.traffic():
+        world.release(models("pyfunc", does="negative"), more)
+    assert world.processes() == {"v2"}
+    result = world.rollback()
+    assert (result.outcome, result.champion) == (Outcome.ROLLED_BACK, 1)
+    world.assert_only(1)
+    assert world.ask().json() == {"predictions": [{"x": 2.0}]}
+
+
+@pytest.mark.parametrize(("make", "error", "says"), [
+    (lambda models, _: models("pyfunc", does="broken"), RevisionFailedError, "this model cannot be loaded"),
+    (lambda _, folder: folder / "nothing", ArtifactError, "no folder"),
+    (lambda models, folder: needing(models("wine"), folder, "no-such-thing-anywhere"), RequirementsError, "no-such"),
+    (lambda models, _: models("pyfunc", does="always", after=1.0), RejectedError, "was answered 500"),
+])  # fmt: skip
+def test_what_cannot_be_released_leaves_the_champion_alone(world, models, tmp_path, make, error, says):
+    world.release(models("pyfunc", does="double"))
+    with world.traffic(), pytest.raises(error, match=says):
+        world.release(make(models, tmp_path))
+    world.assert_only(1)
+    assert world.processes() == {"v1"}
+
+
+def needing(model, folder, package):
+    import shutil
+
+    copy = shutil.copytree(model, folder / "copy")
+    (copy / "requirements.txt").write_text(f"mlflow\n{package}\n")
+    return copy
+
+
+def test_a_version_that_never_becomes_ready_is_given_up(world, models):
+    with pytest.raises(RevisionFailedError, match="not ready after 5 s"):
+        world.release(models("pyfunc", does="hang"), "runtime: {ready_timeout: 5s}\n")
+    assert world.state is None
+    assert world.processes() == set()
+    assert world.aliases == {}
+
+
+def test_what_the_target_cannot_do_is_refused_before_any_work(world, models):
+    with pytest.raises(UnsupportedError, match=r"runtime\.cpu.*share this machine's cores"):
+        world.release(models("pyfunc", does="double"), "runtime: {cpu: 2}\n")
+    rows = world.journal.read(world.endpoint, kinds=(Kind.PHASE,))
+    assert [row.what for row in rows] == ["started", "undoing", "undone"]
+
+
+def test_an_endpoint_that_is_held_is_not_touched(world, models):
+    world.release(models("pyfunc", does="double"))
+    with Lease(world.journal, world.endpoint, "another"), pytest.raises(EndpointBusyError, match="for release another"):
+        world.release(models("pyfunc", does="negative"))
+    world.assert_only(1)
+
+
+def test_without_traffic_it_is_held_until_someone_decides(world, models):
+    from flows.promote import promote
+    import asyncio
+
+    more = "gates: {shadow: off}\nstrategy: {steps: [20%], min_duration: 1s, max_duration: 3s}\n"
+    world.release(models("pyfunc", does="double"), more)
+    with pytest.raises(TimedOutError, match="1000 more requests needed"):
+        world.release(models("pyfunc", does="negative"), more)
+    flight = history.in_flight(world.journal, world.endpoint)
+    assert flight.phase is Phase.HELD
+    assert world.state.traffic.weights == {world.state.traffic.holder or name: weight for name, weight in world.state.traffic.weights.items()}
+    assert sorted(world.state.traffic.weights.values()) == [2000, 8000]
+    with pytest.raises(EndpointBusyError, match="is held since"):
+        world.release(models("pyfunc", does="triple"), more)
+    assert asyncio.run(promote(world.endpoint, "looks good")).outcome is Outcome.PROMOTED
+    world.assert_only(2)
+    with pytest.raises(BadInputError, match="no release"):
+        asyncio.run(promote(world.endpoint, "again"))
+
+
+def test_undecided_rolls_back_where_the_file_says_so(world, models):
+    more = "gates: {shadow: off}\nstrategy: {min_duration: 1s, max_duration: 2s, on_inconclusive: rollback}\n"
+    world.release(models("pyfunc", does="double"), more)
+    with pytest.raises(RolledBackError, match="undecided"):
+        world.release(models("pyfunc", does="negative"), more)
+    world.assert_only(1)
+
+
+def test_a_held_release_can_be_rolled_back(world, models):
+    more = "gates: {shadow: off}\nstrategy: {min_duration: 1s, max_duration: 2s}\n"
+    world.release(models("pyfunc", does="double"), more)
+    with pytest.raises(TimedOutError):
+        world.release(models("pyfunc", does="negative"), more)
+    assert world.rollback("no").outcome is Outcome.ROLLED_BACK
+    world.assert_only(1)
+
+
+def test_someone_takes_a_running_release_back(world, models):
+    world.release(models("pyfunc", does="double"))
+    more = QUICK.replace("60, min", "100000, min")
+    raised = []
+
+    def other() -> None:
+        try:
+            world.release(models("pyfunc", does="negative"), more)
+        except RolledBackError as error:
+            raised.append(error)
+
+    with world.traffic():
+        thread = threading.Thread(target=other)
+        thread.start()
+        flying = lambda: (f := history.in_flight(world.journal, world.endpoint)) and f.phase is Phase.SHIFTING  # noqa: E731
+        wait_for(flying, 60)
+        result = world.rollback("it feels wrong", actor="on call")
+        thread.join()
+    assert (result.outcome, "on call took it back: it feels wrong" in result.reason) == (Outcome.ROLLED_BACK, True)
+    assert len(raised) == 1
+    world.assert_only(1)
+
+
+def test_a_canary_that_dies_is_taken_back(world, models):
+    world.release(models("pyfunc", does="double"))
+    more = QUICK.replace("60, min", "100000, min")
+
+    def kill() -> None:
+        flying = lambda: (f := history.in_flight(world.journal, world.endpoint)) and f.phase is Phase.SHIFTING  # noqa: E731
+        wait_for(flying, 60)
+        states = Supervisor(world.stack.home).states()
+        name = next(name for name in states if name.startswith(f"{world.endpoint}--v2"))
+        os.kill(states[name].pid, signal.SIGKILL)
+
+    with world.traffic():
+        thread = threading.Thread(target=kill)
+        thread.start()
+        with pytest.raises(RolledBackError):
+            world.release(models("pyfunc", does="negative"), more)
+        thread.join()
+    world.assert_only(1)
+
+
+def test_a_release_resumes_by_its_id(world, models, monkeypatch):
+    """Its process dies after the shadow comparison; the same id goes on, and does not repeat it."""
+    world.release(models("pyfunc", does="double"))
+
+    def die(*_: object) -> None:
+        raise SystemExit("power cut")
+
+    with world.traffic():
+        with monkeypatch.context() as patch:
+            patch.setattr("tasks.shift._look_until_decided", die)
+            # A process that is killed undoes nothing.
+            patch.setattr("flows.release.undo", type("Undo", (), {"fn": die, "__call__": die})())
+            with pytest.raises(SystemExit):
+                world.release(models("pyfunc", does="negative"), release_id="resumed")
+        assert history.in_flight(world.journal, world.endpoint).phase is Phase.SHIFTING
+        with pytest.raises(BadInputError, match="another release file"):
+            world.release(models("pyfunc", does="triple"), release_id="resumed")
+        assert world.release(models("pyfunc", does="negative"), release_id="resumed").outcome is Outcome.PROMOTED
+    shadows = [row for row in world.journal.read(world.endpoint, release_id="resumed") if row.what == "shadow"]
+    assert len(shadows) == 1
+    world.assert_only(2)
+
+
+def test_traffic_that_was_changed_by_hand_is_put_back_and_noted(world, models):
+    more = QUICK.replace("20s", "1s")
+    world.release(models("pyfunc", does="double"), more)
+    world.target._gateway.set_traffic(world.endpoint, None)
+    with pytest.raises(RejectedError, match="only 0 of 40"):
+        world.release(models("pyfunc", does="negative"), more)
+    notes = [row.what for row in world.journal.read(world.endpoint, kinds=(Kind.NOTE,))]
+    assert "traffic restored" in notes
+    assert world.state.traffic == Traffic.all_to(world.state.traffic.holder)
+    world.assert_only(1)

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import QUICK
+from support.stack import wait_for
+
+from headgate.errors import MonitorError, NothingToRollBackError
+from headgate.phases import Outcome
+from headgate.release_file import parse_release
+from registry import Kind
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def two_versions(world, models, more: str = QUICK) -> None:
+    world.release(models("pyfunc", does="double"), more)
+    with world.traffic():
+        world.release(models("pyfunc", does="negative"), more)
+
+
+def test_rollback_goes_to_the_version_before_and_says_who_and_why(world, models):
+    two_versions(world, models)
+    result = world.rollback("customers complain", actor="ann")
+    assert (result.outcome, result.version, result.champion) == (Outcome.ROLLED_BACK, 2, 1)
+    world.assert_only(1)
+    last = world.journal.read(world.endpoint, kinds=(Kind.LIVE,))[-1]
+    assert (last.actor, last.reason) == ("ann", "customers complain")
+    assert world.processes() == {"v1"}
+    with pytest.raises(NothingToRollBackError, match="no earlier version"):
+        world.rollback()
+    world.rollback(version=2)
+    world.assert_only(2)
+    with pytest.raises(NothingToRollBackError, match=r"version 9 .* was never live; these were: \[1, 2\]"):
+        world.rollback(version=9)
+
+
+def test_nothing_was_ever_released(world):
+    with pytest.raises(NothingToRollBackError, match="nothing was ever released"):
+        world.rollback()
+
+
+def test_rollback_works_while_prefect_and_mlflow_are_down(world, models):
+    two_versions(world, models)
+    nowhere = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    with world.traffic():
+        done = world.stack.headgate("rollback", world.endpoint, "--reason", "night", "--json", env=nowhere)
+    assert json.loads(done.stdout)["champion"] == 1
+    assert "rolling back without it" in done.stderr
+    assert world.live == 1
+    assert world.state.traffic.holder.startswith("v1-")
+    notes = [row.what for row in world.journal.read(world.endpoint, kinds=(Kind.NOTE,))]
+    assert "aliases late" in notes
+
+
+def drifting(world, models, tmp_path, more: str) -> str:
+    """Two versions live one after the other, and a reference that live traffic can leave."""
+    reference = tmp_path / "reference.parquet"
+    rng = np.random.default_rng(0)
+    pd.DataFrame({"x": rng.uniform(1, 21, 500)}).to_parquet(reference)
+    text = QUICK + f"monitor: {{reference: {json.dumps(str(reference))}, window: 5s, {more}}}\n"
+    text += "rollback: {on: [errors, drift]}\n"
+    two_versions(world, models, text)
+    return text
+
+
+def monitor(world, text: str):
+    from flows.monitor import monitor as flow
+
+    return asyncio.run(flow(parse_release(world.text("unused", text))))
+
+
+def test_monitor_rolls_back_when_enough_windows_drifted(world, models, tmp_path):
+    text = drifting(world, models, tmp_path, "min_rows: 50, trigger: {violations: 2, of: 3}")
+    with world.traffic(low=500) as client:
+        wait_for(lambda: client.total > 150)
+        first = monitor(world, text)
+        assert (first.violation, first.triggered, first.drifted_columns) == (True, False, ("x",))
+        world.assert_only(2)
+        second = monitor(world, text)
+    assert (second.violation, second.triggered) == (True, True)
+    world.assert_only(1)
+    last = world.journal.read(world.endpoint, kinds=(Kind.LIVE,))[-1]
+    assert last.actor.startswith("monitor")
+    assert last.reason.startswith("drift: 1 of 1 columns drifted")
+
+
+def test_monitor_leaves_a_good_version_alone(world, models, tmp_path):
+    text = drifting(world, models, tmp_path, "min_rows: 50, trigger: {violations: 1, of: 1}")
+    with world.traffic() as client:
+        wait_for(lambda: client.total > 400)
+        report = monitor(world, text)
+    assert (report.violation, report.rows > 50) == (False, True)
+    world.assert_only(2)
+
+
+def test_too_few_requests_are_not_drift(world, models, tmp_path):
+    text = drifting(world, models, tmp_path, "min_rows: 100000, trigger: {violations: 1, of: 1}")
+    with pytest.raises(MonitorError, match="min_rows is 100000"):
+        monitor(world, text)
+    world.assert_only(2)
+
+
+def test_the_training_reference_is_the_one_that_the_run_logged(world, models, tmp_path, monkeypatch):
+    """A model from a run, as `runs:/…`, with reference.parquet beside it."""
+    features = pd.DataFrame({"x": np.linspace(1, 21, 300)})
+    mlflow.set_tracking_uri(world.stack.ports.mlflow_url)
+    sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+    import behaviour
+
+    with mlflow.start_run() as run:
+        mlflow.pyfunc.log_model(
+            name="model", python_model=behaviour.Behaviour("double"), code_paths=[behaviour.__file__],
+            input_example=features.head(1), pip_requirements=["mlflow", "pandas<3.1"],
+        )  # fmt: skip
+        features.to_parquet(tmp_path / "reference.parquet")
+        mlflow.log_artifact(str(tmp_path / "reference.parquet"))
+    text = "monitor: {window: 10s, min_rows: 50, trigger: {violations: 1, of: 1}}\n"
+    world.release(f"runs:/{run.info.run_id}/model", text)
+    with world.traffic() as client:
+        wait_for(lambda: client.total > 100)
+        assert monitor(world, text).violation is False
+
+
+def test_the_deployments_of_prefect_yaml_run(world, models, tmp_path):
+    """`prefect deploy --all`, then a release by `prefect deployment run`, as CI does it."""
+    prefect = str(Path(sys.executable).parent / "prefect")
+    env = {**os.environ, **world.stack.env}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([prefect, *arguments], cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False)
+
+    deployed = run("--no-prompt", "deploy", "--all")
+    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    file = tmp_path / "release.yaml"
+    file.write_text(world.text(models("pyfunc", does="double")))
+    released = run("deployment", "run", "release/local", "--param", f"spec={file}", "--watch", "--watch-interval", "1")
+    assert released.returncode == 0, released.stdout + released.stderr
+    world.assert_only(1)
+    file.write_text(world.text(tmp_path / "nothing"))
+    failed = run("deployment", "run", "release/local", "--param", f"spec={file}", "--watch", "--watch-interval", "1")
+    assert failed.returncode == 1
+    world.assert_only(1)
+    names = [item["name"] for item in httpx.post(f"{world.stack.env['PREFECT_API_URL']}/flows/filter", json={}).json()]
+    assert {"release", "rollback", "monitor"} <= set(names)

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headgate.errors import SpecError
+from headgate.release_file import json_schema, load_release, parse_release
+from headgate.spec import ReleaseSpec
+from headgate.units import format_duration, format_percent, parse_duration, parse_percent
+
+MINIMAL = "model: wine\nartifact: runs:/1/model\ntarget: {kind: local}\n"
+
+
+def problems(text: str) -> dict[str, tuple[int, int, str]]:
+    with pytest.raises(SpecError) as raised:
+        parse_release(text)
+    return {p.field: (p.line, p.column, f"{p.message}; {p.hint}") for p in raised.value.problems}
+
+
+def test_everything_but_three_entries_has_a_default():
+    spec = parse_release(MINIMAL)
+    assert spec.endpoint == "wine"
+    assert spec.strategy.shares == (500, 2500, 5000)
+    assert spec.judge.false_rollback == 0.01
+    assert spec.gates.shadow is not None
+    assert spec.monitor is None
+
+
+def test_a_file_round_trips_through_json():
+    text = MINIMAL + "strategy: {steps: [0.5%, 12.5%], min_duration: 90s}\ngates: {shadow: off}\nmonitor: {window: 3d}\n"
+    spec = parse_release(text)
+    assert ReleaseSpec.model_validate_json(spec.model_dump_json()) == spec
+    assert spec.model_dump(mode="json")["strategy"]["steps"] == ["0.5%", "12.5%"]
+
+
+def test_five_mistakes_are_five_messages_each_at_its_place():
+    found = problems(
+        "model: wine\n"
+        "artifakt: runs:/1/model\n"
+        "target: {kind: lokal}\n"
+        "strategy:\n"
+        "  steps: [5%, 5%]\n"
+        "  min_requests: -1\n"
+        "gates: {shadow: {percent: 5}}\n"
+    )
+    assert found == {
+        "artifact": (1, 1, "is required; "),
+        "artifakt": (2, 1, "no such entry; did you mean `artifact`?"),
+        "target.kind": (3, 10, "no such target; installed: local; did you mean `local`?"),
+        "strategy.steps": (5, 3, "steps rise from above 0% to below 100%, such as [5%, 25%, 50%]; "),
+        "strategy.min_requests": (6, 3, "input should be greater than or equal to 0; "),
+        "gates.shadow.percent": (7, 18, "a percentage is a number with its sign: 5% or 0.5%; "),
+    }
+
+
+@pytest.mark.parametrize(("entry", "says"), [
+    ("approvals: []", "not built yet"),
+    ("notify: [x]", "not built yet"),
+    ("image: {base: x}", "not built yet"),
+    ("judge: {latency: {}}", "not built yet"),
+    ("monitor: {schedule: x}", "not built yet"),
+    ("rollback: {on: [latency]}", "not built yet"),
+    ("endpoint: Wine_Endpoint", "lower-case"),
+    ("strategy: {min_duration: 2h, max_duration: 1h}", "at least min_duration"),
+    ("monitor: {trigger: {violations: 3, of: 2}}", "at most of"),
+    ("runtime: {replicas: {min: 3, max: 1}}", "at least min"),
+    ("runtime: {memory: lots}", "pattern"),
+    ("judge: {false_rollback: 0%}", "between 0% and 50%"),
+    ("model: twice", "given twice"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused_with_a_reason(entry, says):
+    assert any(says in message for _, _, message in problems(MINIMAL + entry + "\n").values())
+
+
+def test_a_target_that_is_not_built_yet_is_refused():
+    found = problems(MINIMAL.replace("local", "sagemaker"))
+    assert "not built yet" in found["target.kind"][2]
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "just text", "model: [unclosed", "a: b: c"])
+def test_what_is_no_file_is_refused(text):
+    with pytest.raises(SpecError):
+        parse_release(text)
+
+
+def test_a_missing_file_names_itself(tmp_path):
+    with pytest.raises(SpecError, match="nothing.yaml: No such file"):
+        load_release(tmp_path / "nothing.yaml")
+
+
+def test_relative_paths_are_taken_from_the_files_folder(tmp_path):
+    (tmp_path / "release.yaml").write_text(
+        MINIMAL.replace("runs:/1/model", "models/v1") + "monitor: {reference: train.parquet}\n"
+    )
+    spec = load_release(tmp_path / "release.yaml")
+    assert Path(spec.artifact) == tmp_path / "models" / "v1"
+    assert spec.monitor is not None
+    assert Path(spec.monitor.reference) == tmp_path / "train.parquet"
+
+
+def test_the_schema_accepts_what_the_parser_accepts():
+    schema = json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    good = MINIMAL + "gates: {shadow: off}\nstrategy: {steps: [5%], min_duration: 90s}\n"
+    jsonschema.validate(yaml.safe_load(good), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**yaml.safe_load(good), "approvals": []}, schema)
+    assert "approvals" not in json.dumps(schema)
+
+
+@given(st.integers(0, 10**6).map(lambda tenths: tenths / 10))
+def test_durations_round_trip(seconds):
+    assert parse_duration(format_duration(seconds)) == pytest.approx(seconds, rel=1e-5)
+
+
+@given(st.integers(0, 10_000))
+def test_percentages_round_trip_in_basis_points(points):
+    assert round(parse_percent(format_percent(points / 10_000)) * 10_000) == points

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+
+import psutil
+import pytest
+from support.stack import wait_for
+
+from headgate.errors import HomeError
+from headgate.home import Home
+from headgate.stack import Ports, Program, Supervisor
+from headgate.stack.ports import HOST, free_port, is_free, listener
+
+
+@pytest.fixture
+def supervisor(tmp_path):
+    running = Supervisor(Home(tmp_path / "home").ensure())
+    running.start()
+    yield running
+    running.stop()
+
+
+def sleeper(name: str = "sleeper", **env: str) -> Program:
+    return Program(name, [sys.executable, "-c", "import time; time.sleep(600)"], env)
+
+
+def test_ports_are_chosen_once_and_remembered(tmp_path):
+    home = Home(tmp_path).ensure()
+    assert Ports.remembered(home) is None
+    chosen = Ports.choose(home)
+    assert Ports.choose(home) == Ports.remembered(home) == chosen
+    assert len(set(chosen.model_dump().values())) == 4
+
+
+def test_no_free_port_says_so(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("HEADGATE_PORTS", f"{port}-{port}")
+        assert not is_free(port)
+        assert str(os.getpid()) in listener(port)
+        with pytest.raises(HomeError, match="no port is free for the gateway"):
+            free_port(for_what="gateway")
+
+
+@pytest.mark.parametrize("text", ["many", "10-20", "9000-8000", "65000-70000", "-5"])
+def test_a_range_that_is_none_is_refused(monkeypatch, text):
+    monkeypatch.setenv("HEADGATE_PORTS", text)
+    with pytest.raises(HomeError, match="no range of ports"):
+        free_port(for_what="gateway")
+
+
+def test_a_stack_file_that_is_damaged_is_named(tmp_path):
+    home = Home(tmp_path).ensure()
+    home.stack_file.write_text("{}")
+    with pytest.raises(HomeError, match=r"stack\.json"):
+        Ports.remembered(home)
+
+
+def test_a_program_that_is_killed_is_started_again(supervisor):
+    supervisor.ensure(sleeper())
+    first = wait_for(lambda: supervisor.states()["sleeper"].pid)
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: supervisor.states()["sleeper"].pid not in {0, first})
+
+
+def test_ensure_restarts_only_what_changed(supervisor):
+    supervisor.ensure(sleeper())
+    first = supervisor.states()["sleeper"].pid
+    supervisor.ensure(sleeper())
+    assert supervisor.states()["sleeper"].pid == first
+    awkward = 'quo"te %d\nand a line'
+    supervisor.ensure(sleeper(A=awkward))
+    changed = supervisor.states()["sleeper"].pid
+    assert changed != first
+    # launch.py is there first, and becomes the program.
+    environment = wait_for(lambda: env if "A" in (env := psutil.Process(changed).environ()) else None)
+    assert environment["A"] == awkward
+
+
+def test_a_removed_program_is_gone(supervisor):
+    supervisor.ensure(sleeper())
+    pid = supervisor.states()["sleeper"].pid
+    supervisor.remove("sleeper")
+    supervisor.remove("sleeper")
+    assert supervisor.states() == {}
+    assert not psutil.pid_exists(pid)
+
+
+def test_a_program_that_gives_up_is_not_started_again(supervisor):
+    code = "print('no use'); raise SystemExit(3)"
+    supervisor.ensure(Program("failing", [sys.executable, "-c", code]))
+    state = wait_for(lambda: supervisor.states()["failing"] if supervisor.states()["failing"].has_ended else None)
+    assert state.state == "EXITED"
+    assert "no use" in supervisor.log_tail("failing")
+
+
+def test_what_a_killed_supervisor_left_is_ended_and_its_programs_run_again(supervisor):
+    supervisor.ensure(sleeper())
+    orphan = supervisor.states()["sleeper"].pid
+    os.kill(supervisor._call("getPID"), signal.SIGKILL)
+    wait_for(lambda: not supervisor.is_up())
+    assert psutil.pid_exists(orphan)
+    assert orphan in supervisor.start()
+    assert not psutil.pid_exists(orphan)
+    assert wait_for(lambda: supervisor.states()["sleeper"].pid)
+
+
+def test_a_running_supervisor_is_left_alone(supervisor):
+    pid = supervisor._call("getPID")
+    assert supervisor.start() == []
+    assert supervisor._call("getPID") == pid

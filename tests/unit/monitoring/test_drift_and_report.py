@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from support.models import wine
+
+from deploy_targets.prediction_log import SCHEMA
+from headgate.errors import MonitorError
+from headgate.phases import Outcome
+from headgate.records import Counts, Disagreement, Event, Look, ReleaseResult, ShadowReport, Verdict
+from headgate.spec import Monitor, Trigger
+from monitoring.drift import check_drift, is_triggered
+from monitoring.plots import rollout_plot
+from monitoring.predictions import table
+from monitoring.report import Evidence, write_report
+
+
+@pytest.fixture(scope="module")
+def reference() -> pd.DataFrame:
+    features, _ = wine()
+    return features.assign(kind=np.where(features.hue > 1, "bright", "dark"))
+
+
+def sample(reference: pd.DataFrame, rows: int = 300) -> pd.DataFrame:
+    return reference.sample(rows, replace=True, random_state=1)
+
+
+def test_the_same_world_has_not_drifted(reference, tmp_path):
+    check = check_drift(sample(reference), reference, Monitor(), tmp_path / "page.html")
+    assert (check.violation, check.drifted, len(check.checked)) == (False, (), 14)
+
+
+def test_columns_that_moved_are_named_and_counted(reference, tmp_path):
+    current = sample(reference)
+    moved = ["alcohol", "hue", "ash", "kind"]
+    current[moved[:3]] *= 2
+    current["kind"] = "new"
+    check = check_drift(current, reference, Monitor(drift={"share": "25%"}), tmp_path / "page.html")
+    assert (set(check.drifted), check.violation) == (set(moved), True)
+    assert check.reason == "4 of 14 columns drifted (28.5714%, limit 25%)"
+    assert "<html" in (tmp_path / "page.html").read_text()
+    assert not check_drift(current, reference, Monitor(), tmp_path / "page.html").violation
+
+
+def test_too_few_rows_and_no_common_column_are_not_drift(reference, tmp_path):
+    with pytest.raises(MonitorError, match=r"3 rows, and monitor\.min_rows is 100"):
+        check_drift(reference.head(3), reference, Monitor(), tmp_path / "page.html")
+    with pytest.raises(MonitorError, match="no column"):
+        check_drift(pd.DataFrame({"x": range(200)}), reference, Monitor(), tmp_path / "page.html")
+
+
+def test_a_column_without_values_is_passed_over(reference, tmp_path):
+    current = sample(reference).assign(alcohol=None)
+    assert "alcohol" not in check_drift(current, reference, Monitor(), tmp_path / "page.html").checked
+
+
+@pytest.mark.parametrize(("violations", "triggered"), [
+    ([], False), ([True], False), ([True, True], True), ([True, True, False], False),
+    ([True, False, True], True), ([True, True, False, False, True], False),
+])  # fmt: skip
+def test_n_of_m_and_the_latest(violations, triggered):
+    assert is_triggered(violations, Trigger(violations=2, of=3)) is triggered
+
+
+def logged(request: object, response: object, **changes) -> pa.RecordBatch:
+    row = {
+        "request_id": "1", "time": datetime.now(UTC), "status": 200, "seconds": 0.1, "mirrored": False,
+        "content_type": "application/json", "request": json.dumps(request).encode(),
+        "response": json.dumps(response).encode(), "endpoint": "e", "revision": "v1", **changes,
+    }  # fmt: skip
+    return pa.RecordBatch.from_pylist([row], schema=SCHEMA)
+
+
+@pytest.mark.parametrize("request_body", [
+    {"dataframe_split": {"columns": ["a", "b"], "data": [[1, "x"], [2, "y"]]}},
+    {"dataframe_records": [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]},
+    {"instances": [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]},
+    {"inputs": {"a": [1, 2], "b": ["x", "y"]}},
+])  # fmt: skip
+def test_every_form_of_request_becomes_the_same_table(request_body):
+    rows = table([logged(request_body, {"predictions": [0.5, 0.7]})], "v1")
+    assert rows.to_dict("list") == {"a": [1, 2], "b": ["x", "y"], "prediction": [0.5, 0.7]}
+
+
+def test_only_answers_that_clients_saw_are_in_the_table():
+    body, answer = {"inputs": [[1.0, 2.0]]}, {"predictions": [1]}
+    batches = [
+        logged(body, answer), logged(body, answer, revision="v2"), logged(body, answer, mirrored=True),
+        logged(body, answer, status=500), logged("text", answer),
+    ]  # fmt: skip
+    assert table(batches, "v1").to_dict("list") == {"0": [1.0], "1": [2.0], "prediction": [1]}
+    assert len(table([logged(body, answer)] * 5, "v1", limit=2)) == 2
+
+
+def looks() -> tuple[Look, ...]:
+    return tuple(
+        Look(
+            seconds=n, share=500, stable=Counts(requests=100 * n, failures=1), canary=Counts(requests=5 * n, failures=n),
+            e_value=2.0**n, needed=100, verdict=Verdict.RUNNING, reason="r",
+        )
+        for n in range(1, 9)
+    )  # fmt: skip
+
+
+def test_the_report_is_one_page_that_loads_nothing(tmp_path):
+    now = datetime.now(UTC)
+    shadow = ShadowReport(
+        pairs=10, unmatched=1, disagreements=2, errors=1, rate=0.2, limit=0.1, e_value=3, latency_ratio=1.1,
+        passed=False, reason="2 of 10 answers differ",
+        examples=(Disagreement(request_id="1", request="<script>alert(1)</script>", champion="a", challenger="b"),),
+    )  # fmt: skip
+    result = ReleaseResult(release_id="r1", endpoint="wine", outcome=Outcome.ROLLED_BACK, reason="e-value 256")
+    events = (Event(at=now, what="judge", actor="judge", reason="roll back"),)
+    evidence = Evidence(result=result, title="wine", looks=looks(), shadow=shadow, events=events)
+    file = tmp_path / "reports" / "r1.html"
+    write_report(evidence, file)
+    page = file.read_text()
+    assert "<svg" in page
+    assert "&lt;script&gt;" in page
+    assert "<script" not in page
+    assert not [line for line in page.splitlines() if "src=" in line or '<link' in line]
+    for text in ("rolled back", "2 of 10 answers differ", "roll back", "e-value 256"):
+        assert text in page
+
+
+def test_the_plot_is_a_picture():
+    assert rollout_plot(looks(), "wine", kind="png").startswith(b"\x89PNG")
+    assert b"<svg" in rollout_plot(looks(), "wine")

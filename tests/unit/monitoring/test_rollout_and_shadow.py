@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pytest
+
+from deploy_targets.prediction_log import SCHEMA
+from headgate.records import Counts, Verdict
+from headgate.release_file import parse_release
+from monitoring.rollout import RolloutJudge
+from monitoring.shadow import Answered, ShadowComparison, agrees
+
+NONE = Counts(requests=0, failures=0)
+
+
+def judge(strategy: str) -> RolloutJudge:
+    text = f"model: m\nartifact: a\ntarget: {{kind: local}}\nstrategy: {{{strategy}}}\n"
+    return RolloutJudge(parse_release(text), "m@v2", NONE, NONE)
+
+
+def look(watched: RolloutJudge, seconds: float, stable: int, canary: int, failures: int = 0, problem: str = ""):
+    return watched.look(
+        seconds, Counts(requests=stable, failures=0), Counts(requests=canary, failures=failures), canary_problem=problem
+    )
+
+
+def test_a_good_canary_takes_every_step_and_is_promoted():
+    watched = judge("steps: [10%, 50%], min_requests: 60, min_duration: 4s")
+    # 60 requests in proportion to 10 and 50: ten, then fifty; two seconds each.
+    assert look(watched, 1, 100, 9).verdict is Verdict.RUNNING
+    assert look(watched, 1.5, 150, 15).verdict is Verdict.RUNNING
+    advanced = look(watched, 2, 200, 20)
+    assert (advanced.verdict, advanced.share, watched.share) == (Verdict.ADVANCE, 1000, 5000)
+    assert look(watched, 4, 260, 69).verdict is Verdict.RUNNING
+    done = look(watched, 5, 300, 71)
+    assert (done.verdict, done.canary.requests) == (Verdict.PROMOTE, 71)
+
+
+def test_a_bad_canary_is_taken_back_whatever_the_minimum():
+    watched = judge("min_requests: 100000, min_duration: 50m")
+    seen = look(watched, 1, 1000, 20, failures=10)
+    assert seen.verdict is Verdict.ROLLBACK
+    assert "10 of 20 requests failed against 0 of 1000" in seen.reason
+    assert f"of {seen.needed:g} needed" in seen.reason
+
+
+def test_a_canary_that_died_is_taken_back_at_once():
+    seen = look(judge(""), 1, 0, 0, problem="fails its health check")
+    assert (seen.verdict, "fails its health check" in seen.reason) == (Verdict.ROLLBACK, True)
+
+
+def test_without_requests_it_waits_and_then_is_undecided():
+    watched = judge("min_duration: 1s, max_duration: 10s")
+    assert look(watched, 9, 100, 0).verdict is Verdict.RUNNING
+    late = look(watched, 10, 100, 0)
+    assert late.verdict is Verdict.INCONCLUSIVE
+    assert "more requests needed" in late.reason
+
+
+def test_a_restarted_gateway_does_not_undo_what_was_counted():
+    watched = judge("steps: [10%], min_requests: 30, min_duration: 1s")
+    look(watched, 1, 100, 20)
+    assert look(watched, 2, 50, 10).verdict is Verdict.PROMOTE
+
+
+def test_blue_green_is_one_step_with_everything():
+    assert judge("kind: blue-green").share == 10_000
+
+
+def batch(revision: str, answers: dict[str, object], *, mirrored: bool = False, status: int = 200) -> pa.RecordBatch:
+    rows = [
+        {
+            "request_id": key, "time": datetime.now(UTC), "status": status, "seconds": 0.01, "mirrored": mirrored,
+            "content_type": "application/json", "request": b"{}", "endpoint": "m", "revision": revision,
+            "response": json.dumps({"predictions": [answer]}).encode(),
+        }
+        for key, answer in answers.items()
+    ]  # fmt: skip
+    return pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
+
+
+def comparison(**limits) -> ShadowComparison:
+    lines = ", ".join(f"{key}: {value}" for key, value in limits.items())
+    spec = parse_release(f"model: m\nartifact: a\ntarget: {{kind: local}}\ngates: {{shadow: {{{lines}}}}}\n")
+    return ShadowComparison(spec.gates.shadow, 0.01, "v1", "v2")
+
+
+def labels(count: int, *, wrong: int = 0) -> dict[str, object]:
+    return {str(number): ("other" if number < wrong else "same") for number in range(count)}
+
+
+def test_equal_answers_pass_once_there_are_enough():
+    compared = comparison(min_requests=50, max_disagreement="1%")
+    compared.add([batch("v1", labels(49)), batch("v2", labels(49), mirrored=True)])
+    assert compared.report(final=False) is None
+    compared.add([batch("v1", labels(51)), batch("v2", labels(51), mirrored=True)])
+    report = compared.report(final=False)
+    assert (report.passed, report.pairs, report.disagreements, report.unmatched) == (True, 51, 0, 0)
+
+
+def test_wrong_answers_are_refused_before_the_minimum():
+    compared = comparison(min_requests=5000, max_disagreement="1%")
+    compared.add([batch("v1", labels(40)), batch("v2", labels(40, wrong=30), mirrored=True)])
+    report = compared.report(final=False)
+    assert (report.passed, report.disagreements, len(report.examples)) == (False, 30, 5)
+    assert "30 of 40 answers differ (75%), 1% may" in report.reason
+
+
+def test_rows_may_come_late_in_any_order_and_twice():
+    compared = comparison(min_requests=10, max_disagreement="1%")
+    compared.add([batch("v2", labels(10), mirrored=True)])
+    compared.add([batch("v1", labels(6))])
+    compared.add([batch("v1", labels(10)), batch("v2", labels(10), mirrored=True)])
+    assert compared.report(final=False).pairs == 10
+
+
+def test_direct_requests_and_other_revisions_are_not_compared():
+    compared = comparison(min_requests=1)
+    compared.add([batch("v1", labels(5)), batch("v2", labels(5)), batch("v0", labels(5), mirrored=True)])
+    assert compared.report(final=False) is None
+    late = compared.report(final=True)
+    assert (late.passed, late.reason) == (False, "only 0 of 1 requests were compared in time")
+
+
+def test_failures_of_the_challenger_are_disagreements():
+    compared = comparison(min_requests=10, max_disagreement="50%")
+    compared.add([batch("v1", labels(10)), batch("v2", labels(4), mirrored=True, status=500)])
+    compared.add([batch("v2", labels(10), mirrored=True)])
+    report = compared.report(final=True)
+    assert (report.errors, report.disagreements, report.passed) == (4, 4, True)
+
+
+@pytest.mark.parametrize(("ours", "theirs", "same"), [
+    (b"[1.0]", b"[1.04]", True), (b"[1.0]", b"[1.06]", False), (b"[3]", b"[4]", False), (b"[100]", b"[101]", False),
+    (b"[1]", b"[1.0]", True), (b'["a"]', b'["b"]', False), (b"[true]", b"[1]", False), (b"[null]", b"[null]", True),
+    (b'[{"p": 0.5, "c": 1}]', b'[{"p": 0.51, "c": 1}]', True), (b'[{"p": 0.5}]', b'[{"q": 0.5}]', False),
+    (b"[1.0, 2.0]", b"[1.0]", False), (b"[0.0]", b"[0.0000001]", False), (b"not json", b"[1]", False),
+])  # fmt: skip
+def test_labels_agree_exactly_and_numbers_within_the_tolerance(ours, theirs, same):
+    assert agrees(Answered(200, 0.1, b"", ours), Answered(200, 0.1, b"", theirs), 0.05) is same
+
+
+def test_two_failures_agree_and_one_does_not():
+    ok, bad, invalid = (Answered(status, 0.1, b"", b"{}") for status in (200, 500, 400))
+    assert agrees(bad, bad._replace(response=b"another id"), 0)
+    assert not agrees(ok, bad, 0)
+    assert not agrees(invalid, bad, 0)

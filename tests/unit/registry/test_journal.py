@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import subprocess
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from support.stack import wait_for
+from unit.headgate.test_domain import revision
+
+from headgate.errors import EndpointBusyError, JournalChangedError, LeaseLostError, RegistryUnavailableError
+from headgate.phases import Phase
+from headgate.stack.ports import HOST, free_port
+from registry import Entry, Journal, Kind, Lease, history
+from registry.journal import entries
+from registry.lease import holder
+
+
+def find_postgres() -> Path | None:
+    found = [*Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    on_path = shutil.which("initdb")
+    return found[0].parent if found else (Path(on_path).parent if on_path else None)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """A PostgreSQL server of this session's own."""
+    binaries = find_postgres()
+    if binaries is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    folder, port = tmp_path_factory.mktemp("postgres"), free_port(for_what="PostgreSQL")
+    # PostgreSQL refuses to run as root.
+    become = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    if become:
+        shutil.chown(folder, "postgres")
+        for parent in folder.parents[:3]:
+            parent.chmod(0o755)
+    data = folder / "data"
+    subprocess.run([*become, binaries / "initdb", "-D", data, "-U", "headgate", "--auth=trust"], check=True, cwd=folder)
+    options = f"-p {port} -c listen_addresses={HOST} -k {folder} -c fsync=off"
+    control = [*become, binaries / "pg_ctl", "-D", data, "-w"]
+    subprocess.run([*control, "-o", options, "-l", folder / "log", "start"], check=True, cwd=folder)
+    yield f"postgresql+psycopg://headgate@{HOST}:{port}"
+    subprocess.run([*control, "-m", "immediate", "stop"], check=True, cwd=folder)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'journal.db'}"
+    server = request.getfixturevalue("postgres")
+    name = f"j{time.time_ns()}"
+    engine = sa.create_engine(f"{server}/postgres", isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return f"{server}/{name}"
+
+
+@pytest.fixture
+def journal(url):
+    opened = Journal(url)
+    yield opened
+    opened.close()
+
+
+def entry(what: str = "x", kind: Kind = Kind.NOTE, release_id: str = "r1", endpoint: str = "wine", **evidence) -> Entry:
+    return Entry(endpoint=endpoint, release_id=release_id, kind=kind, what=what, actor="me", evidence=evidence)
+
+
+def test_rows_come_back_as_they_were_written(journal):
+    written = journal.append(entry("first", why="ünïcode", number=1.5))
+    journal.append(entry("second", kind=Kind.LOOK))
+    journal.append(entry("elsewhere", endpoint="other"))
+    assert journal.read("wine") == [written, *journal.read("wine", kinds=(Kind.LOOK,))]
+    assert [row.seq for row in journal.read("wine")] == [1, 2]
+    assert journal.read("wine", after=1, newest=1)[0].what == "second"
+    assert journal.endpoints() == ["other", "wine"]
+    assert [row.what for row in journal.find_release("r1")] == ["first", "elsewhere", "second"]
+
+
+@pytest.mark.parametrize("change", [
+    entries.update().where(entries.c.seq == 2).values(reason="nothing happened"),
+    entries.update().where(entries.c.seq == 2).values(evidence='{"a": 2}'),
+    entries.delete().where(entries.c.seq == 2),
+    entries.delete().where(entries.c.seq == 1),
+])  # fmt: skip
+def test_a_changed_past_shows(journal, change):
+    for number in range(4):
+        journal.append(entry(str(number)))
+    assert journal.verify("wine") == 4
+    with journal.engine.begin() as connection:
+        connection.execute(change)
+    with pytest.raises(JournalChangedError):
+        journal.verify("wine")
+
+
+def _append_many(url: str, count: int) -> None:
+    journal = Journal(url)
+    for number in range(count):
+        journal.append(entry(f"{os.getpid()}-{number}"))
+    journal.close()
+
+
+def test_writers_in_many_processes_make_one_chain(url):
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_append_many, args=(url, 25)) for _ in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0] * 4
+    journal = Journal(url)
+    assert journal.verify("wine") == 100
+    journal.close()
+
+
+def test_one_holder_at_a_time(journal):
+    with Lease(journal, "wine", "r1"), Lease(journal, "other", "r3"):
+        held = holder(journal, "wine")
+        assert held is not None
+        assert held.release_id == "r1"
+        with pytest.raises(EndpointBusyError, match="for release r1"), Lease(journal, "wine", "r2"):
+            pytest.fail("two hold the endpoint")
+    assert holder(journal, "wine") is None
+    with Lease(journal, "wine", "r2") as second:
+        assert second.fence == 2
+
+
+def test_a_lease_is_renewed_while_its_holder_lives(journal):
+    with Lease(journal, "wine", "r1", seconds=0.6):
+        first = holder(journal, "wine").expires
+        wait_for(lambda: (now := holder(journal, "wine")) is not None and now.expires > first)
+
+
+def test_who_lost_the_lease_can_neither_write_nor_go_on(journal, monkeypatch):
+    monkeypatch.setattr(Lease, "_renew", lambda _: None)
+    with Lease(journal, "wine", "r1", seconds=0.05) as lost:
+        wait_for(lambda: holder(journal, "wine") is None)
+        with Lease(journal, "wine", "r2") as taken:
+            with pytest.raises(LeaseLostError, match="fence 2, ours was 1"):
+                lost.check()
+            with pytest.raises(LeaseLostError):
+                journal.append(entry("late"), fence=lost.fence)
+            taken.check()
+            journal.append(entry("good"), fence=taken.fence)
+        # The first holder's leaving must not end the second's.
+    assert [row.what for row in journal.read("wine")] == ["good"]
+
+
+def test_a_database_that_does_not_answer_is_our_error(tmp_path):
+    with pytest.raises(RegistryUnavailableError, match="does not answer"):
+        Journal(f"sqlite:///{tmp_path}/no/such/folder/journal.db")
+
+
+def live(journal: Journal, version: int, at: datetime) -> None:
+    row = entry(f"v{version}", Kind.LIVE, f"r{version}", revision=revision(version, f"sha256:{version}").model_dump(mode="json"))
+    journal.append(row.model_copy(update={"at": at}))
+
+
+def reigning(journal: Journal, *versions: int) -> None:
+    for number, version in enumerate(versions):
+        live(journal, version, datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=number))
+
+
+def test_history_tells_what_was_live_from_when_to_when(journal):
+    reigning(journal, 1, 2)
+    first, second = history.reigns(journal, "wine")
+    assert (first.revision.version.version, first.until) == (1, second.since)
+    assert second.until is None
+    assert history.champion(journal, "wine") == second
+
+
+@pytest.mark.parametrize(("lived", "back_to"), [
+    ([1], None), ([1, 2], 1), ([1, 2, 3], 2), ([1, 2, 3, 2], 1), ([1, 2, 3, 2, 1], None), ([1, 2, 1, 4], 1),
+])  # fmt: skip
+def test_rolling_back_twice_goes_back_two_versions(journal, lived, back_to):
+    reigning(journal, *lived)
+    found = history.predecessor(journal, "wine")
+    assert (found.revision.version.version if found else None) == back_to
+
+
+def test_a_release_is_in_flight_until_it_has_ended(journal):
+    assert history.in_flight(journal, "wine") is None
+    for phase in (Phase.STARTED, Phase.PACKAGED):
+        journal.append(entry(phase, Kind.PHASE, spec={"model": "wine"}))
+    flight = history.in_flight(journal, "wine")
+    assert flight is not None
+    assert (flight.release_id, flight.phase) == ("r1", Phase.PACKAGED)
+    assert history.spec_of(journal, "wine") == {"model": "wine"}
+    journal.append(entry(Phase.UNDONE, Kind.PHASE))
+    assert history.in_flight(journal, "wine") is None

@@ -1,0 +1,232 @@
+"""The server as a platform starts it: a process, a port, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from support.stack import wait_for
+
+from deploy_targets import prediction_log as reader
+from headgate.records import Window
+from headgate.stack.ports import free_port
+from serving.prediction_log import PredictionLog, Row
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@contextmanager
+def server(model: Path, tmp_path: Path, *arguments: str, limit_file: int = 0, **env: str):
+    """A server process, and a client of it."""
+    port = free_port(for_what="the server under test")
+    scratch = tmp_path / "scratch"
+
+    def restrict() -> None:
+        if limit_file:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit_file, limit_file))
+
+    settings = {"HEADGATE_MODEL": str(model), "HEADGATE_SCRATCH": str(scratch), "HEADGATE_HOST": "127.0.0.1",
+                "PORT": str(port), **env}  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-m", "serving", *arguments], cwd=REPOSITORY, env={**os.environ, **settings},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=restrict,
+    ) as process, httpx.Client(base_url=f"http://127.0.0.1:{settings['PORT']}", timeout=20) as client:  # fmt: skip
+        try:
+            yield process, client
+        finally:
+            process.kill()
+
+
+def up(client: httpx.Client):
+    try:
+        return client.get("/ping")
+    except httpx.TransportError:
+        return None
+
+
+def ready(client: httpx.Client) -> bool:
+    reply = up(client)
+    return reply is not None and reply.status_code == 200
+
+
+def ask(client: httpx.Client, x: float = 1.0, **headers: str) -> httpx.Response:
+    body = json.dumps({"dataframe_records": [{"x": x}]})
+    return client.post("/invocations", content=body, headers={"content-type": "application/json", **headers})
+
+
+def test_the_container_contract(models, tmp_path):
+    with server(models("pyfunc", does="negative"), tmp_path, "serve") as (process, client):
+        statuses = set()
+        wait_for(lambda: (reply := up(client)) is not None and (statuses.add(reply.status_code) or reply.is_success))
+        assert statuses <= {503, 200}
+        assert 503 in statuses, "/ping says 503 while the model loads"
+
+        good = ask(client, 2.0, **{"x-request-id": "mine"})
+        assert (good.status_code, good.json(), good.headers["x-request-id"]) == (200, {"predictions": [{"x": 4.0}]}, "mine")
+        assert ask(client).headers["x-request-id"]
+        assert client.post("/invocations", json={"instances": [{"x": 1.5}]}).json() == {"predictions": [{"x": 3.0}]}
+
+        raised = ask(client, -1.0)
+        assert raised.status_code == 500
+        assert raised.json()["request_id"] == raised.headers["x-request-id"]
+        assert "Traceback" not in raised.text
+
+        for content, kind in ((b"{broken", "application/json"), (b"{}", "application/json"), (b"<x/>", "text/xml")):
+            refused = client.post("/invocations", content=content, headers={"content-type": kind})
+            assert 400 <= refused.status_code < 500
+            assert refused.json()["error"]
+        assert client.get("/invocations").status_code == 405
+        assert client.get("/nothing").status_code == 404
+
+        text = client.get("/metrics").text
+        assert 'headgate_requests_total{status="200"} 3.0' in text
+        assert 'headgate_requests_total{status="500"} 1.0' in text
+        assert "headgate_request_seconds_bucket" in text
+
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert raised.headers["x-request-id"] in log
+        assert "x is not to my liking" in log
+
+
+def test_requests_in_flight_are_answered_before_it_ends(models, tmp_path):
+    with server(models("pyfunc", does="slow", after=1.5), tmp_path) as (process, client):
+        wait_for(lambda: ready(client))
+        replies = []
+        thread = threading.Thread(target=lambda: replies.append(ask(client)))
+        thread.start()
+        # The request has been sent once the server counts it as open.
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        thread.join()
+        assert replies[0].status_code == 200
+        assert process.wait(20) == 0
+
+
+def test_a_model_that_cannot_load_ends_the_server_with_a_reason(models, tmp_path):
+    with server(models("pyfunc", does="broken"), tmp_path) as (process, _):
+        _, log = process.communicate(timeout=30)
+        assert process.returncode == 3
+        assert "this model cannot be loaded" in log
+
+
+def test_the_port_of_vertex_comes_first(models, tmp_path):
+    port = str(free_port(for_what="Vertex"))
+    with server(models("pyfunc", does="double"), tmp_path, AIP_HTTP_PORT=port) as (_, _client):
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            wait_for(lambda: ready(client))
+
+
+def test_a_slow_model_does_not_keep_ping_waiting(models, tmp_path):
+    with server(models("pyfunc", does="slow", after=2.0), tmp_path) as (_, client):
+        wait_for(lambda: ready(client))
+        replies = []
+        thread = threading.Thread(target=lambda: replies.append(ask(client).status_code))
+        thread.start()
+        answered = 0
+        while not replies:
+            answered += ready(client)
+        thread.join()
+        assert replies == [200]
+        assert answered > 5
+
+
+def test_several_workers_are_ready_together_and_counted_together(models, tmp_path):
+    with server(models("pyfunc", does="double"), tmp_path, HEADGATE_WORKERS="2") as (process, client):
+        wait_for(lambda: ready(client))
+        assert len(list((tmp_path / "scratch" / "ready").iterdir())) == 2
+        for _ in range(20):
+            with httpx.Client(base_url=client.base_url) as fresh:
+                assert ask(fresh).status_code == 200
+        assert 'headgate_requests_total{status="200"} 20.0' in client.get("/metrics").text
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+def read(folder: Path) -> list[dict]:
+    now = datetime.now(UTC)
+    window = Window(start=now - timedelta(hours=1), end=now + timedelta(hours=1))
+    return [row for batch in reader.read(folder, "wine", "v1", window) for row in batch.to_pylist()]
+
+
+def test_every_answer_is_in_the_log(models, tmp_path):
+    with server(models("pyfunc", does="negative"), tmp_path) as (process, client):
+        wait_for(lambda: ready(client))
+        ask(client, 1.0, **{"x-request-id": "good", "host": "h-shadow:80"})
+        ask(client, -1.0, **{"x-request-id": "bad"})
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+    rows = {row["request_id"]: row for row in read(tmp_path / "scratch" / "predictions")}
+    assert {key: (row["status"], row["mirrored"]) for key, row in rows.items()} == {"good": (200, True), "bad": (500, False)}
+    assert json.loads(rows["good"]["response"]) == {"predictions": [{"x": 2.0}]}
+
+
+def test_a_full_disk_costs_rows_and_no_request(models, tmp_path):
+    with server(models("pyfunc", does="double"), tmp_path, limit_file=4096) as (_, client):
+        wait_for(lambda: ready(client))
+        for _ in range(300):
+            assert ask(client).status_code == 200
+
+        def dropped() -> float:
+            lines = client.get("/metrics").text.splitlines()
+            return next(float(line.split()[1]) for line in lines if line.startswith("headgate_prediction_log_dropped_total"))
+
+        assert wait_for(dropped) > 0
+        assert ask(client).status_code == 200
+
+
+def row(number: int = 0, size: int = 10) -> Row:
+    return Row(str(number), int(time.time() * 1e6), 200, 0.1, False, "application/json", b"x" * size, b"y")
+
+
+def test_a_file_that_was_cut_off_is_read_to_its_last_whole_batch(tmp_path):
+    log = PredictionLog(tmp_path, lambda _: None)
+    log.add(row(1))
+    wait_for(lambda: read(tmp_path))
+    log.add(row(2))
+    wait_for(lambda: len(read(tmp_path)) == 2)
+    file = next(tmp_path.glob("*.arrows"))
+    content = file.read_bytes()
+    file.write_bytes(content[:-20])
+    assert [item["request_id"] for item in read(tmp_path)] == ["1"]
+    log.close()
+
+
+def test_memory_is_bounded(tmp_path, monkeypatch):
+    dropped = []
+    monkeypatch.setattr("serving.prediction_log.FLUSH_SECONDS", 60)
+    monkeypatch.setattr("serving.prediction_log.MAX_PENDING_BYTES", 10_000)
+    log = PredictionLog(tmp_path, dropped.append)
+    for number in range(100):
+        log.add(row(number, 1000))
+    log.close()
+    assert len(read(tmp_path)) + sum(dropped) == 100
+    assert sum(dropped) > 80
+
+
+def test_files_rotate_and_the_oldest_go(tmp_path, monkeypatch):
+    monkeypatch.setattr("serving.prediction_log.ROTATE_BYTES", 20_000)
+    monkeypatch.setattr("serving.prediction_log.KEEP_BYTES", 60_000)
+    monkeypatch.setattr("serving.prediction_log.FLUSH_SECONDS", 0.01)
+    log = PredictionLog(tmp_path, lambda count: pytest.fail(f"{count} rows dropped"))
+    for number in range(20):
+        log.add(row(number, 15_000))
+        wait_for(lambda number=number: any(item["request_id"] == str(number) for item in read(tmp_path)))
+    log.close()
+    assert sum(file.stat().st_size for file in tmp_path.glob("*.arrows")) < 100_000
+    kept = {int(item["request_id"]) for item in read(tmp_path)}
+    assert 19 in kept
+    assert 0 not in kept
