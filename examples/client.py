@@ -83,9 +83,11 @@ class Client:
             except (OSError, http.client.HTTPException):
                 with self._lock:
                     self.lost += 1
+                connection.close()
                 connection = self._connect()
             due += self._pause
             self._stop.wait(max(due - time.monotonic(), 0))
+        connection.close()
 
     def _count(self, status: int, revision: str | None, body: bytes, index: int) -> None:
         with self._lock:

@@ -20,7 +20,7 @@ from tasks.step import run
 from tasks.undo import retire_expired
 
 
-@flow(name="promote", flow_run_name="promote-{endpoint}")
+@flow(name="promote", flow_run_name="promote {endpoint}")
 async def promote(endpoint: str, reason: str, actor: str = "") -> ReleaseResult:
     """Give the held challenger of an endpoint all traffic.
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from headgate.errors import TimedOutError
 from headgate.records import ReleaseResult
@@ -20,7 +21,13 @@ from tasks.step import run
 from tasks.undo import retire_expired, undo
 
 
-@flow(name="release", flow_run_name="release-{release_id}")
+def _run_name() -> str:
+    """The endpoint where the file's content was given, or the file's name."""
+    spec = flow_run.parameters["spec"]
+    return f"release {Path(spec).stem if isinstance(spec, str) else spec.endpoint}"
+
+
+@flow(name="release", flow_run_name=_run_name)
 async def release(spec: ReleaseSpec | str, release_id: str = "", actor: str = "") -> ReleaseResult:
     """Release the model that a file describes.
 

@@ -29,7 +29,7 @@ _ABORT_SECONDS = 120.0
 _POLL_SECONDS = 0.1
 
 
-@flow(name="rollback", flow_run_name="rollback-{endpoint}")
+@flow(name="rollback", flow_run_name="rollback {endpoint}")
 async def rollback(endpoint: str, reason: str, version: int | None = None, actor: str = "") -> ReleaseResult:
     """Roll an endpoint back.
 

@@ -95,13 +95,13 @@ def test_blue_green_switches_at_once_and_compares_with_copies(world, models):
     more = "gates: {shadow: off}\nstrategy: {kind: blue-green, min_requests: 100, min_duration: 2s}\n"
     world.release(models("pyfunc", does="double"), more)
     with world.traffic():
-        world.release(models("pyfunc", does="negative"), more)
+        world.release(models("pyfunc", does="slow"), more)
     looks = [row.evidence for row in world.journal.read(world.endpoint, kinds=(Kind.LOOK,))]
     assert {look["share"] for look in looks} == {10_000}
     assert looks[-1]["stable"]["requests"] > 50, "the old version answered copies"
     world.assert_only(2)
     with world.traffic(low=-2), pytest.raises(RolledBackError):
-        world.release(models("pyfunc", does="always"), more)
+        world.release(models("pyfunc", does="negative"), more)
     world.assert_only(2)
 
 
@@ -179,7 +179,6 @@ def test_without_traffic_it_is_held_until_someone_decides(world, models):
         world.release(models("pyfunc", does="negative"), more)
     flight = history.in_flight(world.journal, world.endpoint)
     assert flight.phase is Phase.HELD
-    assert world.state.traffic.weights == {world.state.traffic.holder or name: weight for name, weight in world.state.traffic.weights.items()}
     assert sorted(world.state.traffic.weights.values()) == [2000, 8000]
     with pytest.raises(EndpointBusyError, match="is held since"):
         world.release(models("pyfunc", does="triple"), more)
