@@ -1,0 +1,64 @@
+# Everything here needs python3 (3.11 or later) and nothing else: each target makes the environment it needs.
+# Tests of PostgreSQL run where it is installed, and say so where it is not.
+
+PYTHON ?= python3
+BIN := .venv/bin
+say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
+
+.PHONY: demo test check bench schema lock clean
+
+demo: .venv/runtime  ## five releases of real models under live traffic, in about three minutes
+	$(call say,running the demo; its state is in $${HEADGATE_HOME:-~/.headgate}; add ARGS=--keep to keep the stack up)
+	@$(BIN)/python examples/demo.py $(ARGS)
+
+test: .venv/dev  ## every test, on real servers
+	$(call say,running the tests; about fifteen minutes on two cores)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/dev  ## style, types, import contracts, schema, links of the docs
+	$(call say,ruff)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(call say,mypy)
+	@$(BIN)/mypy
+	$(call say,import contracts)
+	@$(BIN)/lint-imports --no-cache | tail -n 8
+	$(call say,release.schema.json is that of the code)
+	@$(BIN)/headgate schema | diff - release.schema.json || (echo "run: make schema" && exit 1)
+	$(call say,examples are valid and links lead somewhere)
+	@for file in examples/*/release.yaml; do $(BIN)/headgate validate $$file || exit 1; done
+	@$(BIN)/python docs/check_links.py
+
+bench: .venv/dev  ## every benchmark; prints ratios measured side by side
+	$(call say,running the benchmarks; about ten minutes)
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+schema: .venv/runtime  ## write release.schema.json
+	@$(BIN)/headgate schema > release.schema.json
+
+lock: .venv/uv  ## resolve the dependencies anew
+	@$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-header pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-header --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+clean:  ## remove the environment
+	rm -rf .venv
+
+.venv/uv:
+	$(call say,making a virtual environment in .venv)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		(echo "$(PYTHON) is too old: Headgate needs Python 3.11 or later; try: make PYTHON=python3.12" && exit 2)
+	@$(PYTHON) -m venv .venv || (echo "on Debian and Ubuntu: apt-get install python3-venv" && exit 2)
+	@$(BIN)/pip install -q --disable-pip-version-check uv
+	@touch $@
+
+.venv/runtime: .venv/uv requirements.lock pyproject.toml
+	$(call say,installing Headgate and what it needs with uv; a minute or two the first time)
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+.venv/dev: .venv/runtime requirements-dev.lock
+	$(call say,installing what the tests need)
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements-dev.lock
+	@touch $@

@@ -1,0 +1,80 @@
+"""What Headgate itself costs: a whole release less its configured waits, imports, and `headgate --help`."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+
+import json
+
+import pandas as pd
+from client import Client
+from support.models import Models
+from support.stack import HEADGATE, start_stack
+
+FILE = """\
+model: bench
+artifact: {artifact}
+target: {{kind: local}}
+gates: {{shadow: {{min_requests: 50, max_disagreement: 50%}}}}
+strategy: {{steps: [25%], min_requests: 100, min_duration: 2s}}
+"""
+
+
+def main() -> None:
+    """Print all of it."""
+    for name, command in (
+        ("headgate --help", [HEADGATE, "--help"]),
+        ("headgate validate", [HEADGATE, "validate", str(Path(__file__).parent.parent / "examples/wine/release.yaml")]),
+        ("import headgate.spec", [sys.executable, "-c", "import headgate.spec"]),
+        ("import flows.release", [sys.executable, "-c", "import flows.release"]),
+        ("python -c pass", [sys.executable, "-c", "pass"]),
+    ):
+        print(f"{name:24}{statistics.median(timed(command) for _ in range(7)):>8.3f} s")
+    releases()
+
+
+def timed(command: list[str]) -> float:
+    """Seconds that a command takes."""
+    began = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def releases() -> None:
+    """Release three versions under traffic, and take the configured waits off."""
+    with tempfile.TemporaryDirectory() as folder, start_stack(Path(folder) / "home") as stack:
+        models = Models(Path(folder) / "models")
+        (Path(folder) / "models").mkdir()
+        file = Path(folder) / "release.yaml"
+        print("\nA whole release, from the command to its end")
+        print(f"  {'':34}{'command':>9}{'flow':>9}{'waits':>9}{'overhead':>10}")
+
+        def release(title: str, does: str) -> dict[str, float]:
+            file.write_text(FILE.format(artifact=models("pyfunc", does=does)), encoding="utf-8")
+            began = time.perf_counter()
+            done = subprocess.run([HEADGATE, "release", str(file), "--json"], check=True, stdout=subprocess.PIPE,
+                                  stderr=subprocess.DEVNULL, env={**stack.env, "PATH": "/usr/bin:/bin"})  # fmt: skip
+            seconds = time.perf_counter() - began
+            result = json.loads(done.stdout)
+            print(f"  {title:34}{seconds:>8.1f}s{result['seconds']:>8.1f}s{result['waited']:>8.1f}s"
+                  f"{seconds - result['waited']:>9.1f}s")  # fmt: skip
+            return result
+
+        first = release("first version, environment built", "double")
+        rows = pd.DataFrame({"x": [1.0, 2.0]})
+        with Client(first["url"], rows, rows["x"].map(lambda x: {"x": x * 2}), 100):
+            release("canary, environment shared", "negative")
+            release("canary again", "slow")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""Run every benchmark, or those named: `make bench ARGS="gateway servers"`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+ALL = ("overhead", "gateway", "servers")
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or ALL:
+        print(f"\n== {name} ==", flush=True)
+        importlib.import_module(name).main()

@@ -1,0 +1,111 @@
+"""Our server against `mlflow models serve`, on the same models, side by side, one worker each."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+from load import run
+
+from headgate.stack.ports import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
+
+from support.models import Models
+
+ROUNDS, SECONDS = 3, 2.0
+THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+SERVERS = ("mlflow models serve", "headgate", "headgate, no prediction log")
+
+
+def main() -> None:
+    """Print one table for each model."""
+    with tempfile.TemporaryDirectory() as folder:
+        models = Models(Path(folder))
+        for title, name, options in (
+            ("scikit-learn pipeline, 13 numbers", "wine", {}),
+            ("ONNX, 13 numbers", "onnx", {"table": True}),
+            ("LightGBM, 10 numbers", "lightgbm", {}),
+            ("scikit-learn with text columns", "strings", {}),
+            ("custom pyfunc, 1 number", "pyfunc", {"does": "double"}),
+        ):
+            compare(title, models(name, **options), Path(folder))
+
+
+def compare(title: str, model: Path, folder: Path) -> None:
+    """Start the three servers and load them in turn."""
+    example = httpx.Response(200, content=(model / "serving_input_example.json").read_bytes()).json()
+    body = {"dataframe_split": {**example["dataframe_split"], "data": example["dataframe_split"]["data"][:1]}}
+    with ExitStack() as running:
+        urls = {server: running.enter_context(start(server, model, folder)) for server in SERVERS}
+        for url in urls.values():
+            run(url, body, 1, 1.0)
+        print(f"\n{title}, one row a request, one worker")
+        print(f"  {'':30}{'c':>3}{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'ratio':>8}")
+        for connections in (1, 8):
+            rounds = [{name: run(url, body, connections, SECONDS) for name, url in urls.items()} for _ in range(ROUNDS)]
+            median = {
+                name: tuple(
+                    statistics.median(measure(results[name]) for results in rounds)
+                    for measure in (lambda r: r.rate, lambda r: r.milliseconds(0.5), lambda r: r.milliseconds(0.99))
+                )
+                for name in SERVERS
+            }
+            base = median[SERVERS[0]][0]
+            for name, (rate, p50, p99) in median.items():
+                print(f"  {name:30}{connections:>3}{rate:>9.0f}{p50:>9.2f}{p99:>9.2f}{rate / base:>7.1f}x")
+            cost = 1 - median[SERVERS[1]][0] / median[SERVERS[2]][0]
+            print(f"  the prediction log costs {cost * 100:.1f}% at c={connections}")
+
+
+@contextmanager
+def start(server: str, model: Path, folder: Path) -> Iterator[str]:
+    """Start one server; gives its URL."""
+    port = free_port(for_what=server)
+    env = {**os.environ, **THREADS}
+    if server.startswith("mlflow"):
+        command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model), "-p", str(port),
+                   "--env-manager", "local", "--workers", "1"]  # fmt: skip
+    else:
+        command = [sys.executable, "-m", "serving"]
+        env |= {
+            "HEADGATE_MODEL": str(model), "PORT": str(port), "HEADGATE_HOST": "127.0.0.1",
+            "HEADGATE_SCRATCH": tempfile.mkdtemp(dir=folder),
+            "HEADGATE_PREDICTION_LOG": "off" if "no prediction log" in server else "on",
+        }  # fmt: skip
+    with subprocess.Popen(
+        command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        try:
+            wait(port, process)
+            yield f"http://127.0.0.1:{port}/invocations"
+        finally:
+            os.killpg(process.pid, 15)
+
+
+def wait(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Until /ping says 200."""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/ping").is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise RuntimeError(f"no server at port {port}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""The command line as a user meets it: messages, exit codes, JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+from contextlib import ExitStack
+
+import psutil
+import pytest
+from support.stack import HEADGATE, headgate, wait_for
+
+from headgate.cli import COMMANDS
+from headgate.stack.ports import HOST
+
+GOOD = "model: wine\nartifact: {}\ntarget: {{kind: local}}\n"
+
+
+def test_help_lists_every_command_and_every_command_has_help(tmp_path):
+    text = headgate("--help", root=tmp_path).stdout
+    assert "Exit codes: 0 done, 1 failed, 2 bad input, 3 rejected by a gate" in text
+    for name in COMMANDS:
+        assert f"  {name} " in text
+        assert "Usage: headgate" in headgate(name, "--help", root=tmp_path).stdout
+
+
+def test_a_mistyped_command_is_guessed(tmp_path):
+    assert "did you mean 'rollback'?" in headgate("rolback", root=tmp_path, expect=2).stderr
+
+
+def test_completion_knows_commands_and_options(tmp_path):
+    assert "_HEADGATE_COMPLETE" in headgate("completion", "bash", root=tmp_path).stdout
+    env = {"_HEADGATE_COMPLETE": "bash_complete", "COMP_WORDS": "headgate rel", "COMP_CWORD": "1"}
+    assert "release" in headgate(root=tmp_path, env=env).stdout
+
+
+def test_five_mistakes_are_five_messages_and_exit_code_2(tmp_path):
+    file = tmp_path / "release.yaml"
+    file.write_text(
+        "model: wine\nartifact: x\ntarget: {kind: cloud}\nstratgy: {}\n"
+        "strategy: {min_requests: x}\njudge: {false_rollback: 1}\nrollback: {keep_warm: 1 hour}\n"
+    )
+    done = headgate("validate", str(file), root=tmp_path, expect=2)
+    assert "release.yaml has 5 problems" in done.stderr
+    for place in ("3:10", "4:1", "5:12", "6:9", "7:12"):
+        assert f"  {place}: " in done.stderr
+    found = headgate("validate", str(file), "--json", root=tmp_path, expect=2).stdout
+    assert [problem["line"] for problem in json.loads(found)["problems"]] == [3, 4, 5, 6, 7]
+
+
+def test_init_writes_a_file_that_is_valid(tmp_path, models):
+    file = tmp_path / "release.yaml"
+    headgate("init", str(models("wine")), "--model", "wine", "--file", str(file), root=tmp_path)
+    assert headgate("validate", str(file), root=tmp_path).stdout.startswith(f"{file} is valid: wine")
+    assert (tmp_path / "release.schema.json").exists()
+    assert "exists" in headgate("init", "x", "--file", str(file), root=tmp_path, expect=2).stderr
+
+
+def test_without_a_stack_it_says_what_to_do(tmp_path):
+    file = tmp_path / "release.yaml"
+    file.write_text(GOOD.format("x"))
+    for command in ("plan", "release"):
+        assert "fix: headgate up" in headgate(command, str(file), root=tmp_path / "home", expect=1).stderr
+
+
+def test_a_home_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = headgate("up", root=tmp_path / "file" / "home", expect=2)
+    assert "cannot be written to" in done.stderr
+    assert "fix: set HEADGATE_HOME" in done.stderr
+
+
+def test_no_free_port_leaves_nothing_running(tmp_path):
+    with ExitStack() as taken:
+        ports = []
+        while len(ports) < 2:
+            server = taken.enter_context(socket.socket())
+            server.bind((HOST, 0))
+            server.listen()
+            ports.append(server.getsockname()[1])
+        env = {"HEADGATE_PORTS": f"{ports[0]}-{ports[0]}"}
+        done = headgate("up", root=tmp_path, expect=2, env=env)
+    assert f"all 1 of HEADGATE_PORTS ({ports[0]}-{ports[0]}) are in use" in done.stderr
+    assert not (tmp_path / "supervisor" / "supervisor.sock").exists()
+
+
+def test_doctor_finds_nothing_wrong_here(stack):
+    findings = stack.json("doctor")
+    assert {finding["severity"] for finding in findings} == {"ok"}, findings
+    assert {"fastapi", "envoy", "HEADGATE_HOME", "prefect lease storage"} <= {item["subject"] for item in findings}
+
+
+def test_up_again_changes_nothing(stack):
+    before = {row["program"]: row for row in stack.json("status")["stack"]}
+    pids = {p.pid for p in psutil.process_iter() if _is_ours(p, stack)}
+    stack.headgate("up")
+    assert {row["program"]: row for row in stack.json("status")["stack"]} == before
+    assert pids <= {p.pid for p in psutil.process_iter() if _is_ours(p, stack)}
+
+
+def _is_ours(process: psutil.Process, stack) -> bool:
+    try:
+        return process.environ().get("HEADGATE_SUPERVISED_BY") == str(stack.root)
+    except psutil.Error:
+        return False
+
+
+@pytest.mark.parametrize("program", ["gateway", "mlflow-server", "prefect-server", "worker"])
+def test_each_server_comes_back_when_it_is_killed(stack, program):
+    from headgate.stack import Supervisor
+
+    supervisor = Supervisor(stack.home)
+    killed = supervisor.states()[program].pid
+    for process in [*psutil.Process(killed).children(recursive=True), psutil.Process(killed)]:
+        process.send_signal(signal.SIGKILL)
+    wait_for(lambda: (state := supervisor.states()[program]).state == "RUNNING" and state.pid != killed, 60)
+    stack.headgate("up")
+
+
+def test_a_release_from_the_terminal(stack, models, tmp_path):
+    file = tmp_path / "release.yaml"
+    stack.headgate("init", str(models("pyfunc", does="double")), "--model", "cli", "--file", str(file))
+    planned = stack.json("plan", str(file))
+    assert [step["name"] for step in planned["steps"]] == ["package", "register", "deploy", "smoke", "promote"]
+
+    released = stack.headgate("release", str(file), "--json", "--release-id", "cli-1")
+    assert json.loads(released.stdout)["outcome"] == "promoted"
+    assert released.stdout.count("\n") == 1, "stdout holds the result and nothing else"
+    assert "phase deployed: v1-" in released.stderr
+
+    file.write_text(GOOD.format(tmp_path / "nothing").replace("wine", "cli"))
+    failed = stack.headgate("release", str(file), "--json", expect=1)
+    assert json.loads(failed.stdout)["outcome"] == "failed"
+    assert "fix: name the folder" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+    shown = stack.json("status", "cli")["endpoints"][0]
+    assert (shown["champion"]["version"], shown["in_flight"], shown["holder"]) == ("cli@v1", None, None)
+    assert [(r["weight"], r["ready"]) for r in shown["revisions"]] == [(10_000, True)]
+    assert "cli@v1" in stack.headgate("status").stdout
+    assert [reign["release_id"] for reign in stack.json("history", "cli")] == ["cli-1"]
+    assert "every hash matches" in stack.headgate("history", "cli", "--all").stdout
+    assert stack.headgate("rollback", "cli", "--reason", "x", expect=1).stderr.count("no earlier version") == 1
+
+
+def test_progress_is_live_on_a_terminal(stack, models, tmp_path):
+    file = tmp_path / "release.yaml"
+    file.write_text(GOOD.format(models("pyfunc", does="double")).replace("wine", "tty"))
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        [HEADGATE, "release", str(file)], stdout=subprocess.DEVNULL, stderr=slave,
+        env={**os.environ, "HEADGATE_HOME": str(stack.root), "TERM": "xterm"},
+    ) as process:  # fmt: skip
+        os.close(slave)
+        shown = b""
+        try:
+            while chunk := os.read(master, 65536):
+                shown += chunk
+        except OSError:
+            # The terminal's other end is closed when the command has ended.
+            assert process.wait(10) == 0
+    os.close(master)
+    assert b"\x1b[" in shown
+    assert b"is champion" in shown
