@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def releases() -> None:
             file.write_text(FILE.format(artifact=models("pyfunc", does=does)), encoding="utf-8")
             began = time.perf_counter()
             done = subprocess.run([HEADGATE, "release", str(file), "--json"], check=True, stdout=subprocess.PIPE,
-                                  stderr=subprocess.DEVNULL, env={**stack.env, "PATH": "/usr/bin:/bin"})  # fmt: skip
+                                  stderr=subprocess.DEVNULL, env={**os.environ, **stack.env})  # fmt: skip
             seconds = time.perf_counter() - began
             result = json.loads(done.stdout)
             print(f"  {title:34}{seconds:>8.1f}s{result['seconds']:>8.1f}s{result['waited']:>8.1f}s"

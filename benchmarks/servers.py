@@ -74,7 +74,8 @@ def compare(title: str, model: Path, folder: Path) -> None:
 def start(server: str, model: Path, folder: Path) -> Iterator[str]:
     """Start one server; gives its URL."""
     port = free_port(for_what=server)
-    env = {**os.environ, **THREADS}
+    # `mlflow models serve` finds uvicorn on the PATH.
+    env = {**os.environ, **THREADS, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     if server.startswith("mlflow"):
         command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model), "-p", str(port),
                    "--env-manager", "local", "--workers", "1"]  # fmt: skip

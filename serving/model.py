@@ -30,7 +30,7 @@ from serving import answers
 from serving.payloads import Columns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 logger = logging.getLogger("serving")
@@ -131,12 +131,21 @@ class ServedModel:
             return []
         ways: list[tuple[str, Callable[[Any], bytes | None]]] = []
         if self._columns.is_numeric and flavour in _ARRAY_FLAVOURS:
-            ways.append(("array", self._ask_array(self._columns)))
+            ways += [("array", self._ask_array(self._columns, predict)) for predict in self._array_predictors()]
         return [*ways, ("frame", self._ask_frame(self._columns))]
 
-    def _ask_array(self, columns: Columns) -> Callable[[Any], bytes | None]:
-        predict = self._onnx_records() if self._model.loader_module == "mlflow.onnx" else self._raw_predict()
+    def _array_predictors(self) -> Iterator[Callable[[np.ndarray], Any]]:
+        """Ways to predict from an array, quickest first; the model's own API comes last."""
+        flavour, raw = self._model.loader_module, self._model._model_impl  # noqa: SLF001 - MLflow has no public name
+        if flavour == "mlflow.onnx":
+            yield self._onnx_records()
+            return
+        if flavour == "mlflow.lightgbm" and hasattr(raw.lgb_model, "booster_"):
+            # scikit-learn's checks take nine tenths of a row's time, and the columns were checked already.
+            yield raw.lgb_model.booster_.predict
+        yield self._raw_predict()
 
+    def _ask_array(self, columns: Columns, predict: Callable[[np.ndarray], Any]) -> Callable[[Any], bytes | None]:
         def ask(document: Any) -> bytes | None:  # noqa: ANN401
             rows = columns.rows(document)
             array = None if rows is None else columns.array(rows)

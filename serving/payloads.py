@@ -35,7 +35,8 @@ class Columns:
         kinds = set(self._types)
         self._dtype = np.result_type(*[self._numpy(kind) for kind in kinds]) if self.is_numeric else None
         self._integers = [(index, _INTEGERS[kind][1]) for index, kind in enumerate(self._types) if kind in _INTEGERS]
-        self._keys = set(self.names)
+        self._is_uniform = self.is_numeric and len(kinds) == 1
+        self._index = pd.Index(self.names)
 
     @staticmethod
     def can_read(schema: Schema | None) -> bool:
@@ -80,6 +81,9 @@ class Columns:
 
     def frame(self, rows: Rows) -> pd.DataFrame | None:
         """The rows as the frame that MLflow's schema enforcement would make; None as in `array`."""
+        if self._is_uniform:
+            array = self.array(rows)
+            return None if array is None else pd.DataFrame(array, columns=self._index, copy=False)
         columns = {}
         for name, kind, values in zip(self.names, self._types, zip(*rows, strict=True), strict=True):
             column = _column(kind, values)

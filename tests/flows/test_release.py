@@ -108,7 +108,11 @@ def test_blue_green_switches_at_once_and_compares_with_copies(world, models):
 def test_the_same_content_again_changes_nothing(world, models):
     world.release(models("pyfunc", does="double"))
     again = world.release(models("pyfunc", does="double"))
-    assert (again.outcome, again.version, again.reason) == (Outcome.PROMOTED, 1, "v1 is champion".replace("v1", f"{world.endpoint}@v1"))
+    assert (again.outcome, again.version, again.reason) == (
+        Outcome.PROMOTED,
+        1,
+        "v1 is champion".replace("v1", f"{world.endpoint}@v1"),
+    )
     assert len(history.reigns(world.journal, world.endpoint)) == 1
     world.assert_only(1)
 

@@ -138,7 +138,9 @@ def test_the_deployments_of_prefect_yaml_run(world, models, tmp_path):
     env = {**os.environ, **world.stack.env}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([prefect, *arguments], cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [prefect, *arguments], cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False
+        )
 
     deployed = run("--no-prompt", "deploy", "--all")
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr

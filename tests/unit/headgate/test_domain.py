@@ -23,7 +23,12 @@ def revision(version: int = 1, digest: str = "sha256:aa", **changes) -> Revision
 def test_a_revision_is_named_after_what_it_is():
     assert revision().name == revision().name
     assert revision().name.startswith("v1-")
-    others = {revision().name, revision(digest="sha256:bb").name, revision(env={"A": "1"}).name, revision(workers=2).name}
+    others = {
+        revision().name,
+        revision(digest="sha256:bb").name,
+        revision(env={"A": "1"}).name,
+        revision(workers=2).name,
+    }
     assert len(others) == 4
 
 
@@ -119,7 +124,9 @@ def test_a_plan_tells_traffic_and_gates():
     assert "500 pairs within 10m" in steps["shadow"].gate
     assert "stays warm for 1h" in steps["promote"].does
     assert "shadow" not in {step.name for step in plan_of("gates: {shadow: off}", revision()).steps}
-    assert "switch to 100%" in {s.name: s.does for s in plan_of("strategy: {kind: blue-green}", revision()).steps}["shift"]
+    assert (
+        "switch to 100%" in {s.name: s.does for s in plan_of("strategy: {kind: blue-green}", revision()).steps}["shift"]
+    )
 
 
 def test_a_plan_with_an_error_is_not_possible():

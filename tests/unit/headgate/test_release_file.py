@@ -33,7 +33,9 @@ def test_everything_but_three_entries_has_a_default():
 
 
 def test_a_file_round_trips_through_json():
-    text = MINIMAL + "strategy: {steps: [0.5%, 12.5%], min_duration: 90s}\ngates: {shadow: off}\nmonitor: {window: 3d}\n"
+    text = (
+        MINIMAL + "strategy: {steps: [0.5%, 12.5%], min_duration: 90s}\ngates: {shadow: off}\nmonitor: {window: 3d}\n"
+    )
     spec = parse_release(text)
     assert ReleaseSpec.model_validate_json(spec.model_dump_json()) == spec
     assert spec.model_dump(mode="json")["strategy"]["steps"] == ["0.5%", "12.5%"]

@@ -90,6 +90,8 @@ def test_a_package_that_does_not_exist_is_named(home, wine):
 
 def test_a_python_that_is_not_here_is_named(home, wine):
     text = (wine / "python_env.yaml").read_text()
-    (wine / "python_env.yaml").write_text(text.replace("python: 3.", "python: 2.", 1).replace("python: 2.11", "python: 2.6"))
+    (wine / "python_env.yaml").write_text(
+        text.replace("python: 3.", "python: 2.", 1).replace("python: 2.11", "python: 2.6")
+    )
     with pytest.raises(RequirementsError, match=r"Python 2\.6|cannot be resolved"):
         build_image(home, fetch(wine))

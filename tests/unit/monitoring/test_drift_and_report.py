@@ -123,7 +123,7 @@ def test_the_report_is_one_page_that_loads_nothing(tmp_path):
     assert "<svg" in page
     assert "&lt;script&gt;" in page
     assert "<script" not in page
-    assert not [line for line in page.splitlines() if "src=" in line or '<link' in line]
+    assert not [line for line in page.splitlines() if "src=" in line or "<link" in line]
     for text in ("rolled back", "2 of 10 answers differ", "roll back", "e-value 256"):
         assert text in page
 

@@ -159,7 +159,9 @@ def test_a_database_that_does_not_answer_is_our_error(tmp_path):
 
 
 def live(journal: Journal, version: int, at: datetime) -> None:
-    row = entry(f"v{version}", Kind.LIVE, f"r{version}", revision=revision(version, f"sha256:{version}").model_dump(mode="json"))
+    row = entry(
+        f"v{version}", Kind.LIVE, f"r{version}", revision=revision(version, f"sha256:{version}").model_dump(mode="json")
+    )
     journal.append(row.model_copy(update={"at": at}))
 
 

@@ -74,7 +74,11 @@ def test_the_container_contract(models, tmp_path):
         assert 503 in statuses, "/ping says 503 while the model loads"
 
         good = ask(client, 2.0, **{"x-request-id": "mine"})
-        assert (good.status_code, good.json(), good.headers["x-request-id"]) == (200, {"predictions": [{"x": 4.0}]}, "mine")
+        assert (good.status_code, good.json(), good.headers["x-request-id"]) == (
+            200,
+            {"predictions": [{"x": 4.0}]},
+            "mine",
+        )
         assert ask(client).headers["x-request-id"]
         assert client.post("/invocations", json={"instances": [{"x": 1.5}]}).json() == {"predictions": [{"x": 3.0}]}
 
@@ -170,7 +174,10 @@ def test_every_answer_is_in_the_log(models, tmp_path):
         process.send_signal(signal.SIGTERM)
         process.wait(20)
     rows = {row["request_id"]: row for row in read(tmp_path / "scratch" / "predictions")}
-    assert {key: (row["status"], row["mirrored"]) for key, row in rows.items()} == {"good": (200, True), "bad": (500, False)}
+    assert {key: (row["status"], row["mirrored"]) for key, row in rows.items()} == {
+        "good": (200, True),
+        "bad": (500, False),
+    }
     assert json.loads(rows["good"]["response"]) == {"predictions": [{"x": 2.0}]}
 
 
@@ -182,7 +189,9 @@ def test_a_full_disk_costs_rows_and_no_request(models, tmp_path):
 
         def dropped() -> float:
             lines = client.get("/metrics").text.splitlines()
-            return next(float(line.split()[1]) for line in lines if line.startswith("headgate_prediction_log_dropped_total"))
+            return next(
+                float(line.split()[1]) for line in lines if line.startswith("headgate_prediction_log_dropped_total")
+            )
 
         assert wait_for(dropped) > 0
         assert ask(client).status_code == 200
