@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
 import tempfile
@@ -40,8 +41,6 @@ def main() -> None:
             target.deploy(ENDPOINT, revision)
         target.route(ENDPOINT, Traffic.all_to(stable.name))
         state = target.observe(ENDPOINT)
-        import json
-
         body = json.loads((model / "serving_input_example.json").read_text())
         overhead(state.url, f"{state.revisions[stable.name].address}/invocations", body)
         shifts(target, state.url, body, stable.name, canary.name)

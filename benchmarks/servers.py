@@ -1,8 +1,14 @@
-"""Our server against `mlflow models serve`, on the same models, side by side, one worker each."""
+"""Our server against `mlflow models serve`, on the same models, side by side, one worker each.
+
+The load is `wrk`'s (apt-get install wrk), so that the client costs next to nothing.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -10,10 +16,9 @@ import tempfile
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import httpx
-from load import run
 
 from headgate.stack.ports import free_port
 
@@ -25,13 +30,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 
 from support.models import Models
 
-ROUNDS, SECONDS = 3, 2.0
+ROUNDS, SECONDS = 5, 3
+QUANTILE = re.compile(r"(50|99)%\s+([\d.]+)(us|ms|s)")
+RATE = re.compile(r"Requests/sec:\s+([\d.]+)")
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 SERVERS = ("mlflow models serve", "headgate", "headgate, no prediction log")
 
 
 def main() -> None:
     """Print one table for each model."""
+    if shutil.which("wrk") is None:
+        sys.exit("wrk is not installed: apt-get install wrk")
     with tempfile.TemporaryDirectory() as folder:
         models = Models(Path(folder))
         for title, name, options in (
@@ -44,6 +53,31 @@ def main() -> None:
             compare(title, models(name, **options), Path(folder))
 
 
+class Result(NamedTuple):
+    """What wrk measured: requests a second, and milliseconds."""
+
+    rate: float
+    p50: float
+    p99: float
+
+
+def run(url: str, body: object, connections: int, seconds: int, folder: Path) -> Result:
+    """Load a server for a while; every answer has to be good."""
+    script = folder / "post.lua"
+    script.write_text(
+        f'wrk.method = "POST"\nwrk.body = [==[{json.dumps(body)}]==]\n'
+        'wrk.headers["content-type"] = "application/json"\n',
+        encoding="utf-8",
+    )
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), url]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    if "Non-2xx" in output or "Socket errors" in output:
+        raise RuntimeError(output)
+    scale = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+    quantiles = {name: float(value) * scale[unit] for name, value, unit in QUANTILE.findall(output)}
+    return Result(float(RATE.findall(output)[0]), quantiles["50"], quantiles["99"])
+
+
 def compare(title: str, model: Path, folder: Path) -> None:
     """Start the three servers and load them in turn."""
     example = httpx.Response(200, content=(model / "serving_input_example.json").read_bytes()).json()
@@ -51,22 +85,22 @@ def compare(title: str, model: Path, folder: Path) -> None:
     with ExitStack() as running:
         urls = {server: running.enter_context(start(server, model, folder)) for server in SERVERS}
         for url in urls.values():
-            run(url, body, 1, 1.0)
+            run(url, body, 1, 1, folder)
         print(f"\n{title}, one row a request, one worker")
         print(f"  {'':30}{'c':>3}{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'ratio':>8}")
         for connections in (1, 8):
-            rounds = [{name: run(url, body, connections, SECONDS) for name, url in urls.items()} for _ in range(ROUNDS)]
+            rounds = [
+                {name: run(url, body, connections, SECONDS, folder) for name, url in urls.items()}
+                for _ in range(ROUNDS)
+            ]
             median = {
-                name: tuple(
-                    statistics.median(measure(results[name]) for results in rounds)
-                    for measure in (lambda r: r.rate, lambda r: r.milliseconds(0.5), lambda r: r.milliseconds(0.99))
-                )
+                name: Result(*map(statistics.median, zip(*(results[name] for results in rounds), strict=True)))
                 for name in SERVERS
             }
-            base = median[SERVERS[0]][0]
+            base = median[SERVERS[0]].rate
             for name, (rate, p50, p99) in median.items():
                 print(f"  {name:30}{connections:>3}{rate:>9.0f}{p50:>9.2f}{p99:>9.2f}{rate / base:>7.1f}x")
-            cost = 1 - median[SERVERS[1]][0] / median[SERVERS[2]][0]
+            cost = 1 - median[SERVERS[1]].rate / median[SERVERS[2]].rate
             print(f"  the prediction log costs {cost * 100:.1f}% at c={connections}")
 
 

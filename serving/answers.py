@@ -37,17 +37,19 @@ def _plain(raw: Any) -> Any:  # noqa: ANN401
         return raw
     if isinstance(raw, np.ndarray):
         # JSON has no NaN: MLflow writes the token `NaN`, orjson would write null.
-        if raw.dtype.kind in _PLAIN_KINDS or (raw.dtype.kind == "f" and np.isfinite(raw).all()):
-            return raw.tolist()
-        return None
+        plain = raw.dtype.kind in _PLAIN_KINDS or (raw.dtype.kind == "f" and np.isfinite(raw).all())
+        return raw.tolist() if plain else None
     if isinstance(raw, pd.Series):
         return _records([0 if raw.name is None else raw.name], [raw])
     if isinstance(raw, pd.DataFrame):
         return _records(list(raw.columns), [raw.iloc[:, place] for place in range(raw.shape[1])])
-    if isinstance(raw, dict) and raw and all(type(key) is str for key in raw):
-        lists = {key: _plain(value) for key, value in raw.items() if isinstance(value, np.ndarray)}
-        return lists if len(lists) == len(raw) and None not in lists.values() else None
-    return None
+    return _tensors(raw) if isinstance(raw, dict) else None
+
+
+def _tensors(raw: dict[Any, Any]) -> dict[str, Any] | None:
+    """Named arrays, as ONNX models answer tensors."""
+    lists = {key: _plain(value) for key, value in raw.items() if type(key) is str and isinstance(value, np.ndarray)}
+    return lists if lists and len(lists) == len(raw) and None not in lists.values() else None
 
 
 def _records(names: list[Any], columns: list[pd.Series]) -> list[dict[str, Any]] | None:

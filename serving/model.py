@@ -12,7 +12,6 @@ rows; and a body that it does not read exactly goes to MLflow's, which decides a
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import warnings
@@ -26,17 +25,16 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import scoring_server
 from mlflow.types import DataType
 
-from serving import answers
+from serving import answers, shortcuts
 from serving.payloads import Columns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 logger = logging.getLogger("serving")
 
 JSON = "application/json"
-_ARRAY_FLAVOURS = {"mlflow.sklearn", "mlflow.lightgbm", "mlflow.xgboost", "mlflow.catboost", "mlflow.onnx"}
 _MADE_UP_ROWS = 3
 
 
@@ -126,24 +124,16 @@ class ServedModel:
         flavour = self._model.loader_module
         if self._schema is not None and self._schema.is_tensor_spec():
             unnamed = len(self._schema.inputs) == 1
-            return [("array", self._ask_tensor())] if flavour in _ARRAY_FLAVOURS and unnamed else []
+            return [("array", self._ask_tensor())] if flavour in shortcuts.FLAVOURS and unnamed else []
         if self._columns is None:
             return []
         ways: list[tuple[str, Callable[[Any], bytes | None]]] = []
-        if self._columns.is_numeric and flavour in _ARRAY_FLAVOURS:
-            ways += [("array", self._ask_array(self._columns, predict)) for predict in self._array_predictors()]
+        if self._columns.is_numeric and flavour in shortcuts.FLAVOURS:
+            ways += [
+                ("array", self._ask_array(self._columns, predict))
+                for predict in shortcuts.array_predictors(self._model)
+            ]
         return [*ways, ("frame", self._ask_frame(self._columns))]
-
-    def _array_predictors(self) -> Iterator[Callable[[np.ndarray], Any]]:
-        """Ways to predict from an array, quickest first; the model's own API comes last."""
-        flavour, raw = self._model.loader_module, self._model._model_impl  # noqa: SLF001 - MLflow has no public name
-        if flavour == "mlflow.onnx":
-            yield self._onnx_records()
-            return
-        if flavour == "mlflow.lightgbm" and hasattr(raw.lgb_model, "booster_"):
-            # scikit-learn's checks take nine tenths of a row's time, and the columns were checked already.
-            yield raw.lgb_model.booster_.predict
-        yield self._raw_predict()
 
     def _ask_array(self, columns: Columns, predict: Callable[[np.ndarray], Any]) -> Callable[[Any], bytes | None]:
         def ask(document: Any) -> bytes | None:  # noqa: ANN401
@@ -154,7 +144,7 @@ class ServedModel:
         return ask
 
     def _ask_frame(self, columns: Columns) -> Callable[[Any], bytes | None]:
-        predict = self._raw_predict()
+        predict = shortcuts.flavour_predict(self._model)
 
         def ask(document: Any) -> bytes | None:  # noqa: ANN401
             rows = columns.rows(document)
@@ -165,7 +155,7 @@ class ServedModel:
 
     def _ask_tensor(self) -> Callable[[Any], bytes | None]:
         """One tensor input, in `instances` or `inputs` as nested lists."""
-        predict, spec = self._raw_predict(), self._schema.inputs[0]
+        predict, spec = shortcuts.flavour_predict(self._model), self._schema.inputs[0]
 
         def ask(document: Any) -> bytes | None:  # noqa: ANN401
             if type(document) is not dict or len(document) != 1:
@@ -185,33 +175,6 @@ class ServedModel:
             return answers.encode(predict(array.astype(spec.type, copy=False)))
 
         return ask
-
-    def _raw_predict(self) -> Callable[[Any], Any]:
-        """The flavour's own predict function, past MLflow's schema enforcement."""
-        predict = self._model._predict_fn  # noqa: SLF001 - MLflow has no public name for it
-        parameter = inspect.signature(predict).parameters.get("params")
-        if parameter is not None and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
-            return lambda data: predict(data, params=None)
-        return predict  # type: ignore[no-any-return]
-
-    def _onnx_records(self) -> Callable[[np.ndarray], Any]:
-        """What MLflow's ONNX flavour answers for a frame, without the frame: one record a row."""
-        wrapper = self._model._model_impl  # noqa: SLF001 - as above
-        session, names = wrapper.rt, wrapper.output_names
-        (input_name, input_type), *others = wrapper.inputs
-        if others:
-            return self._raw_predict()
-        as_float32 = input_type == "tensor(float)"
-
-        def predict(array: np.ndarray) -> Any:  # noqa: ANN401
-            fed = array.astype(np.float32) if as_float32 and array.dtype == np.float64 else array
-            outputs = [np.asarray(output).reshape(-1) for output in session.run(names, {input_name: fed})]
-            if len(outputs) == 1 and outputs[0].dtype.kind == "f" and np.isfinite(outputs[0]).all():
-                name = names[0]
-                return answers.Records([{name: value} for value in outputs[0].tolist()])
-            return pd.DataFrame.from_dict(dict(zip(names, outputs, strict=True)))
-
-        return predict
 
     def _agrees(self, ask: Callable[[Any], bytes | None]) -> bool:
         """Whether a quick way gives MLflow's own answer for the example and for made-up rows."""

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from headgate.records import ReleaseResult
     from support.stack import Stack
+
+    from headgate.records import ReleaseResult
 
 _numbers = itertools.count(1)
 

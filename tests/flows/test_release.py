@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from pathlib import Path
 
 import httpx
 import pytest
@@ -45,8 +46,7 @@ def test_a_first_version_goes_live_and_the_next_takes_its_place(world, models):
     assert phases == [
         "started", "packaged", "registered", "deployed", "smoked", "shadowed", "shifting", "promoted",
     ]  # fmt: skip
-    with open(second.report) as page:
-        assert "<svg" in page.read()
+    assert "<svg" in Path(second.report).read_text()
 
 
 def test_the_release_is_a_run_in_mlflow_and_leaves_artifacts_in_prefect(world, models):
@@ -174,8 +174,9 @@ def test_an_endpoint_that_is_held_is_not_touched(world, models):
 
 
 def test_without_traffic_it_is_held_until_someone_decides(world, models):
-    from flows.promote import promote
     import asyncio
+
+    from flows.promote import promote
 
     more = "gates: {shadow: off}\nstrategy: {steps: [20%], min_duration: 1s, max_duration: 3s}\n"
     world.release(models("pyfunc", does="double"), more)

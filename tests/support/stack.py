@@ -7,16 +7,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deploy_targets.envoy import Gateway
 from headgate.home import Home
 from headgate.stack import Ports, Supervisor
 from headgate.stack.programs import client_env, stack_programs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 HEADGATE = str(Path(sys.executable).parent / "headgate")
 

@@ -92,7 +92,7 @@ def test_what_is_no_file_is_refused(text):
 
 
 def test_a_missing_file_names_itself(tmp_path):
-    with pytest.raises(SpecError, match="nothing.yaml: No such file"):
+    with pytest.raises(SpecError, match=r"nothing\.yaml: No such file"):
         load_release(tmp_path / "nothing.yaml")
 
 

@@ -100,8 +100,8 @@ def test_only_answers_that_clients_saw_are_in_the_table():
 def looks() -> tuple[Look, ...]:
     return tuple(
         Look(
-            seconds=n, share=500, stable=Counts(requests=100 * n, failures=1), canary=Counts(requests=5 * n, failures=n),
-            e_value=2.0**n, needed=100, verdict=Verdict.RUNNING, reason="r",
+            seconds=n, share=500,
+            stable=Counts(requests=100 * n, failures=1), canary=Counts(requests=5 * n, failures=n), e_value=2.0**n, needed=100, verdict=Verdict.RUNNING, reason="r",
         )
         for n in range(1, 9)
     )  # fmt: skip

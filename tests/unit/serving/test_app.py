@@ -129,9 +129,10 @@ def test_a_model_that_cannot_load_ends_the_server_with_a_reason(models, tmp_path
 
 def test_the_port_of_vertex_comes_first(models, tmp_path):
     port = str(free_port(for_what="Vertex"))
-    with server(models("pyfunc", does="double"), tmp_path, AIP_HTTP_PORT=port) as (_, _client):
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-            wait_for(lambda: ready(client))
+    with server(models("pyfunc", does="double"), tmp_path, AIP_HTTP_PORT=port):
+        vertex = httpx.Client(base_url=f"http://127.0.0.1:{port}")
+        wait_for(lambda: ready(vertex))
+        vertex.close()
 
 
 def test_a_slow_model_does_not_keep_ping_waiting(models, tmp_path):
