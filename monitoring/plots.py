@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from headgate.records import Look
 
+_LOWEST = 0.1
 _STABLE, _CANARY, _EVIDENCE = "#2a6f97", "#e07a1f", "#7b2d8b"
 
 
@@ -32,10 +33,11 @@ def rollout_plot(looks: Sequence[Look], title: str, *, kind: str = "svg") -> byt
     traffic.step([0, *seconds], [shares[0], *shares], where="pre", color=_CANARY)
     traffic.fill_between([0, *seconds], [shares[0], *shares], step="pre", color=_CANARY, alpha=0.2)
     traffic.set(ylabel="canary traffic, %", ylim=(0, 105), title=title)
-    evidence.plot(seconds, [max(look.e_value, 1e-3) for look in looks], color=_EVIDENCE)
+    e_values = [1.0, *(max(look.e_value, _LOWEST) for look in looks)]
+    evidence.plot([0, *seconds], e_values, color=_EVIDENCE, marker=".")
     evidence.axhline(looks[-1].needed, color="#c1121f", linestyle="--", linewidth=1)
     evidence.text(0, looks[-1].needed * 1.25, f"roll back at {looks[-1].needed:g}", color="#c1121f", fontsize=8)
-    evidence.set(yscale="log", ylabel="e-value against the canary", ylim=(1e-3, max(1e3, looks[-1].e_value * 10)))
+    evidence.set(yscale="log", ylabel="e-value against the canary", ylim=(_LOWEST, max(1e3, looks[-1].e_value * 10)))
     for arm, color in (("stable", _STABLE), ("canary", _CANARY)):
         counts = [getattr(look, arm) for look in looks]
         failures.plot(
@@ -43,9 +45,10 @@ def rollout_plot(looks: Sequence[Look], title: str, *, kind: str = "svg") -> byt
             [count.failures / max(count.requests, 1) * 100 for count in counts],
             color=color,
             label=arm,
+            marker=".",
         )
     failures.set(ylabel="failed, % so far", xlabel="seconds since the shift began")
-    failures.set_ylim(bottom=0)
+    failures.set_ylim(0, max(1.0, failures.get_ylim()[1]))
     failures.legend(loc="upper left", frameon=False)
     for axes in (traffic, evidence, failures):
         axes.spines[["top", "right"]].set_visible(False)

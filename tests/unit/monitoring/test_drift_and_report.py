@@ -98,13 +98,20 @@ def test_only_answers_that_clients_saw_are_in_the_table():
 
 
 def looks() -> tuple[Look, ...]:
-    return tuple(
-        Look(
-            seconds=n, share=500,
-            stable=Counts(requests=100 * n, failures=1), canary=Counts(requests=5 * n, failures=n), e_value=2.0**n, needed=100, verdict=Verdict.RUNNING, reason="r",
+    def at(second: int) -> Look:
+        stable, canary = Counts(requests=100 * second, failures=1), Counts(requests=5 * second, failures=second)
+        return Look(
+            seconds=second,
+            share=500,
+            stable=stable,
+            canary=canary,
+            e_value=2.0**second,
+            needed=100,
+            verdict=Verdict.RUNNING,
+            reason="r",
         )
-        for n in range(1, 9)
-    )  # fmt: skip
+
+    return tuple(map(at, range(1, 9)))
 
 
 def test_the_report_is_one_page_that_loads_nothing(tmp_path):
