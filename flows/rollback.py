@@ -33,7 +33,7 @@ _POLL_SECONDS = 0.1
 async def rollback(endpoint: str, reason: str, version: int | None = None, actor: str = "") -> ReleaseResult:
     """Roll an endpoint back.
 
-    A release that is in flight is taken back, by the process that holds it where that lives. Otherwise the
+    A release that is in flight is taken back, by the process that holds it where that lives. Where there is none, the
     champion before this one gets all traffic again.
 
     Args:
@@ -53,9 +53,10 @@ async def rollback(endpoint: str, reason: str, version: int | None = None, actor
             raise NothingToRollBackError(f"nothing was ever released to {endpoint}", fix="see headgate status")
         described = ReleaseSpec.model_validate(spec)
         by = actor or whoami()
-        if started is not None and version is None:
-            job = ReleaseJob(home, journal, described, started.release_id, by)
-            return _end_release(job, started, reason)
+        if started is not None:
+            ended = _end_release(ReleaseJob(home, journal, described, started.release_id, by), started, reason)
+            if version is None or version == ended.champion:
+                return ended
         job_id = new_id(endpoint, "rollback")
         return _go_back(Job(home, journal, open_target(described.target), endpoint, job_id, by), reason, version)
 

@@ -37,6 +37,7 @@ class RolloutJudge:
         self._step = 0
         self._step_began = 0.0
         self._step_requests = 0
+        self._problem_looks = 0
 
     @property
     def share(self) -> int:
@@ -54,10 +55,12 @@ class RolloutJudge:
         """
         fresh = stable - self._last[0], canary - self._last[1]
         self._last = stable, canary
+        # Once may be a health check that came late, or a gateway that has just been started again.
+        self._problem_looks = self._problem_looks + 1 if canary_problem else 0
         self._total = _add(self._total[0], fresh[0]), _add(self._total[1], fresh[1])
         self._judge.observe(*fresh)
         share = self.share
-        verdict, reason = self._decide(seconds, canary_problem)
+        verdict, reason = self._decide(seconds, canary_problem if self._problem_looks > 1 else "")
         if verdict is Verdict.ADVANCE:
             self._step += 1
             self._step_began = seconds

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from headgate.spec import Shadow
 
 _EXAMPLES = 5
+_PENDING = 20_000
 _SHOWN = 300
 _OK = 200
 
@@ -68,6 +69,10 @@ class ShadowComparison:
                     continue
                 arm[key] = Answered(row["status"], row["seconds"], row["request"], row["response"])
         self._match()
+        for arm in self._arms.values():
+            # A champion answers all requests, of which only a share is mirrored.
+            for key in list(arm)[:-_PENDING] if len(arm) > _PENDING else []:
+                del arm[key]
 
     def report(self, *, final: bool) -> ShadowReport | None:
         """The report once it can be decided, or at the end of the time given.

@@ -118,12 +118,18 @@ class Journal:
         self.engine = sa.create_engine(url, pool_pre_ping=True)
         if self.engine.dialect.name == "sqlite":
             sa.event.listen(self.engine, "connect", _configure_sqlite)
-            sa.event.listen(self.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+            sa.event.listen(self.engine, "begin", _begin_sqlite)
         self._create()
 
     @mapped
     def _create(self) -> None:
         metadata.create_all(self.engine)
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """A transaction that may write; SQLite lets one in at a time."""
+        with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
+            yield connection
 
     def close(self) -> None:
         """Give the connections back."""
@@ -145,7 +151,7 @@ class Journal:
         Raises:
             LeaseLostError: another process has taken the endpoint over since.
         """
-        with self.engine.begin() as connection:
+        with self.writing() as connection:
             if fence is not None:
                 check_fence(connection, entry.endpoint, fence)
             last = connection.execute(
@@ -269,6 +275,12 @@ def _entry(row: dict[str, Any]) -> Entry:
 def _hash(row: dict[str, Any]) -> str:
     content = {name: value for name, value in row.items() if name != "hash"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    # A transaction that reads first and writes then would find the database locked by another such.
+    writes = connection.get_execution_options().get("writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401

@@ -95,7 +95,7 @@ class Lease:
     @mapped
     def _take(self) -> int:
         now = time.time()
-        with self._journal.engine.begin() as connection:
+        with self._journal.writing() as connection:
             query = sa.select(leases).where(leases.c.endpoint == self._endpoint)
             current = connection.execute(query.with_for_update()).mappings().one_or_none()
             if current is not None and current["expires"] > now:
@@ -132,7 +132,7 @@ class Lease:
 
     @mapped
     def _extend(self, expires: float) -> bool:
-        with self._journal.engine.begin() as connection:
+        with self._journal.writing() as connection:
             done = connection.execute(
                 leases.update()
                 .where(leases.c.endpoint == self._endpoint, leases.c.fence == self.fence)

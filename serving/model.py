@@ -65,10 +65,17 @@ class ServedModel:
         warnings.filterwarnings("ignore", message="X does not have valid feature names")
         self._quick: Callable[[Any], bytes | None] | None = None
         self.way = "mlflow"
+        try:
+            self._choose_way()
+        except Exception:
+            # MLflow's own way always works; losing a shortcut must not lose the model.
+            logger.exception("no quicker way to ask this model could be tried")
+
+    def _choose_way(self) -> None:
         for way, ask in self._quick_ways():
             if self._agrees(ask):
                 self._quick, self.way = ask, way
-                break
+                return
 
     def answer(self, body: bytes, content_type: str = JSON) -> Answer:
         """Answer one request.

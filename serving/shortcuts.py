@@ -33,8 +33,8 @@ def array_predictors(model: PyFuncModel) -> Iterator[Predict]:
     if flavour == "mlflow.lightgbm" and hasattr(implementation.lgb_model, "booster_"):
         # scikit-learn's checks take nine tenths of a row's time, and the columns were checked already.
         yield implementation.lgb_model.booster_.predict
-    if flavour == "mlflow.sklearn" and type(implementation.sklearn_model).__name__ == "Pipeline":
-        yield _pipeline_steps(implementation.sklearn_model, model.predict_fn)
+    if flavour == "mlflow.sklearn":
+        yield _sklearn_steps(implementation.sklearn_model, model._predict_fn.__name__)  # noqa: SLF001 - as above
     yield flavour_predict(model)
 
 
@@ -47,16 +47,22 @@ def flavour_predict(model: PyFuncModel) -> Predict:
     return predict  # type: ignore[no-any-return]
 
 
-def _pipeline_steps(pipeline: Any, predict_fn: str) -> Predict:  # noqa: ANN401 - scikit-learn has no types
-    """A pipeline's steps one after the other, without the routing that surrounds each."""
-    *before, (_, last) = pipeline.steps
-    transforms = [step.transform for _, step in before if step not in (None, "passthrough")]
-    predict = getattr(last, predict_fn)
+def _sklearn_steps(model: Any, predict_fn: str) -> Predict:  # noqa: ANN401 - scikit-learn has no types
+    """A pipeline's steps one after the other, without the routing around each, and one check for NaN instead of many."""
+    from sklearn import config_context  # noqa: PLC0415 - only where the model needs it
+    from sklearn.pipeline import Pipeline  # noqa: PLC0415
+
+    steps = [step for _, step in model.steps] if isinstance(model, Pipeline) else [model]
+    transforms = [step.transform for step in steps[:-1] if step not in (None, "passthrough")]
+    predict, whole = getattr(steps[-1], predict_fn), getattr(model, predict_fn)
 
     def through(array: np.ndarray) -> Any:  # noqa: ANN401
-        for transform in transforms:
-            array = transform(array)
-        return predict(array)
+        if not np.isfinite(array).all():
+            return whole(array)
+        with config_context(assume_finite=True):
+            for transform in transforms:
+                array = transform(array)
+            return predict(array)
 
     return through
 

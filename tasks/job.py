@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from deploy_targets import DeployTarget, open_target
 from headgate.errors import BadInputError, EndpointBusyError, RolledBackError
 from headgate.home import Home
-from headgate.phases import Phase, may_enter
+from headgate.phases import ENDED, Phase, may_enter
 from headgate.stack import Ports
 from registry import Entry, Journal, Kind, Lease, Versions, history
 from registry.journal import open_journal
@@ -169,7 +169,7 @@ class ReleaseJob(Job):
 
         Raises:
             EndpointBusyError: another release has not ended.
-            BadInputError: this id was used with another release file.
+            BadInputError: this id was used with another release file, or has ended.
         """
         other = history.in_flight(self.journal, self.endpoint)
         if other is not None and other.release_id != self.release_id:
@@ -177,6 +177,11 @@ class ReleaseJob(Job):
                 f"release {other.release_id} of {self.endpoint} is {other.phase} since {other.since:%F %T} UTC "
                 f"(by {other.actor})",
                 fix="end it first: headgate promote, or headgate rollback",
+            )
+        if self.phase() in ENDED:
+            raise BadInputError(
+                f"release {self.release_id} has ended: it is {self.phase()}",
+                fix="leave --release-id out to start a new release",
             )
         content = self.spec.model_dump(mode="json")
         started = self.journal.read(self.endpoint, kinds=(Kind.PHASE,), release_id=self.release_id)

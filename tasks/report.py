@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from headgate.errors import HeadgateError, RegistryError, RejectedError, RolledBackError, TimedOutError
+from headgate.errors import HeadgateError, RegistryError, RejectedError, RolledBackError, TargetError, TimedOutError
 from headgate.phases import Outcome, Phase
 from headgate.records import Event, HealthReport, Look, ReleaseResult, ShadowReport
 from monitoring.report import Evidence, write_report
@@ -37,7 +37,11 @@ def outcome_of(error: BaseException | None) -> Outcome:
 def conclude(job: ReleaseJob, error: BaseException | None, began: float) -> ReleaseResult:
     """Write the result and the report, and bring MLflow's run up to date as far as MLflow answers."""
     rows = job.journal.read(job.endpoint, release_id=job.release_id)
-    state = job.target.observe(job.endpoint)
+    try:
+        state = job.target.observe(job.endpoint)
+    except TargetError:
+        # The release's own error is what counts; the address is only for convenience.
+        state = None
     champion = job.champion
     outcome = outcome_of(error)
     reason = error.message if isinstance(error, HeadgateError) else (repr(error) if error else _promoted(rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from headgate.errors import RegistryUnavailableError, RolledBackError, TargetError, TimedOutError
+from headgate.errors import RegistryError, RolledBackError, TargetError, TargetUnavailableError, TimedOutError
 from headgate.phases import Phase
 from headgate.records import Counts, Look, Mirror, Revision, Rollout, Traffic, Verdict
 from headgate.units import BASIS_POINTS
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LOOK_SECONDS = 1.0
+BLIND_SECONDS = 30.0
+"""How long the counters may be out of reach before the release is given up."""
 _ZERO = Counts(requests=0, failures=0)
 
 
@@ -55,13 +57,20 @@ def _look_until_decided(job: ReleaseJob, stable: Revision, canary: Revision, beg
     counts = job.target.counts(job.endpoint)
     judge = RolloutJudge(job.spec, f"{canary.version}", counts.get(stable.name, _ZERO), counts.get(canary.name, _ZERO))
     progress = artifacts.Progress(job.endpoint)
-    looks = 0
+    looks, last_look = 0, time.monotonic()
     job.route(_traffic(job, stable, canary, judge.share))
     while True:
         looks += 1
         _wait_until(began + looks * LOOK_SECONDS)
         job.obey_abort()
-        look = _one_look(job, judge, time.monotonic() - began, stable, canary)
+        try:
+            look = _one_look(job, judge, time.monotonic() - began, stable, canary)
+        except TargetUnavailableError:
+            # A gateway that is being started again says nothing about the canary.
+            if time.monotonic() - last_look > BLIND_SECONDS:
+                raise
+            continue
+        last_look = time.monotonic()
         if look.verdict is Verdict.ROLLBACK:
             # First the clients, then the books.
             job.route(Traffic.all_to(stable.name))
@@ -113,7 +122,7 @@ def promote(job: ReleaseJob, revision: Revision, reason: str) -> None:
     try:
         job.versions.set_champion(revision.version.version)
         job.versions.clear_challenger()
-    except RegistryUnavailableError as error:
+    except RegistryError as error:
         # The version is live, which MLflow cannot change; its aliases follow with the next release or rollback.
-        job.write(Kind.NOTE, "aliases late", f"{error.message}")
+        job.write(Kind.NOTE, "aliases late", error.message)
     job.enter(Phase.PROMOTED, f"{revision.version} is champion")

@@ -68,9 +68,14 @@ def retire_expired(job: Job, keep_warm: float) -> None:
             and until is not None
             and until + timedelta(seconds=keep_warm) > now
         )
-        if not is_warm:
+        if is_warm:
+            continue
+        try:
             job.target.retire(job.endpoint, name)
             job.write(Kind.NOTE, "retired", f"{name} is no longer kept warm")
+        except TargetError as error:
+            # What is live is not in question; the next release or check tries again.
+            job.write(Kind.NOTE, "retired late", f"{name} is still there: {error.message}")
 
 
 def _candidates(job: ReleaseJob, champion: Revision | None) -> list[str]:

@@ -33,12 +33,11 @@ def up(new_ports: bool, as_json: bool) -> None:  # noqa: FBT001
         supervisor.stop()
         home.stack_file.unlink(missing_ok=True)
     ports = Ports.choose(home)
-    was_up = supervisor.is_up()
-    leftovers = supervisor.start()
-    if leftovers:
-        say(f"ended {len(leftovers)} processes that a killed supervisord left behind")
-    if not was_up:
-        _require_ports(ports, supervisor)
+    if not supervisor.is_up():
+        if leftovers := supervisor.end_leftovers():
+            say(f"ended {len(leftovers)} processes that a killed supervisord left behind")
+        _require_ports(ports)
+    supervisor.start()
     from deploy_targets.envoy import Gateway
 
     gateway = Gateway(home.gateway, ports)
@@ -90,30 +89,14 @@ def doctor(as_json: bool) -> None:  # noqa: FBT001
         sys.exit(1)
 
 
-def _require_ports(ports: Ports, supervisor: Supervisor) -> None:
+def _require_ports(ports: Ports) -> None:
     """Refuse to start where another program has taken a remembered port."""
-    running = supervisor.states()
     for name, port in ports.model_dump().items():
-        program = {"gateway_admin": "gateway", "prefect": "prefect-server", "mlflow": "mlflow-server"}.get(name, name)
-        if program in running and running[program].state == "RUNNING" and _owns(running[program].pid, port):
-            continue
         if not is_free(port):
             raise HomeError(
                 f"port {port}, which the {name.replace('_', ' ')} has had so far, is taken by {listener(port)}",
                 fix="stop that, or let other ports be chosen: headgate up --new-ports",
             )
-
-
-def _owns(pid: int, port: int) -> bool:
-    import psutil
-
-    try:
-        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-        return any(
-            connection.laddr.port == port for process in family for connection in process.net_connections(kind="tcp")
-        )
-    except psutil.Error:
-        return False
 
 
 def _wait(name: str, ready: Callable[[], bool], supervisor: Supervisor) -> None:

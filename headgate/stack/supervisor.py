@@ -91,18 +91,15 @@ class Supervisor:
             return False
         return True
 
-    def start(self) -> list[int]:
-        """Start supervisord if it is not up. Programs that a killed one left behind are ended first.
-
-        Returns:
-            The pids of those leftovers.
+    def start(self) -> None:
+        """Start supervisord, and with it every program that it ran before, if it is not up.
 
         Raises:
             HomeError: it does not start.
         """
         if self.is_up():
-            return []
-        leftovers = self._end_leftovers()
+            return
+        self.end_leftovers()
         self._write_main_file()
         done = subprocess.run(
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._main_file)],
@@ -115,12 +112,11 @@ class Supervisor:
                 fix=f"read {self._home.logs / 'supervisord.log'}",
             )
         self._wait_until_up()
-        return leftovers
 
     def stop(self) -> None:
         """Stop every program and supervisord itself; returns when all have ended."""
         if not self.is_up():
-            self._end_leftovers()
+            self.end_leftovers()
             return
         daemon = psutil.Process(self._call("getPID"))
         family = [daemon, *daemon.children(recursive=True)]
@@ -221,8 +217,12 @@ class Supervisor:
         if not self.is_up():
             raise HomeError("supervisord started, but does not answer", fix="read logs/supervisord.log")
 
-    def _end_leftovers(self) -> list[int]:
-        """End the programs of a supervisord that was killed: they still hold the stack's ports."""
+    def end_leftovers(self) -> list[int]:
+        """End the programs of a supervisord that was killed: they still hold the stack's ports.
+
+        Returns:
+            Their pids.
+        """
         found = []
         for process in psutil.process_iter():
             try:

@@ -15,7 +15,8 @@ import pytest
 from support.stack import HEADGATE, headgate, wait_for
 
 from headgate.cli import COMMANDS
-from headgate.stack.ports import HOST
+from headgate.home import Home
+from headgate.stack.ports import HOST, Ports
 
 GOOD = "model: wine\nartifact: {}\ntarget: {{kind: local}}\n"
 
@@ -86,6 +87,17 @@ def test_no_free_port_leaves_nothing_running(tmp_path):
         done = headgate("up", root=tmp_path, expect=2, env=env)
     assert f"all 1 of HEADGATE_PORTS ({ports[0]}-{ports[0]}) are in use" in done.stderr
     assert not (tmp_path / "supervisor" / "supervisor.sock").exists()
+
+
+def test_a_port_that_another_program_has_taken_is_named(tmp_path):
+    ports = Ports.choose(Home(tmp_path).ensure())
+    with socket.socket() as taken:
+        taken.bind((HOST, ports.mlflow))
+        taken.listen()
+        done = headgate("up", root=tmp_path, expect=2)
+    assert f"port {ports.mlflow}, which the mlflow has had so far, is taken by process {os.getpid()}" in done.stderr
+    assert "headgate up --new-ports" in done.stderr
+    assert not (tmp_path / "supervisor" / "supervisor.sock").exists(), "nothing was started"
 
 
 def test_doctor_finds_nothing_wrong_here(stack):

@@ -46,8 +46,10 @@ def test_a_bad_canary_is_taken_back_whatever_the_minimum():
     assert f"of {seen.needed:g} needed" in seen.reason
 
 
-def test_a_canary_that_died_is_taken_back_at_once():
-    seen = look(judge(""), 1, 0, 0, problem="fails its health check")
+def test_a_canary_that_died_is_taken_back_at_the_second_look():
+    watched = judge("")
+    assert look(watched, 1, 0, 0, problem="fails its health check").verdict is Verdict.RUNNING
+    seen = look(watched, 2, 0, 0, problem="fails its health check")
     assert (seen.verdict, "fails its health check" in seen.reason) == (Verdict.ROLLBACK, True)
 
 
