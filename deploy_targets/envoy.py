@@ -11,10 +11,11 @@ import os
 import time
 import uuid
 import weakref
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from deploy_targets import envoy_config
 from headgate.errors import TargetError, TargetUnavailableError
@@ -22,13 +23,15 @@ from headgate.home import write_atomically
 from headgate.records import Counts, ModelVersion, RevisionState, Traffic
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from headgate.stack.ports import Ports
 
 _EFFECT_SECONDS = 10.0
 _POLL_SECONDS = 0.0005
-_DRAIN_SECONDS = 30.0
+_DRAIN_SECONDS = 20.0
+_DRAIN_POLL_SECONDS = 0.02
 
 
 class Gateway:
@@ -53,7 +56,7 @@ class Gateway:
             self._folder / "envoy.yaml",
             json.dumps(envoy_config.bootstrap(self._ports, str(self._folder)), indent=1),
         )
-        with self._lock:
+        with self._locked():
             for name, resources in (("clusters", []), ("routes", [envoy_config.routes({})])):
                 if not self._path(name).exists():
                     self._write(name, resources)
@@ -95,7 +98,7 @@ class Gateway:
 
     def add(self, endpoint: str, revision: str, port: int, version: ModelVersion) -> None:
         """Make a revision known to Envoy; returns when Envoy finds it healthy."""
-        with self._lock:
+        with self._locked():
             clusters = self._read("clusters")
             wanted = envoy_config.cluster(endpoint, revision, port, version)
             others = [item for item in clusters["resources"] if item["name"] != wanted["name"]]
@@ -108,7 +111,7 @@ class Gateway:
 
     def set_traffic(self, endpoint: str, traffic: Traffic | None) -> None:
         """Change one endpoint's weights and mirror; returns when they are in effect."""
-        with self._lock:
+        with self._locked():
             table = self._traffic_of(self._read("routes"))
             table.pop(endpoint, None)
             if traffic is not None:
@@ -121,15 +124,15 @@ class Gateway:
             )
 
     def remove(self, endpoint: str, revision: str) -> None:
-        """Make Envoy forget a revision, once its last request has been answered."""
+        """Make Envoy forget a revision, once its last request has been answered, or has had its time."""
         name = envoy_config.cluster_name(endpoint, revision)
-        with self._lock:
-            remaining = [item for item in self._read("clusters")["resources"] if item["name"] != name]
-            if self.is_up():
-                self._wait(lambda: self._stats(f"cluster.{name}.upstream_rq_active").get(
-                    f"cluster.{name}.upstream_rq_active", 0) == 0,
-                    f"{revision} of {endpoint} still answers requests", _DRAIN_SECONDS)  # fmt: skip
-            self._write("clusters", remaining)
+        active = f"cluster.{name}.upstream_rq_active"
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        # Before the lock: other endpoints must not wait for this one's slow requests.
+        while time.monotonic() < deadline and self.is_up() and self._stats(active).get(active, 0):
+            time.sleep(_DRAIN_POLL_SECONDS)
+        with self._locked():
+            self._write("clusters", [item for item in self._read("clusters")["resources"] if item["name"] != name])
 
     def counts(self, endpoint: str) -> dict[str, Counts]:
         """Cumulative counters of each revision, read from Envoy at this moment."""
@@ -145,6 +148,17 @@ class Gateway:
             )
             for name, revision in names.items()
         }
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One writer at a time; the files hold all endpoints."""
+        try:
+            with self._lock:
+                yield
+        except Timeout as error:
+            raise TargetUnavailableError(
+                f"the gateway's files in {self._folder} are locked by another process", fix="try again"
+            ) from error
 
     def _traffic(self) -> dict[str, Traffic]:
         try:
@@ -171,11 +185,8 @@ class Gateway:
         return {item["name"]: envoy_config.ours(item) for item in self._read("clusters")["resources"]}
 
     def _health(self) -> dict[str, bool]:
-        """Whether each cluster's host passes its health checks; empty while Envoy is down."""
-        try:
-            reply = self._get("/clusters", format="json").json()
-        except TargetUnavailableError:
-            return {}
+        """Whether each cluster's host passes its health checks."""
+        reply = self._get("/clusters", format="json").json()
         return {
             status["name"]: all(
                 host.get("health_status", {}).get("eds_health_status") == "HEALTHY"
@@ -200,14 +211,14 @@ class Gateway:
                 fix="headgate up",
             ) from error
 
-    def _wait(self, condition: Any, failed: str, seconds: float = _EFFECT_SECONDS) -> None:  # noqa: ANN401
-        deadline = time.monotonic() + seconds
+    def _wait(self, condition: Callable[[], bool], failed: str) -> None:
+        deadline = time.monotonic() + _EFFECT_SECONDS
         while not condition():
             if time.monotonic() > deadline:
                 rejected = self._stats("", suffix="update_rejected")
                 refused = sum(rejected.values())
                 raise TargetError(
-                    f"{failed} within {seconds:g} s" + (f" ({refused} updates rejected)" if refused else ""),
+                    f"{failed} within {_EFFECT_SECONDS:g} s" + (f" ({refused} updates rejected)" if refused else ""),
                     fix="read logs/gateway.log under HEADGATE_HOME",
                 )
             time.sleep(_POLL_SECONDS)

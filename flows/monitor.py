@@ -10,11 +10,11 @@ from flows.rollback import rollback
 from headgate.records import HealthReport
 from headgate.release_file import load_release
 from headgate.spec import ReleaseSpec
-from registry import history
+from registry import Kind, history
 from registry.lease import holder
 from tasks.inspect import inspect
 from tasks.job import new_id, open_release, whoami
-from tasks.step import log, run
+from tasks.step import run
 from tasks.undo import retire_expired
 
 
@@ -37,10 +37,14 @@ async def monitor(spec: ReleaseSpec | str, actor: str = "") -> HealthReport:
         is_free = holder(job.journal, job.endpoint) is None and history.in_flight(job.journal, job.endpoint) is None
         if is_free and not acts:
             with job.hold():
-                retire_expired(job, described.rollback.keep_warm)
-        if acts and not can_go_back:
-            log(f"{described.endpoint} drifted, and there is no earlier version to go back to")
+                run(retire_expired, job, described.rollback.keep_warm)
+        champion = job.champion
+        is_same = champion is not None and champion.name == report.revision
+        acts_now = acts and can_go_back and is_free and is_same
+        if acts and not acts_now:
+            why = "a release is in flight" if not (is_free and is_same) else "there is no earlier version"
+            job.write(Kind.NOTE, "not rolled back", f"{report.reason}; but {why}")
         actor_name = job.actor
-    if acts and can_go_back and is_free:
+    if acts_now:
         await rollback(described.endpoint, f"drift: {report.reason}", actor=actor_name)
     return report

@@ -51,7 +51,7 @@ async def promote(endpoint: str, reason: str, actor: str = "") -> ReleaseResult:
                 _challenger(journal, endpoint, held.release_id),
                 f"{job.actor}: {reason}",
             )
-            retire_expired(job, job.spec.rollback.keep_warm)
+            run(retire_expired, job, job.spec.rollback.keep_warm)
             return run(conclude, job, None, began)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from prefect import flow
 from prefect.runtime import flow_run
 
-from headgate.errors import TimedOutError
+from headgate.errors import HeadgateError, RolledBackError, TimedOutError
+from headgate.phases import Phase
 from headgate.records import ReleaseResult
 from headgate.release_file import load_release
 from headgate.spec import ReleaseSpec
@@ -50,13 +51,25 @@ async def release(spec: ReleaseSpec | str, release_id: str = "", actor: str = ""
             run(conclude, job, held, began)
             raise
         except BaseException as error:
-            run(undo, job, str(error).splitlines()[0] if str(error) else repr(error))
-            run(conclude, job, error, began)
-            raise
+            ended = _undo(job, error)
+            run(conclude, job, ended, began)
+            raise ended from error
+        run(retire_expired, job, described.rollback.keep_warm)
         return run(conclude, job, None, began)
 
 
+def _undo(job: ReleaseJob, error: BaseException) -> BaseException:
+    """Put everything back; what the release ended with is the error, or that it could not be put back."""
+    try:
+        run(undo, job, str(error).splitlines()[0] if str(error) else repr(error))
+    except HeadgateError as problem:
+        return problem
+    return error
+
+
 def _carry_out(job: ReleaseJob) -> None:
+    if job.phase() is Phase.UNDOING:
+        raise RolledBackError("its undoing was interrupted, and is finished now")
     run(check, job)
     artifact, image = run(package, job)
     version = run(register, job, artifact, image)
@@ -66,11 +79,12 @@ def _carry_out(job: ReleaseJob) -> None:
     if champion is not None and champion.name == revision.name:
         reason = "its content is live already"
     else:
+        job.obey_abort()
         run(smoke, job, revision)
         if champion is None:
             reason = "the first version"
         else:
             run(shadow, job, champion, revision)
             reason = run(shift, job, champion, revision).reason
+    job.obey_abort()
     run(promote, job, revision, reason)
-    retire_expired(job, job.spec.rollback.keep_warm)

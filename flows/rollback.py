@@ -13,7 +13,7 @@ from headgate.home import Home
 from headgate.phases import Outcome
 from headgate.records import ReleaseResult
 from headgate.spec import ReleaseSpec
-from registry import Kind, history
+from registry import Entry, Kind, history
 from registry.journal import open_journal
 from registry.lease import holder
 from tasks.job import ABORT, Job, ReleaseJob, new_id, whoami
@@ -55,7 +55,9 @@ async def rollback(endpoint: str, reason: str, version: int | None = None, actor
         by = actor or whoami()
         if started is not None:
             ended = _end_release(ReleaseJob(home, journal, described, started.release_id, by), started, reason)
-            if version is None or version == ended.champion:
+            # It may have been promoted before it saw the wish; then there is something to go back from.
+            wanted = ended.champion if version is None else version
+            if ended.outcome is not Outcome.PROMOTED and wanted == ended.champion:
                 return ended
         job_id = new_id(endpoint, "rollback")
         return _go_back(Job(home, journal, open_target(described.target), endpoint, job_id, by), reason, version)
@@ -63,24 +65,35 @@ async def rollback(endpoint: str, reason: str, version: int | None = None, actor
 
 def _end_release(job: ReleaseJob, started: InFlight, reason: str) -> ReleaseResult:
     began = time.monotonic()
-    held = holder(job.journal, job.endpoint)
-    if held is None:
-        with job.hold():
-            error = RolledBackError(f"{job.actor} took it back: {reason}")
-            run(undo, job, error.message)
-            return run(conclude, job, error, began)
-    asked = job.write(Kind.DECISION, ABORT, reason)
-    deadline = time.monotonic() + _ABORT_SECONDS
-    while time.monotonic() < deadline:
-        for row in job.journal.read(job.endpoint, release_id=started.release_id, after=asked.seq):
-            if row.what == OUTCOME:
-                return ReleaseResult.model_validate(row.evidence["result"])
+    asked = None
+    while time.monotonic() - began < _ABORT_SECONDS:
+        held = holder(job.journal, job.endpoint)
+        if held is None:
+            ended = _ended(job, asked)
+            return ended or _undo_abandoned(job, reason, began)
+        if asked is None:
+            asked = job.write(Kind.DECISION, ABORT, reason)
         time.sleep(_POLL_SECONDS)
     raise TimedOutError(
-        f"{held.holder} holds {job.endpoint} and did not take release {started.release_id} back within "
-        f"{_ABORT_SECONDS:g} s",
-        fix="end that process; its lease runs out within half a minute, then roll back again",
+        f"release {started.release_id} of {job.endpoint} was not taken back within {_ABORT_SECONDS:g} s",
+        fix="see headgate status; it obeys at its next step; else end its process, and roll back again",
     )
+
+
+def _ended(job: ReleaseJob, asked: Entry | None) -> ReleaseResult | None:
+    """How its own process ended the release, once it was asked to."""
+    for row in job.journal.read(job.endpoint, release_id=job.release_id, after=asked.seq) if asked else []:
+        if row.what == OUTCOME:
+            return ReleaseResult.model_validate(row.evidence["result"])
+    return None
+
+
+def _undo_abandoned(job: ReleaseJob, reason: str, began: float) -> ReleaseResult:
+    """Undo a release that no process holds."""
+    with job.hold():
+        error = RolledBackError(f"{job.actor} took it back: {reason}")
+        run(undo, job, error.message)
+        return run(conclude, job, error, began)
 
 
 def _go_back(job: Job, reason: str, version: int | None) -> ReleaseResult:

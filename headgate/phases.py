@@ -78,7 +78,8 @@ NEXT: dict[Phase, frozenset[Phase]] = {
     # A first release has nothing to be compared with.
     Phase.SMOKED: frozenset({Phase.SHADOWED, Phase.PROMOTED, Phase.UNDOING}),
     Phase.SHIFTING: frozenset({Phase.PROMOTED, Phase.HELD, Phase.UNDOING}),
-    Phase.HELD: frozenset({Phase.PROMOTED, Phase.UNDOING}),
+    # A held release that is resumed goes on looking.
+    Phase.HELD: frozenset({Phase.SHIFTING, Phase.PROMOTED, Phase.UNDOING}),
     Phase.UNDOING: frozenset({Phase.UNDONE}),
     Phase.PROMOTED: frozenset(),
     Phase.UNDONE: frozenset(),
@@ -97,7 +98,9 @@ def may_enter(current: Phase | None, following: Phase) -> bool:
 
 
 def is_behind(current: Phase | None, phase: Phase) -> bool:
-    """Whether a release still has to do the step that ends in `phase` (used when it resumes)."""
-    if current is None or current not in _FORWARD or phase not in _FORWARD:
-        return current is None or phase not in _FORWARD
+    """Whether a release in `current` has yet to reach `phase`; a resumed one passes by what it had reached."""
+    if current is Phase.HELD:
+        current = Phase.SHADOWED
+    if current not in _FORWARD or phase not in _FORWARD:
+        return current is not phase
     return _FORWARD.index(current) < _FORWARD.index(phase)

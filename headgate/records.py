@@ -276,9 +276,9 @@ class ShadowReport(Record):
 
     Attributes:
         pairs: requests that both answered.
-        unmatched: requests that only one of them logged.
+        unmatched: copies whose original was not logged.
         disagreements: pairs whose answers differ by more than the tolerance, or where only one failed.
-        errors: pairs that the challenger failed and the champion did not.
+        errors: pairs that the challenger failed, or never answered, and the champion did not.
         rate: disagreements / pairs.
         limit: the largest rate that passes.
         e_value: evidence that the true rate is above the limit.

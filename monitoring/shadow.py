@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,9 +20,13 @@ if TYPE_CHECKING:
     from headgate.spec import Shadow
 
 _EXAMPLES = 5
-_PENDING = 20_000
 _SHOWN = 300
 _OK = 200
+
+ANSWER_SECONDS = 5.0
+"""A copy that has no answer this long after the champion's has failed."""
+_SETTLE_SECONDS = 1.0
+"""Rows of two processes reach the log within this time of each other; mirroring begins within it too."""
 
 
 class Answered(NamedTuple):
@@ -31,6 +36,7 @@ class Answered(NamedTuple):
     seconds: float
     request: bytes
     response: bytes
+    at: float = 0.0
 
 
 class ShadowComparison:
@@ -53,6 +59,8 @@ class ShadowComparison:
         self._errors = 0
         self._seconds: tuple[list[float], list[float]] = ([], [])
         self._examples: list[Disagreement] = []
+        self._first, self._newest = math.inf, 0.0
+        self._unmatched = 0
 
     def add(self, batches: Iterable[pa.RecordBatch]) -> None:
         """Take logged rows; those of other revisions and those seen before are passed over."""
@@ -67,12 +75,11 @@ class ShadowComparison:
                     or (row["revision"] == self._challenger and not row["mirrored"])
                 ):
                     continue
-                arm[key] = Answered(row["status"], row["seconds"], row["request"], row["response"])
+                at = row["time"].timestamp()
+                self._first, self._newest = min(self._first, at), max(self._newest, at)
+                arm[key] = Answered(row["status"], row["seconds"], row["request"], row["response"], at)
         self._match()
-        for arm in self._arms.values():
-            # A champion answers all requests, of which only a share is mirrored.
-            for key in list(arm)[:-_PENDING] if len(arm) > _PENDING else []:
-                del arm[key]
+        self._expire()
 
     def report(self, *, final: bool) -> ShadowReport | None:
         """The report once it can be decided, or at the end of the time given.
@@ -88,7 +95,8 @@ class ShadowComparison:
         allowed = f"{format_percent(limit)} may"
         if e_value >= 1 / self._alpha:
             return self._report(rate, e_value, False, f"{counted}, {allowed}; e-value {e_value:.3g}")  # noqa: FBT003
-        if pairs >= self._gate.min_requests and rate <= limit:
+        # Copies that should have been answered by now may yet turn out to be lost.
+        if pairs >= self._gate.min_requests and (self._disagreements + self._late()) / pairs <= limit:
             return self._report(rate, e_value, True, f"{counted}, {allowed}")  # noqa: FBT003
         if not final:
             return None
@@ -113,18 +121,37 @@ class ShadowComparison:
             if theirs.status != _OK and ours.status == _OK:
                 self._errors += 1
             if not agrees(ours, theirs, self._gate.tolerance):
-                self._disagreements += 1
-                if len(self._examples) < _EXAMPLES:
-                    shown = (_text(ours.request), _text(ours.response), _text(theirs.response))
-                    self._examples.append(
-                        Disagreement(request_id=key, request=shown[0], champion=shown[1], challenger=shown[2])
-                    )
+                self._differ(key, ours, _text(theirs.response))
+
+    def _late(self) -> int:
+        """Copies without an answer, that other copies of their time have."""
+        if self._gate.percent < 1:
+            return 0
+        begun, settled = self._first + _SETTLE_SECONDS, self._newest - _SETTLE_SECONDS
+        return sum(begun < answered.at < settled for answered in self._arms[self._champion].values())
+
+    def _expire(self) -> None:
+        """Let go of rows that will find no partner; a copy that was never answered is one that failed."""
+        for name, arm in self._arms.items():
+            for key in [key for key, answered in arm.items() if answered.at < self._newest - ANSWER_SECONDS]:
+                answered = arm.pop(key)
+                if name == self._challenger:
+                    self._unmatched += 1
+                elif self._gate.percent == 1 and answered.at > self._first + _SETTLE_SECONDS:
+                    self._compared.add(key)
+                    self._errors += answered.status == _OK
+                    self._differ(key, answered, "no answer")
+
+    def _differ(self, key: str, ours: Answered, theirs: str) -> None:
+        self._disagreements += 1
+        if len(self._examples) < _EXAMPLES:
+            shown = (_text(ours.request), _text(ours.response))
+            self._examples.append(Disagreement(request_id=key, request=shown[0], champion=shown[1], challenger=theirs))
 
     def _report(self, rate: float, e_value: float, passed: bool, reason: str) -> ShadowReport:  # noqa: FBT001
         return ShadowReport(
             pairs=len(self._compared),
-            # The champion answers all requests, of which only a share is mirrored: its rest is no surprise.
-            unmatched=len(self._arms[self._challenger]),
+            unmatched=self._unmatched,
             disagreements=self._disagreements,
             errors=self._errors,
             rate=rate,

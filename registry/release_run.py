@@ -59,6 +59,12 @@ class ReleaseRun:
         return str(run.info.run_id)
 
     @mapped
+    def has_ended(self) -> bool:
+        """Whether MLflow has the release's end."""
+        tags = self._ensure(connect(self._uri)).data.tags
+        return tags.get(PHASE_TAG) in {Phase.PROMOTED, Phase.UNDONE}
+
+    @mapped
     def attach(self, file: Path, folder: str = "") -> str:
         """Store a file with the run.
 

@@ -58,6 +58,7 @@ class App:
         self._usual_seconds = 1.0
         self._log: PredictionLog | None = None
         self._by_status: dict[int, Any] = {}
+        self._were_ready = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI connection."""
@@ -165,14 +166,16 @@ class App:
 
     def _all_workers_ready(self) -> bool:
         """Whether every worker process has loaded its model; each leaves a file named by its pid."""
-        if self._settings.workers <= 1 or self._settings.scratch is None:
+        if self._settings.workers <= 1 or self._settings.scratch is None or self._were_ready:
             return True
         alive = [
             file
             for file in (self._settings.scratch / "ready").glob("*")
             if os.path.exists(f"/proc/{file.name}")  # noqa: PTH110
         ]
-        return len(alive) >= self._settings.workers
+        # Later, one worker that is started again must not take the others out.
+        self._were_ready = len(alive) >= self._settings.workers
+        return self._were_ready
 
 
 def create() -> App:

@@ -117,6 +117,7 @@ class PredictionLog:
         assert self._writer is not None and self._path is not None  # noqa: PT018, S101 - just opened
         self._writer.write_batch(batch)
         self._sink.flush()
+        self._batches += 1
         if self._path.stat().st_size > ROTATE_BYTES or time.monotonic() - self._opened > ROTATE_SECONDS:
             self._end_file()
             self._remove_oldest()
@@ -127,6 +128,7 @@ class PredictionLog:
         self._sink = self._path.open("wb")
         self._writer = pa.ipc.new_stream(self._sink, SCHEMA)
         self._opened = time.monotonic()
+        self._batches = 0
 
     def _end_file(self) -> None:
         if self._writer is None:
@@ -139,15 +141,18 @@ class PredictionLog:
         self._writer = None
 
     def _abandon_file(self) -> None:
-        """Leave a file that could not be written to; its whole batches can be read, the next has its own."""
+        """Leave a file that could not be written to; its whole batches can be read, and the next batch has its own."""
         self._writer = None
+        if self._path is not None and not self._batches:
+            self._path.unlink(missing_ok=True)
 
     def _remove_oldest(self) -> None:
         files = sorted(self._folder.glob("*.arrows"))
-        sizes = {path: path.stat().st_size for path in files}
+        # Another worker may be removing the same ones.
+        sizes = {path: path.stat().st_size for path in files if path.exists()}
         excess = sum(sizes.values()) - KEEP_BYTES
-        for path in files:
+        for path, size in sizes.items():
             if excess <= 0:
                 return
             path.unlink(missing_ok=True)
-            excess -= sizes[path]
+            excess -= size

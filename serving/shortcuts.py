@@ -48,7 +48,7 @@ def flavour_predict(model: PyFuncModel) -> Predict:
 
 
 def _sklearn_steps(model: Any, predict_fn: str) -> Predict:  # noqa: ANN401 - scikit-learn has no types
-    """A pipeline's steps one after the other, without the routing around each, and one check for NaN instead of many."""
+    """A pipeline's steps one after the other, without the routing around each, and one check for NaN for all."""
     from sklearn import config_context  # noqa: PLC0415 - only where the model needs it
     from sklearn.pipeline import Pipeline  # noqa: PLC0415
 

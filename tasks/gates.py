@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from headgate.errors import RejectedError
+from headgate.errors import RejectedError, TargetUnavailableError
 from headgate.phases import Phase, is_behind
 from headgate.records import Mirror, Payload, Revision, ShadowReport, Traffic, Window
 from headgate.units import basis_points, format_duration
@@ -18,6 +18,7 @@ from tasks.job import ReleaseJob
 from tasks.step import step
 
 _READ_SECONDS = 0.5
+_DEAD_LOOKS = 3
 _OVERLAP = timedelta(seconds=5)
 """Rows reach the log up to a second after their time; each reading goes back this far."""
 
@@ -95,7 +96,7 @@ def _compare(job: ReleaseJob, champion: Revision, challenger: Revision, deadline
     gate = job.spec.gates.shadow
     assert gate is not None  # noqa: S101 - shadow() asked
     comparison = ShadowComparison(gate, job.spec.judge.false_rollback, champion.name, challenger.name)
-    read_from = datetime.now(UTC)
+    read_from, dead_looks = datetime.now(UTC), 0
     while True:
         now = datetime.now(UTC)
         comparison.add(job.target.captured(job.endpoint, Window(start=read_from, end=now)))
@@ -103,18 +104,27 @@ def _compare(job: ReleaseJob, champion: Revision, challenger: Revision, deadline
         report = comparison.report(final=time.monotonic() >= deadline)
         if report is not None:
             return report
-        _refuse_dead(job, challenger)
+        dead_looks = dead_looks + 1 if _problem(job, challenger) else 0
+        if dead_looks > _DEAD_LOOKS:
+            _refuse_dead(job, challenger)
         job.obey_abort()
         time.sleep(_READ_SECONDS)
 
 
-def _refuse_dead(job: ReleaseJob, challenger: Revision) -> None:
-    state = job.target.observe(job.endpoint)
+def _problem(job: ReleaseJob, challenger: Revision) -> str:
+    """Why the challenger is not ready; nothing where the platform itself does not answer."""
+    try:
+        state = job.target.observe(job.endpoint)
+    except TargetUnavailableError:
+        return ""
     seen = state.revisions.get(challenger.name) if state else None
-    if seen is None or not seen.ready:
-        reason = f"shadow: {challenger.name} {seen.detail if seen else 'is gone'} under mirrored requests"
-        job.write(Kind.DECISION, "shadow", reason, {"passed": False}, actor="shadow gate")
-        raise RejectedError(reason, fix="see the revision's log, under HEADGATE_HOME/logs")
+    return "" if seen and seen.ready else (seen.detail if seen else "is gone")
+
+
+def _refuse_dead(job: ReleaseJob, challenger: Revision) -> None:
+    reason = f"shadow: {challenger.name} {_problem(job, challenger) or 'was not ready'} under mirrored requests"
+    job.write(Kind.DECISION, "shadow", reason, {"passed": False}, actor="shadow gate")
+    raise RejectedError(reason, fix="see the revision's log, under HEADGATE_HOME/logs")
 
 
 def _examples(where: str, revision: Revision) -> list[Payload]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,15 +84,18 @@ def _download(job: ReleaseJob, champion: Revision) -> Path:
             f"{champion.version} was not logged by a run, so no {REFERENCE} is known",
             fix="name a Parquet file in monitor.reference",
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".downloading-"))
     try:
-        return Path(
-            mlflow.artifacts.download_artifacts(
-                run_id=champion.version.run_id, artifact_path=REFERENCE, dst_path=str(folder)
-            )
+        mlflow.artifacts.download_artifacts(
+            run_id=champion.version.run_id, artifact_path=REFERENCE, dst_path=str(unfinished)
         )
+        unfinished.rename(folder)
     except (mlflow.exceptions.MlflowException, OSError) as error:
         raise MonitorError(
             f"{champion.version} has no training reference: {error}",
             fix=f"log it beside the model, mlflow.log_artifact('{REFERENCE}'), or name a file in monitor.reference",
         ) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder / REFERENCE

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from deploy_targets import DeployTarget, open_target
-from headgate.errors import BadInputError, EndpointBusyError, RolledBackError
+from headgate.errors import BadInputError, EndpointBusyError, RegistryError, RolledBackError
 from headgate.home import Home
-from headgate.phases import ENDED, Phase, may_enter
+from headgate.phases import ENDED, Phase, is_behind, may_enter
 from headgate.stack import Ports
 from registry import Entry, Journal, Kind, Lease, Versions, history
 from registry.journal import open_journal
@@ -114,10 +114,17 @@ class Job:
         return written
 
     def enter(self, phase: Phase, reason: str = "", evidence: Mapping[str, Any] | None = None) -> None:
-        """Enter a phase; a resumed release passes by those that it had reached."""
-        current = history.phase_of(self.journal, self.endpoint, self.release_id)
-        if current is not phase and may_enter(current, phase):
-            self.write(Kind.PHASE, phase, reason, evidence)
+        """Enter a phase; a resumed release passes by those that it had reached.
+
+        Raises:
+            RegistryError: a release does not go from where it is to there.
+        """
+        current = self.phase()
+        if current is phase or not is_behind(current, phase):
+            return
+        if not may_enter(current, phase):
+            raise RegistryError(f"release {self.release_id} is {current} and cannot become {phase}")
+        self.write(Kind.PHASE, phase, reason, evidence)
 
     def phase(self) -> Phase | None:
         """The last phase entered."""

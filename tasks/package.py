@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from deploy_targets import unsupported_problems
-from headgate.errors import UnsupportedError
+from headgate.errors import BadInputError, UnsupportedError
 from headgate.phases import Phase
 from headgate.plan import Plan, make_plan
 from headgate.records import Artifact, Finding, Image, ModelVersion, Revision, Traffic
@@ -38,12 +38,23 @@ def check(job: ReleaseJob) -> None:
 
 @step
 def package(job: ReleaseJob) -> tuple[Artifact, Image]:
-    """Make the image."""
+    """Make the image.
+
+    Raises:
+        BadInputError: the release is resumed, and the artifact is another one now.
+    """
     with tempfile.TemporaryDirectory(dir=job.home.root, prefix=".artifact-") as folder:
         artifact = fetch_artifact(job.spec.artifact, Path(folder))
         image = build_image(job.home, artifact)
         # Registering uploads the model's files; they are in the image now, under the same names.
         artifact = artifact.model_copy(update={"path": image.path / "model"})
+    rows = job.journal.read(job.endpoint, kinds=(Kind.PHASE,), release_id=job.release_id)
+    before = next((row.evidence["image"]["digest"] for row in rows if row.what == Phase.PACKAGED), image.digest)
+    if before != image.digest:
+        raise BadInputError(
+            f"{job.spec.artifact} has changed since {job.release_id} began: {image.digest[:19]}, not {before[:19]}",
+            fix="start a new release: the gates that this one passed were passed by other content",
+        )
     job.enter(
         Phase.PACKAGED,
         f"{image.digest[:19]} ({image.size / 1e6:.1f} MB)",

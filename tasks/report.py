@@ -18,6 +18,9 @@ from tasks.step import step
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+REPORT_LATE = "report late"
+_LATE_NOTES = 20
+
 OUTCOME = "outcome"
 """The decision that ends a release; its evidence is the `ReleaseResult`."""
 
@@ -53,13 +56,25 @@ def conclude(job: ReleaseJob, error: BaseException | None, began: float) -> Rele
     )  # fmt: skip
     job.write(Kind.DECISION, OUTCOME, f"{outcome}: {reason}", {"result": result.model_dump(mode="json")})
     rows = job.journal.read(job.endpoint, release_id=job.release_id)
-    write_report(_evidence(job, result, rows), job.report_file)
     try:
+        write_report(_evidence(job, result, rows), job.report_file)
         link = ReleaseRun(tracking_uri(job.home), job.journal, job.endpoint, job.release_id).attach(job.report_file)
         artifacts.show_report(job.endpoint, link)
-    except RegistryError as problem:
-        job.write(Kind.NOTE, "report late", f"MLflow does not have it yet: {problem.message}")
+        _catch_up(job)
+    except (RegistryError, OSError) as problem:
+        # However the release ended is what counts; the next one brings this report to MLflow.
+        job.write(Kind.NOTE, REPORT_LATE, str(problem))
     return result
+
+
+def _catch_up(job: ReleaseJob) -> None:
+    """Bring the reports of earlier releases, which MLflow was away for, to MLflow."""
+    for row in job.journal.read(job.endpoint, kinds=(Kind.NOTE,), newest=_LATE_NOTES):
+        if row.what == REPORT_LATE and row.release_id != job.release_id:
+            file = job.report_file.with_name(f"{row.release_id}.html")
+            run = ReleaseRun(tracking_uri(job.home), job.journal, job.endpoint, row.release_id)
+            if file.exists() and not run.has_ended():
+                run.attach(file)
 
 
 def result_of(journal: Journal, release_id: str) -> ReleaseResult | None:

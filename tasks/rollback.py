@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headgate.errors import NothingToRollBackError, RegistryError
+from headgate.errors import NothingToRollBackError, RegistryError, TargetError
 from headgate.records import Revision, Traffic
 from registry import Kind, Versions, history
 from tasks.job import Job, tracking_uri
@@ -71,5 +71,9 @@ def switch_back(job: Job, revision: Revision, reason: str) -> None:
 @step
 def retire_failed(job: Job, revision: Revision) -> None:
     """Remove the revision that was rolled back from."""
-    job.target.retire(job.endpoint, revision.name)
-    job.write(Kind.NOTE, "retired", f"{revision.name} was rolled back from")
+    try:
+        job.target.retire(job.endpoint, revision.name)
+        job.write(Kind.NOTE, "retired", f"{revision.name} was rolled back from")
+    except TargetError as error:
+        # Clients are back on the earlier version; the next release or check tries again.
+        job.write(Kind.NOTE, "retired late", f"{revision.name} is still there: {error.message}")

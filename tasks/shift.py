@@ -85,8 +85,11 @@ def _look_until_decided(job: ReleaseJob, stable: Revision, canary: Revision, beg
 def _one_look(job: ReleaseJob, judge: RolloutJudge, seconds: float, stable: Revision, canary: Revision) -> Look:
     counts: Mapping[str, Counts] = job.target.counts(job.endpoint)
     state = job.target.observe(job.endpoint)
-    seen = state.revisions.get(canary.name) if state else None
+    seen, steady = (state.revisions.get(name) if state else None for name in (canary.name, stable.name))
     problem = "" if seen and seen.ready else (seen.detail if seen else "is gone")
+    if steady is None or not steady.ready:
+        # Traffic is not given back to a version that cannot take it, and what ails both is not the canary's fault.
+        problem = ""
     return judge.look(seconds, counts.get(stable.name, _ZERO), counts.get(canary.name, _ZERO), canary_problem=problem)
 
 

@@ -24,17 +24,19 @@ def undo(job: ReleaseJob, reason: str) -> None:
     candidates = _candidates(job, champion)
     if champion is not None:
         give_all_traffic(job, champion)
+    elif candidates and not job.spec.rollback.keep_failed:
+        job.target.delete(job.endpoint)
     if not job.spec.rollback.keep_failed:
         for name in candidates:
-            if champion is None:
-                job.target.delete(job.endpoint)
-            else:
-                job.target.retire(job.endpoint, name)
+            job.target.retire(job.endpoint, name)
     try:
         if job.phase_was(Phase.REGISTERED):
             job.versions.clear_challenger()
+            if champion is not None:
+                # It may be late from an earlier release that MLflow was away for.
+                job.versions.set_champion(champion.version.version)
     except RegistryError as error:
-        job.write(Kind.NOTE, "alias late", f"challenger is not cleared: {error.message}")
+        job.write(Kind.NOTE, "aliases late", error.message)
     job.enter(Phase.UNDONE, "the champion has all traffic" if champion else "nothing is live")
 
 
@@ -50,6 +52,7 @@ def give_all_traffic(job: Job, revision: Revision) -> None:
         job.route(Traffic.all_to(revision.name))
 
 
+@step
 def retire_expired(job: Job, keep_warm: float) -> None:
     """Remove revisions that neither have traffic nor are kept warm."""
     state = job.target.observe(job.endpoint)
@@ -79,9 +82,7 @@ def retire_expired(job: Job, keep_warm: float) -> None:
 
 
 def _candidates(job: ReleaseJob, champion: Revision | None) -> list[str]:
-    """The revisions that this release deployed and that the target still has."""
+    """The revisions that this release deployed, or had begun to deploy when it died."""
     rows = job.journal.read(job.endpoint, kinds=(Kind.PHASE, Kind.NOTE), release_id=job.release_id)
     deployed = {row.evidence["revision"]["name"] for row in rows if "revision" in row.evidence}
-    state = job.target.observe(job.endpoint)
-    present = set(state.revisions) if state else set()
-    return sorted(name for name in deployed & present if champion is None or name != champion.name)
+    return sorted(name for name in deployed if champion is None or name != champion.name)

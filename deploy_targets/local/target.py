@@ -82,6 +82,8 @@ class LocalTarget:
         traffic = self._gateway.traffic(endpoint)
         if not revisions and traffic is None:
             return None
+        if not self._supervisor.is_up():
+            raise TargetUnavailableError("supervisord does not answer", fix="headgate up")
         programs = self._supervisor.states()
         seen = {}
         for name, state in revisions.items():

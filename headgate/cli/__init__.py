@@ -29,6 +29,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Each command's module in this package, and its line in the help."""
 
 
+INTERRUPTED = 130
+"""What a shell expects of a command that ended by Ctrl-C."""
+
+
 class Commands(click.Group):
     """A group whose commands are imported when they are needed."""
 
@@ -73,10 +77,13 @@ def cli() -> None:
 def main() -> None:
     """Run the command line, turning our errors into messages and exit codes."""
     try:
-        cli(prog_name="headgate")
+        sys.exit(cli.main(prog_name="headgate", standalone_mode=False))
     except HeadgateError as error:
         click.echo(f"headgate: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
         click.echo("headgate: interrupted", err=True)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)

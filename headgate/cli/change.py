@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,7 +15,22 @@ from headgate.errors import HeadgateError
 from headgate.release_file import load_release
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from headgate.records import ReleaseResult
+
+_T = TypeVar("_T")
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _run(flow_run: Coroutine[Any, Any, _T]) -> _T:
+    """Run a flow. Ctrl-C takes a release back at once; asyncio's own handling would wait for its end."""
+    signal.signal(signal.SIGINT, _interrupt)
+    return asyncio.run(flow_run)
+
 
 _file = click.argument("path", type=click.Path(path_type=Path), default=Path("release.yaml"))
 _actor = click.option("--actor", default="", help="Who is acting; default: HEADGATE_ACTOR, or the user.")
@@ -44,7 +60,7 @@ def release(path: Path, release_id: str, actor: str, as_json: bool) -> None:  # 
     try:
         with Progress() as progress:
             job.listeners.append(progress.show)
-            result = asyncio.run(release_flow(spec, run_id, actor))
+            result = _run(release_flow(spec, run_id, actor))
     except HeadgateError:
         with open_journal(home.journal_url) as journal:
             known = result_of(journal, run_id)
@@ -68,7 +84,7 @@ def promote(endpoint: str, reason: str, actor: str, as_json: bool) -> None:  # n
 
     with Progress() as progress:
         job.listeners.append(progress.show)
-        result = asyncio.run(promote_flow(endpoint, reason, actor))
+        result = _run(promote_flow(endpoint, reason, actor))
     _print_result(result, as_json=as_json)
 
 
@@ -93,7 +109,7 @@ def rollback(endpoint: str, reason: str, version: int | None, actor: str, as_jso
         call = rollback_flow.fn  # type: ignore[assignment]
     with Progress() as progress:
         job.listeners.append(progress.show)
-        result = asyncio.run(call(endpoint, reason, version, actor))
+        result = _run(call(endpoint, reason, version, actor))
     _print_result(result, as_json=as_json)
 
 
@@ -110,7 +126,7 @@ def monitor(path: Path, as_json: bool) -> None:  # noqa: FBT001
 
     with Progress() as progress:
         job.listeners.append(progress.show)
-        report = asyncio.run(monitor_flow(spec))
+        report = _run(monitor_flow(spec))
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:

@@ -159,6 +159,28 @@ def test_a_release_from_the_terminal(stack, models, tmp_path):
     assert stack.headgate("rollback", "cli", "--reason", "x", expect=1).stderr.count("no earlier version") == 1
 
 
+def test_ctrl_c_takes_a_release_back_at_once(stack, models, tmp_path):
+    file = tmp_path / "release.yaml"
+    file.write_text(GOOD.format(models("pyfunc", does="hang")).replace("wine", "interrupted"))
+    with subprocess.Popen(
+        [HEADGATE, "release", str(file)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "HEADGATE_HOME": str(stack.root)},
+    ) as process:
+        shown = ""
+        while "deploying" not in shown:
+            shown += process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        shown += process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "phase undone: nothing is live" in shown
+    assert "headgate: interrupted" in shown
+    states = stack.headgate("status", "interrupted").stdout
+    assert "nothing is live" in states
+
+
 def test_progress_is_live_on_a_terminal(stack, models, tmp_path):
     file = tmp_path / "release.yaml"
     file.write_text(GOOD.format(models("pyfunc", does="double")).replace("wine", "tty"))

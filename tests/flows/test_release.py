@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import multiprocessing
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
 
 import httpx
+import pandas as pd
 import pytest
+from client import Client
 from conftest import QUICK
 from support.stack import wait_for
 
@@ -25,8 +30,10 @@ from headgate.errors import (
 )
 from headgate.phases import Outcome, Phase
 from headgate.records import Traffic
+from headgate.release_file import parse_release
 from headgate.stack import Supervisor
 from registry import Kind, Lease, history
+from registry.lease import holder
 
 
 def test_a_first_version_goes_live_and_the_next_takes_its_place(world, models):
@@ -174,8 +181,6 @@ def test_an_endpoint_that_is_held_is_not_touched(world, models):
 
 
 def test_without_traffic_it_is_held_until_someone_decides(world, models):
-    import asyncio
-
     from flows.promote import promote
 
     more = "gates: {shadow: off}\nstrategy: {steps: [20%], min_duration: 1s, max_duration: 3s}\n"
@@ -271,8 +276,77 @@ def test_a_release_resumes_by_its_id(world, models, monkeypatch):
         with pytest.raises(BadInputError, match="another release file"):
             world.release(models("pyfunc", does="triple"), release_id="resumed")
         assert world.release(models("pyfunc", does="negative"), release_id="resumed").outcome is Outcome.PROMOTED
+    with pytest.raises(BadInputError, match="has ended: it is promoted"):
+        world.release(models("pyfunc", does="negative"), release_id="resumed")
     shadows = [row for row in world.journal.read(world.endpoint, release_id="resumed") if row.what == "shadow"]
     assert len(shadows) == 1
+    world.assert_only(2)
+
+
+def test_a_resumed_release_does_not_pass_other_content_through_old_gates(world, models, tmp_path):
+    folder = shutil.copytree(models("pyfunc", does="double"), tmp_path / "model")
+    world.release(models("pyfunc", does="slow"))
+    with pytest.raises(RejectedError):
+        world.release(folder, QUICK.replace("20s", "1s"))
+
+    def die(*_: object) -> None:
+        raise SystemExit("power cut")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flows.release.register", type("Register", (), {"fn": die, "__call__": die})())
+        patch.setattr("flows.release.undo", type("Undo", (), {"fn": die, "__call__": die})())
+        with pytest.raises(SystemExit):
+            world.release(folder, release_id="changed")
+    (folder / "note.txt").write_text("retrained")
+    with pytest.raises(BadInputError, match="has changed since changed began"):
+        world.release(folder, release_id="changed")
+    world.assert_only(1)
+
+
+def test_what_was_being_deployed_when_the_process_died_is_removed(world, models, monkeypatch):
+    """Killed while the model was loading: the target does not know the revision yet, but its process runs."""
+    world.release(models("pyfunc", does="double"))
+
+    def die(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    context = multiprocessing.get_context("fork")
+    text = world.text(models("pyfunc", does="hang"))
+
+    def release_and_die() -> None:
+        monkeypatch.setattr("deploy_targets.local.target.LocalTarget._wait_until_ready", die)
+        asyncio.run(release.fn(parse_release(text)))
+
+    from flows.release import release
+
+    killed = context.Process(target=release_and_die)
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    assert world.processes() == {"v1", "v2"}
+    wait_for(lambda: holder(world.journal, world.endpoint) is None, 40)
+    assert world.rollback("clean up").outcome is Outcome.ROLLED_BACK
+    assert world.processes() == {"v1"}
+    world.assert_only(1)
+
+
+def test_a_gateway_that_is_killed_is_not_blamed_on_the_canary(world, models):
+    world.release(models("pyfunc", does="double"))
+    supervisor = Supervisor(world.stack.home)
+
+    def kill() -> None:
+        flying = lambda: (f := history.in_flight(world.journal, world.endpoint)) and f.phase is Phase.SHIFTING  # noqa: E731
+        wait_for(flying, 60)
+        os.kill(supervisor.states()["gateway"].pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    client = Client(world.state.url, pd.DataFrame({"x": [1.0]}), pd.Series([{"x": 2.0}]), 100)
+    with client:
+        thread.start()
+        # Clients of a gateway that is away get nothing; that is not the canary's fault.
+        result = world.release(models("pyfunc", does="negative"), QUICK.replace("min_duration: 2s", "min_duration: 8s"))
+        thread.join()
+    assert result.outcome is Outcome.PROMOTED
     world.assert_only(2)
 
 

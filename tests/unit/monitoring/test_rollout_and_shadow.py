@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
@@ -71,10 +71,15 @@ def test_blue_green_is_one_step_with_everything():
     assert judge("kind: blue-green").share == 10_000
 
 
-def batch(revision: str, answers: dict[str, object], *, mirrored: bool = False, status: int = 200) -> pa.RecordBatch:
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def batch(
+    revision: str, answers: dict[str, object], *, mirrored: bool = False, status: int = 200, at: datetime | None = None
+) -> pa.RecordBatch:
     rows = [
         {
-            "request_id": key, "time": datetime.now(UTC), "status": status, "seconds": 0.01, "mirrored": mirrored,
+            "request_id": key, "time": at or NOW, "status": status, "seconds": 0.01, "mirrored": mirrored,
             "content_type": "application/json", "request": b"{}", "endpoint": "m", "revision": revision,
             "response": json.dumps({"predictions": [answer]}).encode(),
         }
@@ -132,6 +137,20 @@ def test_failures_of_the_challenger_are_disagreements():
     compared.add([batch("v2", labels(10), mirrored=True)])
     report = compared.report(final=True)
     assert (report.errors, report.disagreements, report.passed) == (4, 4, True)
+
+
+def test_copies_that_are_never_answered_have_failed():
+    compared = comparison(min_requests=10, max_disagreement="10%")
+    early, later, last = (NOW + timedelta(seconds=seconds) for seconds in (3, 4, 20))
+    compared.add([batch("v1", {"start": 1}, at=NOW), batch("v2", {"start": 1}, mirrored=True, at=NOW)])
+    compared.add([batch("v1", labels(30), at=early)])
+    compared.add([batch("v2", labels(12), mirrored=True, at=early)])
+    compared.add([batch("v1", {"end": 1}, at=later), batch("v2", {"end": 1}, mirrored=True, at=later)])
+    compared.add([batch("v1", {"later": 1}, at=later + timedelta(seconds=2))])
+    assert compared.report(final=False) is None, "it does not pass while copies are late"
+    compared.add([batch("v1", {"last": 1}, at=last), batch("v2", {"last": 1}, mirrored=True, at=last)])
+    report = compared.report(final=False)
+    assert (report.passed, report.errors, report.pairs) == (False, 19, 34)
 
 
 @pytest.mark.parametrize(("ours", "theirs", "same"), [
