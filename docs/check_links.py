@@ -35,4 +35,4 @@ def broken(page: Path) -> list[str]:
 if __name__ == "__main__":
     pages = [page for page in ROOT.rglob("*.md") if not {".venv", ".git"} & set(page.parts)]
     found = [problem for page in pages for problem in broken(page)]
-    sys.exit("\n".join(found))
+    sys.exit("\n".join(found) or 0)

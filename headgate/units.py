@@ -63,6 +63,11 @@ def format_percent(fraction: float) -> str:
     return f"{fraction * 100:.6g}%"
 
 
+def rough_percent(fraction: float) -> str:
+    """A measured share for a message, to three digits: 0.646465 → `64.6%`."""
+    return f"{fraction * 100:.3g}%"
+
+
 def basis_points(fraction: float) -> int:
     """A fraction of traffic as a weight: 0.05 → 500."""
     return round(fraction * BASIS_POINTS)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from headgate.errors import MonitorError
-from headgate.units import format_percent
+from headgate.units import format_percent, rough_percent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,9 +62,7 @@ def check_drift(current: pd.DataFrame, reference: pd.DataFrame, monitor: Monitor
     drifted = _evidently(_sample(current[columns]), _sample(reference[columns]), html)
     share = len(drifted) / len(columns)
     limit = monitor.drift.share
-    reason = (
-        f"{len(drifted)} of {len(columns)} columns drifted ({format_percent(share)}, limit {format_percent(limit)})"
-    )
+    reason = f"{len(drifted)} of {len(columns)} columns drifted ({rough_percent(share)}, limit {format_percent(limit)})"
     return DriftCheck(len(current), drifted, tuple(columns), share, share >= limit and bool(drifted), reason)
 
 

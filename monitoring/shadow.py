@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from headgate.records import Disagreement, ShadowReport
-from headgate.units import format_percent
+from headgate.units import format_percent, rough_percent
 from monitoring.judge import disagreement_e_value
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class ShadowComparison:
         rate = self._disagreements / pairs if pairs else 0.0
         limit = self._gate.max_disagreement
         e_value = disagreement_e_value(self._disagreements, pairs, limit)
-        counted = f"{self._disagreements} of {pairs} answers differ ({format_percent(rate)})"
+        counted = f"{self._disagreements} of {pairs} answers differ ({rough_percent(rate)})"
         allowed = f"{format_percent(limit)} may"
         if e_value >= 1 / self._alpha:
             return self._report(rate, e_value, False, f"{counted}, {allowed}; e-value {e_value:.3g}")  # noqa: FBT003

@@ -49,6 +49,7 @@ class Progress:
         self._console = Console(stderr=True, highlight=False)
         self._status = self._console.status("") if self._console.is_terminal else None
         self._last_shown = ""
+        self._last_reason = ""
 
     def __enter__(self) -> Self:
         if self._status:
@@ -65,7 +66,10 @@ class Progress:
             self._look(entry)
             return
         stamp = entry.at.astimezone().strftime("%H:%M:%S")
-        text = f"{entry.what}: {entry.reason}" if entry.reason else entry.what
+        # The same reason ends a look, a release and its outcome; once is enough to read.
+        reason = entry.reason.removesuffix(self._last_reason).rstrip(": ")
+        self._last_reason = entry.reason or self._last_reason
+        text = f"{entry.what}: {reason}" if reason else entry.what
         colour = _COLOURS.get(entry.kind, "default")
         self._console.print(f"[dim]{stamp}[/] [{colour}]{entry.kind:>8}[/] ", end="")
         self._console.print(text, markup=False)
@@ -79,4 +83,5 @@ class Progress:
             stamp = entry.at.astimezone().strftime("%H:%M:%S")
             self._console.print(f"[dim]{stamp}[/]     look ", end="")
             self._console.print(entry.reason, markup=False)
+            self._last_reason = entry.reason
         self._last_shown = str(share)

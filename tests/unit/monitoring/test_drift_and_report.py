@@ -42,7 +42,7 @@ def test_columns_that_moved_are_named_and_counted(reference, tmp_path):
     current["kind"] = "new"
     check = check_drift(current, reference, Monitor(drift={"share": "25%"}), tmp_path / "page.html")
     assert (set(check.drifted), check.violation) == (set(moved), True)
-    assert check.reason == "4 of 14 columns drifted (28.5714%, limit 25%)"
+    assert check.reason == "4 of 14 columns drifted (28.6%, limit 25%)"
     assert "<html" in (tmp_path / "page.html").read_text()
     assert not check_drift(current, reference, Monitor(), tmp_path / "page.html").violation
 
