@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 BASIS_POINTS = 10_000
 """Traffic weights are integers that sum to this."""
@@ -88,6 +88,3 @@ Percent = Annotated[
     WithJsonSchema({"type": "string", "pattern": _PERCENT.pattern, "examples": ["5%", "0.5%"]}),
 ]
 """A fraction between 0 and 1; written `5%`."""
-
-Seconds = Annotated[float, Field(ge=0)]
-"""A length of time in records, in seconds."""

@@ -106,11 +106,6 @@ class ShadowComparison:
             reason = f"{counted}, {allowed}"
         return self._report(rate, e_value, False, reason)  # noqa: FBT003
 
-    @property
-    def progress(self) -> str:
-        """How far it is, in words."""
-        return f"{len(self._compared)} of {self._gate.min_requests} pairs, {self._disagreements} differ"
-
     def _match(self) -> None:
         champion, challenger = self._arms[self._champion], self._arms[self._challenger]
         for key in champion.keys() & challenger.keys():

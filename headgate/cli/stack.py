@@ -57,7 +57,8 @@ def up(new_ports: bool, as_json: bool) -> None:  # noqa: FBT001
         [("gateway", f"{ports.gateway_url}/<endpoint>/invocations"), ("prefect-server", ports.prefect_url),
          ("mlflow-server", ports.mlflow_url), ("worker", f"work pool {WORK_POOL}")],
     )  # fmt: skip
-    click.echo("Log models here:  export MLFLOW_TRACKING_URI=" + env["MLFLOW_TRACKING_URI"])
+    click.echo(f"To log models here:     export MLFLOW_TRACKING_URI={env['MLFLOW_TRACKING_URI']}")
+    click.echo(f"To use Prefect's CLI:   export PREFECT_API_URL={env['PREFECT_API_URL']}")
 
 
 @click.command()

@@ -31,6 +31,9 @@ _NO_SUCH_PROGRAM = 10  # supervisor.xmlrpc.Faults.BAD_NAME
 _ALREADY_ADDED = 90  # supervisor.xmlrpc.Faults.ALREADY_ADDED
 _OWNER = "HEADGATE_SUPERVISED_BY"
 
+SOCKET_PATH_BYTES = 98
+"""Linux allows 107; supervisord adds its pid while it makes the socket."""
+
 LOAD_FAILED = 3
 """A program that exits with this, or with 0, has said that starting it again will not help."""
 
@@ -99,6 +102,12 @@ class Supervisor:
         """
         if self.is_up():
             return
+        if len(os.fsencode(self._socket)) > SOCKET_PATH_BYTES:
+            raise HomeError(
+                f"HEADGATE_HOME is too long: the path of a Unix socket has at most {SOCKET_PATH_BYTES} bytes here, and "
+                f"{self._socket} has {len(os.fsencode(self._socket))}",
+                fix="set HEADGATE_HOME to a shorter path",
+            )
         self.end_leftovers()
         self._write_main_file()
         done = subprocess.run(

@@ -111,6 +111,12 @@ def test_what_a_killed_supervisor_left_is_ended_and_its_programs_run_again(super
     assert wait_for(lambda: supervisor.states()["sleeper"].pid)
 
 
+def test_a_home_that_is_too_long_for_a_socket_says_so(tmp_path):
+    home = Home(tmp_path / ("long" * 30)).ensure()
+    with pytest.raises(HomeError, match="at most 98 bytes"):
+        Supervisor(home).start()
+
+
 def test_a_running_supervisor_is_left_alone(supervisor):
     pid = supervisor._call("getPID")
     supervisor.start()
