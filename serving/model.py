@@ -1,8 +1,9 @@
 """A loaded MLflow model, and the quickest way to ask it that gives MLflow's own answer.
 
-Three ways, tried from the quickest when the model is loaded:
+Four ways, tried from the quickest when the model is loaded:
 
 - **array**: all inputs are numbers, and the flavour takes an ndarray. JSON → ndarray → model.
+- **columns**: a scikit-learn pipeline that begins with a column transformer. JSON → an array a transformer → model.
 - **frame**: inputs are scalar columns. JSON → the frame that MLflow's enforcement would build → model.
 - **mlflow**: MLflow's scoring functions, which every model has, and every unusual body takes.
 
@@ -140,6 +141,9 @@ class ServedModel:
                 ("array", self._ask_array(self._columns, predict))
                 for predict in shortcuts.array_predictors(self._model)
             ]
+        by_column = shortcuts.column_predictor(self._model)
+        if by_column is not None:
+            ways.append(("columns", self._ask_columns(self._columns, by_column)))
         return [*ways, ("frame", self._ask_frame(self._columns))]
 
     def _ask_array(self, columns: Columns, predict: Callable[[np.ndarray], Any]) -> Callable[[Any], bytes | None]:
@@ -157,6 +161,14 @@ class ServedModel:
             rows = columns.rows(document)
             frame = None if rows is None else columns.frame(rows)
             return None if frame is None else answers.encode(predict(frame))
+
+        return ask
+
+    def _ask_columns(self, columns: Columns, predict: Callable[[dict[str, Any]], Any]) -> Callable[[Any], bytes | None]:
+        def ask(document: Any) -> bytes | None:  # noqa: ANN401
+            rows = columns.rows(document)
+            by_name = None if rows is None else columns.columns(rows)
+            return None if by_name is None else answers.encode(predict(by_name))
 
         return ask
 

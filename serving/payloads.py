@@ -84,13 +84,18 @@ class Columns:
         if self._is_uniform:
             array = self.array(rows)
             return None if array is None else pd.DataFrame(array, columns=self._index, copy=False)
+        columns = self.columns(rows)
+        return None if columns is None else pd.DataFrame(columns, copy=False)
+
+    def columns(self, rows: Rows) -> dict[str, Any] | None:
+        """The rows column by column, each of its declared type; None as in `array`."""
         columns = {}
         for name, kind, values in zip(self.names, self._types, zip(*rows, strict=True), strict=True):
             column = _column(kind, values)
             if column is None:
                 return None
             columns[name] = column
-        return pd.DataFrame(columns, copy=False)
+        return columns
 
     @staticmethod
     def _numpy(kind: DataType) -> Any:  # noqa: ANN401
@@ -119,4 +124,6 @@ def _column(kind: DataType, values: tuple[Any, ...]) -> Any:  # noqa: ANN401
     if kind in _INTEGERS:
         dtype, allowed = _INTEGERS[kind]
         return np.array(values, dtype) if all(type(v) is int and v in allowed for v in values) else None
-    return list(values) if all(type(value) is _OTHERS[kind] for value in values) else None
+    if all(type(value) is _OTHERS[kind] for value in values):
+        return np.array(values) if kind is DataType.boolean else list(values)
+    return None

@@ -38,6 +38,48 @@ def array_predictors(model: PyFuncModel) -> Iterator[Predict]:
     yield flavour_predict(model)
 
 
+def column_predictor(model: PyFuncModel) -> Predict | None:
+    """For a scikit-learn pipeline that begins with a column transformer: predict from columns, without a frame.
+
+    Taking columns out of a frame and putting the parts together again is most of such a model's time. Each
+    transformer gets its columns as one array instead, of numbers where all are, of objects where one is text.
+    """
+    pipeline: Any = getattr(model._model_impl, "sklearn_model", None)  # noqa: SLF001 - as above
+    steps = getattr(pipeline, "steps", None)
+    if model.loader_module != "mlflow.sklearn" or not steps or not hasattr(steps[0][1], "transformers_"):
+        return None
+    first = steps[0][1]
+    names = list(getattr(first, "feature_names_in_", []))
+    parts = [
+        (transformer, [name if isinstance(name, str) else names[name] for name in columns])
+        for _, transformer, columns in first.transformers_
+        if transformer != "drop" and isinstance(columns, list)
+    ]
+    if len(parts) < sum(transformer != "drop" for _, transformer, _ in first.transformers_):
+        return None
+    if len(steps) == 1 or first.sparse_output_:
+        return None
+    # A pipeline's own slice shares its fitted steps.
+    predict = _sklearn_steps(pipeline[1:], model._predict_fn.__name__)  # noqa: SLF001 - as above
+
+    def through(columns: dict[str, Any]) -> Any:  # noqa: ANN401
+        blocks = [transformer.transform(_block([columns[name] for name in chosen])) for transformer, chosen in parts]
+        dense = [block.toarray() if hasattr(block, "toarray") else block for block in blocks]
+        return predict(np.hstack(dense))
+
+    return through
+
+
+def _block(columns: list[Any]) -> np.ndarray:
+    """Columns side by side."""
+    if all(isinstance(column, np.ndarray) for column in columns):
+        return np.column_stack(columns)
+    block = np.empty((len(columns[0]), len(columns)), dtype=object)
+    for place, column in enumerate(columns):
+        block[:, place] = column
+    return block
+
+
 def flavour_predict(model: PyFuncModel) -> Predict:
     """The flavour's own predict function, past MLflow's schema enforcement."""
     predict: Any = model._predict_fn  # noqa: SLF001 - as above

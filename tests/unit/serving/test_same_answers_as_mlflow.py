@@ -24,7 +24,7 @@ MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "wine": ({}, "array"),
     "proba": ({}, "array"),
     "integers": ({}, "array"),
-    "strings": ({}, "frame"),
+    "strings": ({}, "columns"),
     "no_signature": ({}, "mlflow"),
     "lightgbm": ({}, "array"),
     "onnx": ({"table": False}, "array"),
