@@ -122,8 +122,16 @@ class Journal:
         self._create()
 
     @mapped
+    @retry(
+        # Another process made the tables between the look and the making; the next look finds them.
+        retry=retry_if_exception_type((sa.exc.IntegrityError, sa.exc.ProgrammingError)),
+        stop=stop_after_attempt(10),
+        wait=wait_random_exponential(multiplier=0.01, max=0.5),
+        reraise=True,
+    )
     def _create(self) -> None:
-        metadata.create_all(self.engine)
+        with self.writing() as connection:
+            metadata.create_all(connection)
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
@@ -286,5 +294,5 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 def _configure_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401
     # Transactions begin where SQLAlchemy says so (the `begin` listener), not at the driver's first write.
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000", "foreign_keys=ON"):
+    for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
