@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import sqlite3
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from pydantic import Field
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_random_exponential
 
 from headgate.errors import JournalChangedError, LeaseLostError, RegistryUnavailableError
 from headgate.records import Record
@@ -294,5 +295,17 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 def _configure_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401
     # Transactions begin where SQLAlchemy says so (the `begin` listener), not at the driver's first write.
     connection.isolation_level = None
-    for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
+    connection.execute("PRAGMA busy_timeout=10000")
+    _use_wal(connection)
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+@retry(
+    # SQLite does not wait for this one lock: two processes that open a new file at once both want to switch it.
+    retry=retry_if_exception_type(sqlite3.OperationalError),
+    stop=stop_after_delay(10),
+    wait=wait_random_exponential(multiplier=0.01, max=0.2),
+    reraise=True,
+)
+def _use_wal(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode=WAL")
