@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from serving import answers
+from serving import answers, scikit_learn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,50 +34,17 @@ def array_predictors(model: PyFuncModel) -> Iterator[Predict]:
         # scikit-learn's checks take nine tenths of a row's time, and the columns were checked already.
         yield implementation.lgb_model.booster_.predict
     if flavour == "mlflow.sklearn":
-        yield _sklearn_steps(implementation.sklearn_model, model._predict_fn.__name__)  # noqa: SLF001 - as above
+        predict_fn: str = model._predict_fn.__name__  # noqa: SLF001 - as above
+        yield scikit_learn.array_predictor(implementation.sklearn_model, predict_fn)
     yield flavour_predict(model)
 
 
 def column_predictor(model: PyFuncModel) -> Predict | None:
-    """For a scikit-learn pipeline that begins with a column transformer: predict from columns, without a frame.
-
-    Taking columns out of a frame and putting the parts together again is most of such a model's time. Each
-    transformer gets its columns as one array instead, of numbers where all are, of objects where one is text.
-    """
-    pipeline: Any = getattr(model._model_impl, "sklearn_model", None)  # noqa: SLF001 - as above
-    steps = getattr(pipeline, "steps", None)
-    if model.loader_module != "mlflow.sklearn" or not steps or not hasattr(steps[0][1], "transformers_"):
+    """A way to predict from columns, where the flavour has one."""
+    if model.loader_module != "mlflow.sklearn":
         return None
-    first = steps[0][1]
-    names = list(getattr(first, "feature_names_in_", []))
-    parts = [
-        (transformer, [name if isinstance(name, str) else names[name] for name in columns])
-        for _, transformer, columns in first.transformers_
-        if transformer != "drop" and isinstance(columns, list)
-    ]
-    if len(parts) < sum(transformer != "drop" for _, transformer, _ in first.transformers_):
-        return None
-    if len(steps) == 1 or first.sparse_output_:
-        return None
-    # A pipeline's own slice shares its fitted steps.
-    predict = _sklearn_steps(pipeline[1:], model._predict_fn.__name__)  # noqa: SLF001 - as above
-
-    def through(columns: dict[str, Any]) -> Any:  # noqa: ANN401
-        blocks = [transformer.transform(_block([columns[name] for name in chosen])) for transformer, chosen in parts]
-        dense = [block.toarray() if hasattr(block, "toarray") else block for block in blocks]
-        return predict(np.hstack(dense))
-
-    return through
-
-
-def _block(columns: list[Any]) -> np.ndarray:
-    """Columns side by side."""
-    if all(isinstance(column, np.ndarray) for column in columns):
-        return np.column_stack(columns)
-    block = np.empty((len(columns[0]), len(columns)), dtype=object)
-    for place, column in enumerate(columns):
-        block[:, place] = column
-    return block
+    predict_fn: str = model._predict_fn.__name__  # noqa: SLF001 - as above
+    return scikit_learn.column_predictor(model._model_impl.sklearn_model, predict_fn)  # noqa: SLF001 - as above
 
 
 def flavour_predict(model: PyFuncModel) -> Predict:
@@ -87,26 +54,6 @@ def flavour_predict(model: PyFuncModel) -> Predict:
     if parameter is not None and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
         return lambda data: predict(data, params=None)
     return predict  # type: ignore[no-any-return]
-
-
-def _sklearn_steps(model: Any, predict_fn: str) -> Predict:  # noqa: ANN401 - scikit-learn has no types
-    """A pipeline's steps one after the other, without the routing around each, and one check for NaN for all."""
-    from sklearn import config_context  # noqa: PLC0415 - only where the model needs it
-    from sklearn.pipeline import Pipeline  # noqa: PLC0415
-
-    steps = [step for _, step in model.steps] if isinstance(model, Pipeline) else [model]
-    transforms = [step.transform for step in steps[:-1] if step not in (None, "passthrough")]
-    predict, whole = getattr(steps[-1], predict_fn), getattr(model, predict_fn)
-
-    def through(array: np.ndarray) -> Any:  # noqa: ANN401
-        if not np.isfinite(array).all():
-            return whole(array)
-        with config_context(assume_finite=True):
-            for transform in transforms:
-                array = transform(array)
-            return predict(array)
-
-    return through
 
 
 def _onnx_records(wrapper: Any) -> Predict | None:  # noqa: ANN401 - MLflow's private wrapper

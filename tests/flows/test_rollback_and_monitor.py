@@ -2,12 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import mlflow
 import numpy as np
 import pandas as pd
@@ -19,8 +16,6 @@ from headgate.errors import MonitorError, NothingToRollBackError
 from headgate.phases import Outcome
 from headgate.release_file import parse_release
 from registry import Kind
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 def two_versions(world, models, more: str = QUICK) -> None:
@@ -130,28 +125,3 @@ def test_the_training_reference_is_the_one_that_the_run_logged(world, models, tm
     with world.traffic() as client:
         wait_for(lambda: client.total > 100)
         assert monitor(world, text).violation is False
-
-
-def test_the_deployments_of_prefect_yaml_run(world, models, tmp_path):
-    """`prefect deploy --all`, then a release by `prefect deployment run`, as CI does it."""
-    prefect = str(Path(sys.executable).parent / "prefect")
-    env = {**os.environ, **world.stack.env}
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [prefect, *arguments], cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False
-        )
-
-    deployed = run("--no-prompt", "deploy", "--all")
-    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
-    file = tmp_path / "release.yaml"
-    file.write_text(world.text(models("pyfunc", does="double")))
-    released = run("deployment", "run", "release/local", "--param", f"spec={file}", "--watch", "--watch-interval", "1")
-    assert released.returncode == 0, released.stdout + released.stderr
-    world.assert_only(1)
-    file.write_text(world.text(tmp_path / "nothing"))
-    failed = run("deployment", "run", "release/local", "--param", f"spec={file}", "--watch", "--watch-interval", "1")
-    assert failed.returncode == 1
-    world.assert_only(1)
-    names = [item["name"] for item in httpx.post(f"{world.stack.env['PREFECT_API_URL']}/flows/filter", json={}).json()]
-    assert {"release", "rollback", "monitor"} <= set(names)

@@ -27,8 +27,8 @@ REPOSITORY = Path(__file__).parents[3]
 
 
 @contextmanager
-def server(model: Path, tmp_path: Path, *arguments: str, limit_file: int = 0, **env: str):
-    """A server process, and a client of it."""
+def server(model: Path, tmp_path: Path, *arguments: str, limit_file: int = 0, under: tuple[str, ...] = (), **env: str):
+    """A server process, and a client of it; `under` is a command that starts it."""
     port = free_port(for_what="the server under test")
     scratch = tmp_path / "scratch"
 
@@ -40,7 +40,7 @@ def server(model: Path, tmp_path: Path, *arguments: str, limit_file: int = 0, **
     settings = {"HEADGATE_MODEL": str(model), "HEADGATE_SCRATCH": str(scratch), "HEADGATE_HOST": "127.0.0.1",
                 "PORT": str(port), **env}  # fmt: skip
     with subprocess.Popen(
-        [sys.executable, "-m", "serving", *arguments], cwd=REPOSITORY, env={**os.environ, **settings},
+        [*under, sys.executable, "-m", "serving", *arguments], cwd=REPOSITORY, env={**os.environ, **settings},
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=restrict,
     ) as process, httpx.Client(base_url=f"http://127.0.0.1:{settings['PORT']}", timeout=20) as client:  # fmt: skip
         try:
@@ -104,6 +104,36 @@ def test_the_container_contract(models, tmp_path):
         assert process.returncode == 0
         assert raised.headers["x-request-id"] in log
         assert "x is not to my liking" in log
+
+
+# Another user without a name or a home may read everything and write nothing, but for the scratch folder.
+ANY_USER = """
+scratch=$1; shift
+for folder in /tmp /var/tmp /dev/shm; do mount --bind $folder $folder && mount -o remount,bind,ro $folder; done
+mount --bind $scratch $scratch && mount -o remount,bind,rw $scratch
+exec setpriv --reuid 54321 --regid 54321 --clear-groups --inh-caps=-all,+dac_read_search \\
+    --ambient-caps=+dac_read_search --bounding-set=-all,+dac_read_search "$@"
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_any_user_and_one_folder_to_write_to_are_enough(models, tmp_path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    os.chown(scratch, 54321, 54321)
+    under = ("unshare", "--mount", "sh", "-ec", ANY_USER, "sh", str(scratch))
+    settings = {"HOME": "/nonexistent", "HEADGATE_WORKERS": "2"}
+    with server(models("pyfunc", does="double"), tmp_path, under=under, **settings) as (process, client):
+        wait_for(lambda: ready(client) or process.poll() is not None)
+        assert process.poll() is None, process.stderr.read()
+        assert Path(f"/proc/{process.pid}/status").read_text().split("Uid:")[1].split()[0] == "54321"
+        assert ask(client, 2.0).json() == {"predictions": [{"x": 4.0}]}
+        wait_for(lambda: any(file.stat().st_size for file in scratch.glob("predictions/*")))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        complaints = process.stderr.read()
+    assert "Traceback" not in complaints, complaints
+    assert "Read-only" not in complaints, complaints
 
 
 def test_requests_in_flight_are_answered_before_it_ends(models, tmp_path):

@@ -1,0 +1,80 @@
+"""The deployments of prefect.yaml, run by a worker as CI and schedules run them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import QUICK
+from support.stack import wait_for
+
+from registry import Kind
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def prefect(world):
+    """The `prefect` command in the repository, with everything of prefect.yaml deployed."""
+
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [Path(sys.executable).parent / "prefect", *arguments],
+            cwd=REPOSITORY, env={**os.environ, **world.stack.env}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    deployed = command("--no-prompt", "deploy", "--all")
+    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    return command
+
+
+@pytest.fixture
+def run(prefect):
+    """Run a deployment to its end; gives whether it completed."""
+
+    def command(deployment: str, **parameters: str) -> bool:
+        chosen = [part for name, value in parameters.items() for part in ("--param", f"{name}={value}")]
+        return prefect("deployment", "run", deployment, *chosen, "--watch", "--watch-interval", "1").returncode == 0
+
+    return command
+
+
+def test_release_and_rollback(world, models, run, tmp_path):
+    file = tmp_path / "release.yaml"
+    file.write_text(world.text(models("pyfunc", does="double")))
+    assert run("release/local", spec=file)
+    world.assert_only(1)
+    file.write_text(world.text(tmp_path / "nothing"))
+    assert not run("release/local", spec=file)
+    world.assert_only(1)
+    with world.traffic():
+        world.release(models("pyfunc", does="negative"))
+    world.assert_only(2)
+    assert run("rollback/local", endpoint=world.endpoint, reason="a customer called", actor="ann")
+    world.assert_only(1)
+    last = world.journal.read(world.endpoint, kinds=(Kind.LIVE,))[-1]
+    assert (last.actor, last.reason) == ("ann", "a customer called")
+    assert not run("rollback/local", endpoint=world.endpoint, reason="again")
+
+
+def test_monitor_sees_the_drift_and_rolls_back(world, models, run, tmp_path):
+    reference = tmp_path / "reference.parquet"
+    pd.DataFrame({"x": np.random.default_rng(0).uniform(1, 21, 500)}).to_parquet(reference)
+    drift = f"window: 30s, min_rows: 50, trigger: {{violations: 1, of: 1}}, reference: {json.dumps(str(reference))}"
+    text = f"{QUICK}monitor: {{{drift}}}\nrollback: {{on: [errors, drift]}}\n"
+    world.release(models("pyfunc", does="double"), text)
+    with world.traffic():
+        world.release(models("pyfunc", does="negative"), text)
+    file = tmp_path / "release.yaml"
+    file.write_text(world.text("unused", text))
+    with world.traffic(low=500) as client:
+        wait_for(lambda: client.total > 150)
+        assert run("monitor/local", spec=file)
+    world.assert_only(1)
+    assert "drift" in world.journal.read(world.endpoint, kinds=(Kind.LIVE,))[-1].reason
