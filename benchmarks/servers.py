@@ -34,7 +34,7 @@ ROUNDS, SECONDS = 5, 3
 QUANTILE = re.compile(r"(50|99)%\s+([\d.]+)(us|ms|s)")
 RATE = re.compile(r"Requests/sec:\s+([\d.]+)")
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-SERVERS = ("mlflow models serve", "headgate", "headgate, no prediction log")
+SERVERS = ("mlflow models serve", "headgate")
 
 
 def main() -> None:
@@ -79,9 +79,8 @@ def run(url: str, body: object, connections: int, seconds: int, folder: Path) ->
 
 
 def compare(title: str, model: Path, folder: Path) -> None:
-    """Start the three servers and load them in turn."""
-    example = httpx.Response(200, content=(model / "serving_input_example.json").read_bytes()).json()
-    body = {"dataframe_split": {**example["dataframe_split"], "data": example["dataframe_split"]["data"][:1]}}
+    """Start both servers and load them in turn."""
+    body = one_row(model)
     with ExitStack() as running:
         urls = {server: running.enter_context(start(server, model, folder)) for server in SERVERS}
         for url in urls.values():
@@ -100,8 +99,12 @@ def compare(title: str, model: Path, folder: Path) -> None:
             base = median[SERVERS[0]].rate
             for name, (rate, p50, p99) in median.items():
                 print(f"  {name:30}{connections:>3}{rate:>9.0f}{p50:>9.2f}{p99:>9.2f}{rate / base:>7.1f}x")
-            cost = 1 - median[SERVERS[1]].rate / median[SERVERS[2]].rate
-            print(f"  the prediction log costs {cost * 100:.1f}% at c={connections}")
+
+
+def one_row(model: Path) -> object:
+    """The first row of the model's example, as a request body."""
+    example = json.loads((model / "serving_input_example.json").read_bytes())["dataframe_split"]
+    return {"dataframe_split": {**example, "data": example["data"][:1]}}
 
 
 @contextmanager
@@ -118,7 +121,6 @@ def start(server: str, model: Path, folder: Path) -> Iterator[str]:
         env |= {
             "HEADGATE_MODEL": str(model), "PORT": str(port), "HEADGATE_HOST": "127.0.0.1",
             "HEADGATE_SCRATCH": tempfile.mkdtemp(dir=folder),
-            "HEADGATE_PREDICTION_LOG": "off" if "no prediction log" in server else "on",
         }  # fmt: skip
     with subprocess.Popen(
         command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

@@ -8,6 +8,7 @@ the model loads and 200 after, /invocations takes every body that MLflow's own s
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -154,6 +155,9 @@ class App:
             os.kill(int(os.environ[MAIN_PID]), signal.SIGUSR1)
             raise
         logger.info("model loaded; it is asked by way of: %s", model.way)
+        # What was imported and loaded stays; the collector need not walk it again while requests come and go.
+        gc.collect()
+        gc.freeze()
         self._model = model
         self._mark_ready()
         loop.call_soon_threadsafe(self._loaded.set)
