@@ -140,11 +140,13 @@ class Gateway:
             name: stored["revision"] for name, stored in self._clusters().items() if stored["endpoint"] == endpoint
         }
         stats = self._stats(f"cluster.{endpoint}--", suffix="upstream_rq_(completed|4xx|5xx)")
+        latency = self._latencies(f"cluster.{endpoint}--")
         return {
             revision: Counts(
                 requests=stats.get(f"cluster.{name}.upstream_rq_completed", 0),
                 failures=stats.get(f"cluster.{name}.upstream_rq_4xx", 0)
                 + stats.get(f"cluster.{name}.upstream_rq_5xx", 0),
+                latency=latency.get(f"cluster.{name}.{envoy_config.LATENCY_HISTOGRAM}", ()),
             )
             for name, revision in names.items()
         }
@@ -201,6 +203,16 @@ class Gateway:
         pattern = f"^{prefix.replace('.', '[.]')}" + (f".*[.]{suffix}$" if suffix else "$")
         reply = self._get("/stats", format="json", filter=pattern).json()
         return {item["name"]: int(item["value"]) for item in reply.get("stats", []) if "value" in item}
+
+    def _latencies(self, prefix: str) -> dict[str, tuple[int, ...]]:
+        """Answers by latency, at most a second old: one number for each bucket, and one for those above."""
+        pattern = f"^{prefix.replace('.', '[.]')}.*[.]{envoy_config.LATENCY_HISTOGRAM}$"
+        reply = self._get("/stats", format="json", histogram_buckets="disjoint", filter=pattern).json()
+        histograms: list[dict[str, Any]] = next(
+            (i["histograms"] for i in reply.get("stats", []) if "histograms" in i), []
+        )
+        # None are above: routes have a timeout that is the last bound.
+        return {item["name"]: (*(bucket["cumulative"] for bucket in item["buckets"]), 0) for item in histograms}
 
     def _get(self, path: str, **params: str) -> httpx.Response:
         try:

@@ -24,6 +24,26 @@ _TYPE = "type.googleapis.com/envoy"
 _UPSTREAM_IDLE = "30s"
 _MANY = 100_000
 
+_GROWTH, _LAST_MILLISECOND = 1.022, 60_000
+
+
+def _latency_milliseconds() -> tuple[int, ...]:
+    """Bounds of latency buckets: Envoy counts whole milliseconds, and keeps two digits of them (circllhist).
+
+    A bound between two such numbers would be an estimate, so all bounds are such numbers, at least 2 % apart.
+    """
+    two_digits = [*range(1, 10), *(digits * 10**power for power in range(4) for digits in range(10, 100))]
+    bounds: list[int] = []
+    for bound in two_digits:
+        if bound <= _LAST_MILLISECOND and (not bounds or bound >= bounds[-1] * _GROWTH):
+            bounds.append(bound)
+    return tuple(bounds)
+
+
+LATENCY_MILLISECONDS = _latency_milliseconds()
+LATENCY_SECONDS = tuple(bound / 1000 for bound in LATENCY_MILLISECONDS)
+LATENCY_HISTOGRAM = "upstream_rq_time"
+
 
 def bootstrap(ports: Ports, folder: str) -> dict[str, Any]:
     """Envoy's start-up file: one listener, routes and clusters watched in `folder`."""
@@ -31,6 +51,13 @@ def bootstrap(ports: Ports, folder: str) -> dict[str, Any]:
     return {
         "node": {"id": "headgate", "cluster": "headgate"},
         "admin": {"address": _address(ports.gateway_admin)},
+        # Histograms are merged when statistics are flushed, which is every 5 s by default.
+        "stats_flush_interval": "1s",
+        "stats_config": {
+            "histogram_bucket_settings": [
+                {"match": {"suffix": LATENCY_HISTOGRAM}, "buckets": [float(bound) for bound in LATENCY_MILLISECONDS]}
+            ]
+        },
         "dynamic_resources": {
             "cds_config": {"path_config_source": {"path": f"{folder}/clusters.json", "watched_directory": watched}}
         },

@@ -45,6 +45,9 @@ class DeployTarget(Protocol):
     UNSUPPORTED: ClassVar[Mapping[Feature, str]]
     """What the platform cannot do, and why; `plan` refuses a release that asks for it."""
 
+    LATENCY_BOUNDS: ClassVar[tuple[float, ...]]
+    """Upper bounds of the latency buckets in `counts`, in seconds; empty where it has no histograms."""
+
     def preflight(self) -> list[Finding]:
         """What is missing before a release can start: each problem with its exact fix."""
         ...

@@ -112,7 +112,9 @@ def _shift(spec: ReleaseSpec, champion: Revision) -> list[PlanStep]:
             name="shift",
             does=does,
             gate=(
-                f"no worse than {champion.version} (false rollback {format_percent(spec.judge.false_rollback)}), "
+                f"shown to be no worse than {champion.version} (false rollback "
+                f"{format_percent(spec.judge.false_rollback)}, false promotion "
+                f"{format_percent(spec.judge.false_promotion)}), "
                 f"{strategy.min_requests} requests, {format_duration(strategy.min_duration)} "
                 f"to {format_duration(strategy.max_duration)}, then {strategy.on_inconclusive}"
             ),

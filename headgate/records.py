@@ -198,16 +198,13 @@ class Counts(Record):
     Attributes:
         requests: requests that were answered, live and mirrored.
         failures: answers with a status of 400 or more, and requests that got none.
+        latency: answers by latency, one number for each bucket of the target's `LATENCY_BOUNDS` and one for those
+            above; empty where the target has no histograms.
     """
 
     requests: int = Field(ge=0)
     failures: int = Field(ge=0)
-
-    def __sub__(self, earlier: Counts) -> Counts:
-        """What happened since `earlier`; a restarted counter counts from zero."""
-        if self.requests < earlier.requests or self.failures < earlier.failures:
-            return self
-        return Counts(requests=self.requests - earlier.requests, failures=self.failures - earlier.failures)
+    latency: tuple[int, ...] = ()
 
 
 class Window(Record):
@@ -249,7 +246,14 @@ class Look(Record):
     Attributes:
         seconds: since the shift began.
         share: basis points of live traffic that the canary had.
-        e_value: evidence against the canary; the judge rolls back at `needed`.
+        stable: counts since the shift began.
+        canary: the same.
+        e_value: evidence against the canary, of all metrics together; the judge rolls back at `needed`.
+        p_value: at most this probable without harm, whenever one looks.
+        metrics: each metric's evidence of harm.
+        harmless: each metric's evidence that the canary is within the present step's margins.
+        culprits: the metrics that are shown to be worse.
+        alarms: what is wrong with the counting.
     """
 
     seconds: float
@@ -258,6 +262,11 @@ class Look(Record):
     canary: Counts
     e_value: float
     needed: float
+    p_value: float = 1.0
+    metrics: dict[str, float] = Field(default_factory=dict)
+    harmless: dict[str, float] = Field(default_factory=dict)
+    culprits: tuple[str, ...] = ()
+    alarms: tuple[str, ...] = ()
     verdict: Verdict
     reason: str
 

@@ -12,13 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from headgate.units import BASIS_POINTS, Duration, Percent, basis_points
+from headgate.units import BASIS_POINTS, Duration, Percent, basis_points, format_percent
 
 PLANNED: dict[str, str] = {
     "image": "images for container targets",
     "gates.evaluate": "the offline evaluation gate",
-    "judge.error_rate": "the judge's margins",
-    "judge.latency": "the latency judge",
     "approvals": "approvals",
     "notify": "notifications",
     "monitor.schedule": "scheduled monitoring",
@@ -29,7 +27,7 @@ PLANNED: dict[str, str] = {
 
 PLANNED_VALUES: dict[str, frozenset[str]] = {
     "target.kind": frozenset({"docker", "kubernetes", "sagemaker", "vertex", "azure-ml", "cloud-run", "bedrock"}),
-    "rollback.on": frozenset({"latency", "data_quality"}),
+    "rollback.on": frozenset({"data_quality"}),
 }
 """Values of the design that are refused until they are built."""
 
@@ -134,14 +132,16 @@ class Gates(Strict):
 class Strategy(Strict):
     """How live traffic moves.
 
-    `min_requests` and `min_duration` are for the whole shift. Its steps share the requests in proportion to
-    their traffic, and the duration evenly.
+    `min_requests` and `min_duration` are for the whole shift, and hold back promotion only. With `ramp: evidence` a
+    step ends as soon as the canary is shown to be no worse, within margins that are wider where its share is smaller.
+    With `ramp: schedule` the steps share the requests in proportion to their traffic, and the duration evenly.
     """
 
     kind: Literal["canary", "blue-green"] = "canary"
     steps: tuple[Percent, ...] = Field((0.05, 0.25, 0.5), description="The canary's shares; for canary only.")
+    ramp: Literal["evidence", "schedule"] = Field("evidence", description="What ends a step.")
     min_requests: int = Field(1000, ge=0, description="Requests that the new version must have answered.")
-    min_duration: Duration = Field(300.0, description="How long the shift lasts at least.")
+    min_duration: Duration = Field(180.0, description="How long the shift lasts at least.")
     max_duration: Duration = Field(3600.0, description="When it is undecided by then: on_inconclusive.")
     on_inconclusive: Literal["hold", "rollback"] = "hold"
 
@@ -165,14 +165,58 @@ class Strategy(Strict):
         return (BASIS_POINTS,) if self.kind == "blue-green" else tuple(map(basis_points, self.steps))
 
 
+class ErrorRateLimits(Strict):
+    """What counts as failing more, and as failing no more."""
+
+    tolerance: Percent = Field(0.10, description="Failing up to this share more often is not harm.")
+    margin: Percent = Field(0.25, description="Promotion needs it shown that failures are not this share more often,")
+    margin_points: Percent = Field(0.001, description="plus this many of all requests.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ErrorRateLimits:
+        if self.tolerance > self.margin:
+            raise ValueError(
+                f"tolerance ({format_percent(self.tolerance)}) is at most margin ({format_percent(self.margin)}): "
+                "what is no harm must be good enough to promote"
+            )
+        if self.margin == 0 and self.margin_points == 0:
+            raise ValueError("margin or margin_points is above 0%: that two rates are equal can never be shown")
+        return self
+
+
+class LatencyLimits(Strict):
+    """What counts as being slower, and as being no slower; for targets that count latencies."""
+
+    quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.5, 0.9, 0.99), min_length=1, description="Where promotion needs it shown that the new version is no slower."
+    )
+    tolerance: Percent = Field(0.044, description="Being slower by up to this share is not harm.")
+    margin: Percent = Field(0.19, description="Promotion needs it shown that it is not slower by this share.")
+    floor: Duration = Field(0.005, description="Differences of less than this are never counted.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> LatencyLimits:
+        if self.tolerance > self.margin:
+            raise ValueError(
+                f"tolerance ({format_percent(self.tolerance)}) is at most margin ({format_percent(self.margin)}): "
+                "what is no harm must be good enough to promote"
+            )
+        return self
+
+
 class Judge(Strict):
-    """How sure the judge must be."""
+    """How sure the judge must be, and of what."""
 
     false_rollback: Percent = Field(
         0.01, description="The chance of taking back a version that is no worse, for the whole release."
     )
+    false_promotion: Percent = Field(
+        0.05, description="The chance of promoting a version that is worse by the margin or more."
+    )
+    error_rate: ErrorRateLimits = ErrorRateLimits()
+    latency: LatencyLimits = LatencyLimits()
 
-    @field_validator("false_rollback")
+    @field_validator("false_rollback", "false_promotion")
     @classmethod
     def _positive(cls, alpha: float) -> float:
         if not 0 < alpha <= 0.5:  # noqa: PLR2004 - the message names both limits
@@ -184,8 +228,9 @@ class Rollback(Strict):
     """What stays ready, and what takes a promoted version back."""
 
     keep_warm: Duration = Field(3600.0, description="How long the previous revision stays up.")
-    on: tuple[Literal["errors", "drift"], ...] = Field(
-        ("errors",), description="errors: the judge during the shift; drift: the monitor afterwards."
+    on: tuple[Literal["errors", "latency", "drift"], ...] = Field(
+        ("errors", "latency"),
+        description="errors, latency: the judge during the shift, where errors always count; drift: the monitor after.",
     )
     keep_failed: bool = Field(default=False, description="Leave a failed candidate up, at 0 %, to look at.")
 

@@ -7,6 +7,7 @@ so that a release file survives a round trip through a Prefect parameter.
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
@@ -52,7 +53,8 @@ def parse_percent(value: object) -> float:
     match = _PERCENT.match(str(value).strip())
     if match is None:
         raise ValueError("a percentage is a number with its sign: 5% or 0.5%")
-    fraction = float(match[1]) / 100
+    # In decimals: 4.4 / 100 as floats is not 0.044.
+    fraction = float(Decimal(match[1]) / 100)
     if fraction > 1:
         raise ValueError("a percentage is at most 100%")
     return fraction

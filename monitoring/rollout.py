@@ -1,21 +1,46 @@
-"""The steps of a shift: when to advance, promote, take back, or give up waiting.
+"""The shift of one release: from the target's counters to looks and verdicts.
 
-Minimum exposure and duration hold back promotion only; a bad canary is taken back at the first look that shows it.
+The judge itself is `monitoring.judge`; here it is given a release file's policy and a target's counters.
 """
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headgate.records import Counts, Look, Verdict
-from headgate.units import format_duration, format_percent
-from monitoring.judge import ErrorRateJudge
+from headgate.units import format_percent
+from monitoring.judge import ErrorRate, Latency, Policy, SequentialJudge
 
 if TYPE_CHECKING:
-    from headgate.spec import ReleaseSpec
+    from collections.abc import Iterable, Sequence
 
-_NONE = Counts(requests=0, failures=0)
+    from headgate.spec import ReleaseSpec
+    from monitoring.judge import Judgement
+
+ERRORS, LATENCY = "errors", "latency"
+_LARGEST = 1e300
+"""What is written for an e-value that JSON could not hold."""
+
+
+def policy_of(spec: ReleaseSpec, bounds: Sequence[float]) -> Policy:
+    """A release file's judge.
+
+    Args:
+        spec: the release file.
+        bounds: of the target's latency buckets, in seconds; none where it has no histograms.
+    """
+    rate, latency = spec.judge.error_rate, spec.judge.latency
+    metrics: list[Any] = [ErrorRate(ERRORS, rate.tolerance, 0.0, rate.margin, rate.margin_points)]
+    if bounds and "latency" in spec.rollback.on:
+        metrics.append(
+            Latency(tuple(bounds), LATENCY, latency.quantiles, latency.tolerance, latency.margin, latency.floor)
+        )
+    strategy = spec.strategy
+    return Policy(
+        metrics=metrics, alpha=spec.judge.false_rollback, alpha_promote=spec.judge.false_promotion,
+        shares=tuple(share / 10_000 for share in strategy.shares), ramp=strategy.ramp,
+        min_requests=strategy.min_requests, min_duration=strategy.min_duration, max_duration=strategy.max_duration,
+    )  # fmt: skip
 
 
 class RolloutJudge:
@@ -26,23 +51,26 @@ class RolloutJudge:
         subject: how the canary is named in messages.
         stable: the stable revision's counters when the shift begins; they aim the judge.
         canary: the canary's.
+        bounds: of the latency buckets in those counters, in seconds.
     """
 
-    def __init__(self, spec: ReleaseSpec, subject: str, stable: Counts, canary: Counts) -> None:
-        self._strategy = spec.strategy
-        self._subject = subject
-        self._judge = ErrorRateJudge(spec.judge.false_rollback, history=stable)
-        self._last = (stable, canary)
-        self._total = (_NONE, _NONE)
-        self._step = 0
-        self._step_began = 0.0
-        self._step_requests = 0
+    def __init__(
+        self, spec: ReleaseSpec, subject: str, stable: Counts, canary: Counts, bounds: Sequence[float] = ()
+    ) -> None:
+        policy = policy_of(spec, bounds)
+        self._strategy, self._subject = spec.strategy, subject
+        self._judge = SequentialJudge(policy, subject)
+        self._names, self._buckets = {metric.name for metric in policy.metrics}, len(bounds)
+        history = self._cells(stable)
+        # One row of one replica: it aims the bets, and says nothing about dispersion.
+        self._judge.warm_up({name: [[cells]] for name, cells in history.items() if any(cells)})
+        self._judge.begin(history, self._cells(canary))
         self._problem_looks = 0
 
     @property
     def share(self) -> int:
         """The canary's weight in the present step, in basis points."""
-        return self._strategy.shares[self._step]
+        return self._strategy.shares[self._judge.step]
 
     def look(self, seconds: float, stable: Counts, canary: Counts, *, canary_problem: str = "") -> Look:
         """Read the counters once.
@@ -53,60 +81,57 @@ class RolloutJudge:
             canary: cumulative counters of the canary.
             canary_problem: why the canary is not ready, when it is not.
         """
-        fresh = stable - self._last[0], canary - self._last[1]
-        self._last = stable, canary
         # Once may be a health check that came late, or a gateway that has just been started again.
         self._problem_looks = self._problem_looks + 1 if canary_problem else 0
-        self._total = _add(self._total[0], fresh[0]), _add(self._total[1], fresh[1])
-        self._judge.observe(*fresh)
         share = self.share
-        verdict, reason = self._decide(seconds, canary_problem if self._problem_looks > 1 else "")
-        if verdict is Verdict.ADVANCE:
-            self._step += 1
-            self._step_began = seconds
-            self._step_requests = self._total[1].requests
+        judgement = self._judge.observe(seconds, self._cells(stable), self._cells(canary))
+        verdict, reason = Verdict(judgement.phase), judgement.message
+        if self._problem_looks > 1:
+            verdict, reason = Verdict.ROLLBACK, f"roll back {self._subject} at {_percent(share)}: it {canary_problem}"
+        return self._look(seconds, share, judgement, verdict, reason)
+
+    def resume(self, looks: Iterable[Look], stable: Counts, canary: Counts) -> float:
+        """Take the looks of a shift that was cut short, as they were written down; the evidence goes on from there.
+
+        Args:
+            looks: in the order of their time.
+            stable: cumulative counters of the stable revision now; what came between belongs to no look.
+            canary: the canary's.
+
+        Returns:
+            Seconds since the shift began at the last of them.
+        """
+        seconds, nothing = 0.0, Counts(requests=0, failures=0)
+        self._judge.begin(self._cells(nothing), self._cells(nothing))
+        for look in looks:
+            seconds = look.seconds
+            self._judge.observe(seconds, self._cells(look.stable), self._cells(look.canary))
+        self._judge.begin(self._cells(stable), self._cells(canary))
+        return seconds
+
+    def _cells(self, counts: Counts) -> dict[str, Sequence[float]]:
+        cells: dict[str, Sequence[float]] = {ERRORS: (counts.requests, counts.failures)}
+        if LATENCY in self._names and (counts.latency or not counts.requests):
+            cells[LATENCY] = counts.latency or (0,) * (self._buckets + 1)
+        return cells
+
+    def _look(self, seconds: float, share: int, judgement: Judgement, verdict: Verdict, reason: str) -> Look:
+        totals = {arm: self._judge.totals(arm) for arm in ("stable", "canary")}
+        arms = {
+            arm: Counts(
+                requests=round(cells[ERRORS][0]), failures=round(cells[ERRORS][1]),
+                latency=tuple(round(count) for count in cells.get(LATENCY, ())),
+            )
+            for arm, cells in totals.items()
+        }  # fmt: skip
         return Look(
-            seconds=seconds, share=share, stable=self._total[0], canary=self._total[1],
-            e_value=self._judge.e_value, needed=self._judge.needed, verdict=verdict, reason=reason,
+            seconds=seconds, share=share, e_value=min(judgement.e_value, _LARGEST), needed=judgement.needed,
+            p_value=judgement.p_value, culprits=judgement.culprits, alarms=judgement.alarms,
+            metrics={name: min(state.e_value, _LARGEST) for name, state in judgement.metrics.items()},
+            harmless={name: min(state.e_harmless, _LARGEST) for name, state in judgement.metrics.items()},
+            verdict=verdict, reason=reason, **arms,
         )  # fmt: skip
 
-    def _decide(self, seconds: float, canary_problem: str) -> tuple[Verdict, str]:
-        stable, canary = self._total
-        evidence = (
-            f"{canary.failures} of {canary.requests} requests failed against {stable.failures} of {stable.requests}, "
-            f"e-value {self._judge.e_value:.3g} of {self._judge.needed:g} needed"
-        )
-        at = f"{self._subject} at {format_percent(self.share / 10_000)}"
-        if canary_problem:
-            return Verdict.ROLLBACK, f"roll back {at}: it {canary_problem}"
-        if self._judge.rejects:
-            return Verdict.ROLLBACK, f"roll back {at}: {evidence}"
-        wanted = self._wanted(seconds)
-        if not wanted:
-            if self._step + 1 < len(self._strategy.shares):
-                following = format_percent(self._strategy.shares[self._step + 1] / 10_000)
-                return Verdict.ADVANCE, f"advance {at} to {following}: {evidence}"
-            return Verdict.PROMOTE, f"promote {at}: {evidence}"
-        if seconds >= self._strategy.max_duration:
-            limit = format_duration(self._strategy.max_duration)
-            return Verdict.INCONCLUSIVE, f"undecided {at} after {limit}: still {wanted}; {evidence}"
-        return Verdict.RUNNING, f"hold {at}: {wanted}; {evidence}"
 
-    def _wanted(self, seconds: float) -> str:
-        """What the present step still lacks, in words; empty when it has all."""
-        shares = self._strategy.shares
-        # In proportion to the steps' shares, so that steady traffic spends as long in each.
-        wanted = math.ceil(self._strategy.min_requests * shares[self._step] / sum(shares))
-        requests = wanted - (self._total[1].requests - self._step_requests)
-        # The last step also makes up for what a restarted counter left short.
-        if self._step == len(shares) - 1:
-            requests = max(requests, self._strategy.min_requests - self._total[1].requests)
-        remaining = self._strategy.min_duration / len(shares) - (seconds - self._step_began)
-        parts = [f"{requests} more requests"] if requests > 0 else []
-        if remaining > 0:
-            parts.append(f"{remaining:.0f} s more")
-        return " and ".join(parts) + " needed" if parts else ""
-
-
-def _add(one: Counts, other: Counts) -> Counts:
-    return Counts(requests=one.requests + other.requests, failures=one.failures + other.failures)
+def _percent(share: int) -> str:
+    return format_percent(share / 10_000)

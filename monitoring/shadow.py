@@ -92,6 +92,8 @@ class ShadowComparison:
         limit = self._gate.max_disagreement
         e_value = disagreement_e_value(self._disagreements, pairs, limit)
         counted = f"{self._disagreements} of {pairs} answers differ ({rough_percent(rate)})"
+        if self._errors:
+            counted += f", {self._errors} of them failures or none"
         allowed = f"{format_percent(limit)} may"
         if e_value >= 1 / self._alpha:
             return self._report(rate, e_value, False, f"{counted}, {allowed}; e-value {e_value:.3g}")  # noqa: FBT003

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 1.0
 BLIND_SECONDS = 30.0
 """How long the counters may be out of reach before the release is given up."""
+SHIFT_BEGAN = "shift began"
+"""The note with the counters that a judge starts from; `headgate replay` reads it too."""
+
 _ZERO = Counts(requests=0, failures=0)
 
 
@@ -54,10 +58,11 @@ def shift(job: ReleaseJob, stable: Revision, canary: Revision) -> Rollout:
 
 
 def _look_until_decided(job: ReleaseJob, stable: Revision, canary: Revision, began: float) -> tuple[Look, int]:
-    counts = job.target.counts(job.endpoint)
-    judge = RolloutJudge(job.spec, f"{canary.version}", counts.get(stable.name, _ZERO), counts.get(canary.name, _ZERO))
+    judge, before = _judge(job, stable, canary)
+    began -= before
     progress = artifacts.Progress(job.endpoint)
-    looks, last_look = 0, time.monotonic()
+    # What failed to come in time while nobody looked is not looked for now.
+    looks, last_look = math.ceil(before / LOOK_SECONDS), time.monotonic()
     job.route(_traffic(job, stable, canary, judge.share))
     while True:
         looks += 1
@@ -80,6 +85,25 @@ def _look_until_decided(job: ReleaseJob, stable: Revision, canary: Revision, beg
         job.write(Kind.LOOK, look.verdict, look.reason, look.model_dump(mode="json"), actor="judge")
         if look.verdict in {Verdict.ROLLBACK, Verdict.PROMOTE, Verdict.INCONCLUSIVE}:
             return look, looks
+
+
+def _judge(job: ReleaseJob, stable: Revision, canary: Revision) -> tuple[RolloutJudge, float]:
+    """The judge, with the evidence of looks that an earlier run of this release has written down.
+
+    Returns:
+        The judge, and the seconds of the shift that have passed for it.
+    """
+    counts, bounds = job.target.counts(job.endpoint), job.target.LATENCY_BOUNDS
+    now = counts.get(stable.name, _ZERO), counts.get(canary.name, _ZERO)
+    rows = job.journal.read(job.endpoint, release_id=job.release_id, kinds=(Kind.LOOK, Kind.NOTE))
+    start = next((row.evidence for row in rows if row.what == SHIFT_BEGAN), None)
+    if start is None:
+        evidence = {"stable": now[0].model_dump(mode="json"), "bounds": list(bounds)}
+        job.write(Kind.NOTE, SHIFT_BEGAN, f"{canary.name} against {stable.name}", evidence)
+        return RolloutJudge(job.spec, f"{canary.version}", *now, bounds), 0.0
+    judge = RolloutJudge(job.spec, f"{canary.version}", Counts.model_validate(start["stable"]), _ZERO, start["bounds"])
+    looks = [Look.model_validate(row.evidence) for row in rows if row.kind is Kind.LOOK]
+    return judge, judge.resume(looks, *now)
 
 
 def _one_look(job: ReleaseJob, judge: RolloutJudge, seconds: float, stable: Revision, canary: Revision) -> Look:

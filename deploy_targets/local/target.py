@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import httpx
 
-from deploy_targets import prediction_log
+from deploy_targets import envoy_config, prediction_log
 from deploy_targets.envoy import Gateway
 from deploy_targets.protocol import Feature
 from headgate.errors import HomeError, RevisionFailedError, TargetError, TargetUnavailableError
@@ -51,6 +51,7 @@ class LocalTarget:
         Feature.CPU_LIMIT: "processes share this machine's cores",
         Feature.MEMORY_LIMIT: "processes share this machine's memory",
     }
+    LATENCY_BOUNDS: ClassVar[tuple[float, ...]] = envoy_config.LATENCY_SECONDS
 
     def __init__(self, home: Home | None = None) -> None:
         self._home = home or Home.from_env()

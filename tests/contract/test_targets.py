@@ -9,6 +9,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import httpx
+import numpy as np
 import pytest
 from support.stack import wait_for
 
@@ -125,8 +126,32 @@ def test_counts_are_cumulative_and_tell_failures(harness, settled):
     before = harness.target.counts(endpoint)[second.name]
     ask(harness, endpoint, 7)
     ask(harness, endpoint, 3, BAD)
-    after = harness.target.counts(endpoint)[second.name] - before
-    assert (after.requests, after.failures) == (10, 3)
+    after = harness.target.counts(endpoint)[second.name]
+    assert (after.requests - before.requests, after.failures - before.failures) == (10, 3)
+
+
+def test_latencies_are_counted_in_buckets(harness, models, settled):
+    bounds = harness.target.LATENCY_BOUNDS
+    if not bounds:
+        pytest.skip("this target has no histograms, and the judge compares no latencies")
+    endpoint, _, quick = settled
+    slow = harness.revision(models("pyfunc", does="slow", after=0.12), 3)
+    harness.target.deploy(endpoint, slow)
+    try:
+        for revision, least, most in ((slow, 0.1, 2.0), (quick, 0.0, 0.1)):
+            harness.target.route(endpoint, Traffic.all_to(revision.name))
+            before = np.array(harness.target.counts(endpoint)[revision.name].latency or [0] * (len(bounds) + 1))
+            ask(harness, endpoint, 10)
+
+            def counted(name=revision.name, before=before):
+                return np.array(harness.target.counts(endpoint)[name].latency) - before
+
+            wait_for(lambda counted=counted: counted().sum() == 10)
+            within = (np.append(bounds, np.inf) > least) & (np.append(0.0, bounds) < most)
+            assert counted()[within].sum() >= 8
+    finally:
+        harness.target.route(endpoint, Traffic.all_to(quick.name))
+        harness.target.retire(endpoint, slow.name)
 
 
 def test_one_revision_can_be_asked_without_traffic(harness, settled):

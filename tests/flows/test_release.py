@@ -185,7 +185,7 @@ def test_without_traffic_it_is_held_until_someone_decides(world, models):
 
     more = "gates: {shadow: off}\nstrategy: {steps: [20%], min_duration: 1s, max_duration: 3s}\n"
     world.release(models("pyfunc", does="double"), more)
-    with pytest.raises(TimedOutError, match="1000 more requests needed"):
+    with pytest.raises(TimedOutError, match="1000 more requests"):
         world.release(models("pyfunc", does="negative"), more)
     flight = history.in_flight(world.journal, world.endpoint)
     assert flight.phase is Phase.HELD

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from deploy_targets.prediction_log import SCHEMA
-from headgate.records import Counts, Verdict
+from headgate.records import Counts, Look, Verdict
 from headgate.release_file import parse_release
 from monitoring.rollout import RolloutJudge
 from monitoring.shadow import Answered, ShadowComparison, agrees
@@ -15,9 +15,12 @@ from monitoring.shadow import Answered, ShadowComparison, agrees
 NONE = Counts(requests=0, failures=0)
 
 
-def judge(strategy: str) -> RolloutJudge:
-    text = f"model: m\nartifact: a\ntarget: {{kind: local}}\nstrategy: {{{strategy}}}\n"
-    return RolloutJudge(parse_release(text), "m@v2", NONE, NONE)
+BOUNDS = (0.01, 0.02, 0.04, 0.08, 0.16)
+
+
+def judge(strategy: str, more: str = "", bounds=()) -> RolloutJudge:
+    text = f"model: m\nartifact: a\ntarget: {{kind: local}}\nstrategy: {{ramp: schedule, {strategy}}}\n{more}\n"
+    return RolloutJudge(parse_release(text), "m@v2", NONE, NONE, bounds)
 
 
 def look(watched: RolloutJudge, seconds: float, stable: int, canary: int, failures: int = 0, problem: str = ""):
@@ -26,8 +29,11 @@ def look(watched: RolloutJudge, seconds: float, stable: int, canary: int, failur
     )
 
 
+WIDE = "judge: {error_rate: {margin_points: 40%}}"
+
+
 def test_a_good_canary_takes_every_step_and_is_promoted():
-    watched = judge("steps: [10%, 50%], min_requests: 60, min_duration: 4s")
+    watched = judge("steps: [10%, 50%], min_requests: 60, min_duration: 4s", WIDE)
     # 60 requests in proportion to 10 and 50: ten, then fifty; two seconds each.
     assert look(watched, 1, 100, 9).verdict is Verdict.RUNNING
     assert look(watched, 1.5, 150, 15).verdict is Verdict.RUNNING
@@ -36,12 +42,21 @@ def test_a_good_canary_takes_every_step_and_is_promoted():
     assert look(watched, 4, 260, 69).verdict is Verdict.RUNNING
     done = look(watched, 5, 300, 71)
     assert (done.verdict, done.canary.requests) == (Verdict.PROMOTE, 71)
+    assert done.harmless["errors"] >= 20
+
+
+def test_a_canary_that_is_not_shown_to_be_no_worse_is_not_promoted():
+    watched = judge("steps: [50%], min_requests: 10, min_duration: 1s, max_duration: 60s")
+    assert look(watched, 30, 50, 50).verdict is Verdict.RUNNING
+    late = look(watched, 60, 100, 100)
+    assert late.verdict is Verdict.INCONCLUSIVE
+    assert "proof of no harm in errors (" in late.reason
 
 
 def test_a_bad_canary_is_taken_back_whatever_the_minimum():
     watched = judge("min_requests: 100000, min_duration: 50m")
     seen = look(watched, 1, 1000, 20, failures=10)
-    assert seen.verdict is Verdict.ROLLBACK
+    assert (seen.verdict, seen.culprits) == (Verdict.ROLLBACK, ("errors",))
     assert "10 of 20 requests failed against 0 of 1000" in seen.reason
     assert f"of {seen.needed:g} needed" in seen.reason
 
@@ -58,17 +73,52 @@ def test_without_requests_it_waits_and_then_is_undecided():
     assert look(watched, 9, 100, 0).verdict is Verdict.RUNNING
     late = look(watched, 10, 100, 0)
     assert late.verdict is Verdict.INCONCLUSIVE
-    assert "more requests needed" in late.reason
+    assert "more requests" in late.reason
 
 
 def test_a_restarted_gateway_does_not_undo_what_was_counted():
-    watched = judge("steps: [10%], min_requests: 30, min_duration: 1s")
+    watched = judge("steps: [10%], min_requests: 30, min_duration: 1s", WIDE)
     look(watched, 1, 100, 20)
-    assert look(watched, 2, 50, 10).verdict is Verdict.PROMOTE
+    done = look(watched, 2, 50, 10)
+    assert (done.verdict, done.canary.requests, done.stable.requests) == (Verdict.PROMOTE, 30, 150)
 
 
 def test_blue_green_is_one_step_with_everything():
     assert judge("kind: blue-green").share == 10_000
+
+
+def slower(requests: int, bucket: int) -> Counts:
+    latency = [0] * (len(BOUNDS) + 1)
+    latency[bucket] = requests
+    return Counts(requests=requests, failures=0, latency=tuple(latency))
+
+
+@pytest.mark.parametrize(("on", "verdict"), [("errors, latency", Verdict.ROLLBACK), ("errors", Verdict.RUNNING)])
+def test_a_slower_canary_is_taken_back_where_the_file_says_so(on, verdict):
+    watched = judge("min_requests: 100000", f"rollback: {{on: [{on}]}}", BOUNDS)
+    for second in range(1, 20):
+        seen = watched.look(second, slower(190 * second, 1), slower(10 * second, 4))
+        if seen.verdict is Verdict.ROLLBACK:
+            break
+    assert seen.verdict is verdict
+    if verdict is Verdict.ROLLBACK:
+        assert seen.culprits == ("latency",)
+        assert "p50 ≤ 160 ms against ≤ 20 ms" in seen.reason
+
+
+def test_a_shift_that_was_cut_short_goes_on_with_the_evidence_that_was_written_down():
+    options = ("steps: [10%, 50%], min_requests: 100000", "", BOUNDS)
+    whole, first = judge(*options), judge(*options)
+    looks = []
+    for second in range(1, 30):
+        looks.append(first.look(second, slower(90 * second, 1), slower(10 * second, 2)))
+        whole.look(second, slower(90 * second, 1), slower(10 * second, 2))
+    resumed = judge(*options)
+    written = [Look.model_validate_json(one.model_dump_json()) for one in looks]
+    # The gateway counted on meanwhile; nobody looked at that.
+    assert resumed.resume(written, slower(90 * 50, 1), slower(10 * 50, 2)) == 29
+    ours = resumed.look(30, slower(90 * 51, 1), slower(10 * 51, 2))
+    assert ours == whole.look(30, slower(90 * 30, 1), slower(10 * 30, 2))
 
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

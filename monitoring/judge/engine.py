@@ -1,0 +1,269 @@
+"""One engine for every comparison of two rates: half-plane e-processes, many at a time.
+
+Each look is a block of counts (n_c, x_c, n_s, x_s), c the canary and s the stable version. A test has the null
+hypothesis p_c ≤ ρ p_s + δ (side +1), or p_c ≥ ρ p_s + δ (side -1). For an alternative (a, b) that depends on
+earlier looks only, the e-value of a block is
+
+    E = (a/c°)^x_c ((1-a)/(1-c°))^(n_c-x_c) · (b/s°)^x_s ((1-b)/(1-s°))^(n_s-x_s),
+    (c°, s°) = argmin  ω KL(a‖c) + (1-ω) KL(b‖s)  on the line c = ρ s + δ,   ω = n_c / (n_c + n_s).
+
+The projection makes ω E[L_c] + (1-ω) E[L_s] ≤ 1 for one request of each arm anywhere in the null hypothesis, which
+is convex; the inequality of the arithmetic and geometric means carries that over to a whole block (Turner, Ly,
+Grünwald, "Generic E-variables for Exact Sequential k-Sample Hypotheses that allow for Optional Stopping", arXiv
+2106.02693, here with margins). Blocks multiply, each with its own exposure, so changing the weights changes nothing.
+By Ville's inequality the product exceeds 1/α with probability at most α, however often one looks.
+
+b is the stable version's running rate. a is one of seven log-odds offsets beyond the line, or the canary's own
+shrunk rate; the eight products are mixed. A fault that begins late is met by giving each product fresh mass as time
+goes by: M_t = (M_{t-1} + π_t) E_t, with Σ π_t ≤ 1. Dividing log E by φ ≥ 1 (tempering) keeps an e-value by Jensen's
+inequality, and pays for requests that fail together.
+
+Arrays have the axes (judge, test, alternative): one release is a batch of one, a simulation a batch of thousands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+OFFSETS = np.array([0.1, 0.25, 0.5, 1.0, 1.75, 2.75, 4.0])
+"""Log-odds beyond the line; the last one is 50 times the odds."""
+
+_PRIOR_WEIGHT = 50.0
+"""Requests that the prior rate of the stable version counts for."""
+
+_SHRINK = 20.0
+"""Requests at the stable version's rate that the canary is credited with before its own count."""
+
+_TINY = 1e-9
+_CONVERGED = 1e-8
+_NEWTON_STEPS = 60
+
+
+@dataclass(frozen=True)
+class Hypotheses:
+    """What is tested; arrays of shape (tests,).
+
+    Attributes:
+        rho: the line's slope, at least 1.
+        delta: its intercept, as a share of requests.
+        side: +1 for the null hypothesis "the canary is at most at the line", -1 for "at least".
+        prior: the rate that is expected before anything is seen.
+        starts: the share of the mass that bets from the first look on; the rest is for restarts.
+    """
+
+    rho: Array
+    delta: Array
+    side: Array
+    prior: Array
+    starts: Array
+
+    def __len__(self) -> int:
+        return len(self.rho)
+
+    @staticmethod
+    def join(parts: list[Hypotheses]) -> Hypotheses:
+        """All tests of several, in order."""
+        fields = ("rho", "delta", "side", "prior", "starts")
+        return Hypotheses(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
+
+
+class Block(NamedTuple):
+    """Counts since the last look; arrays of shape (judges, tests)."""
+
+    canary_hits: Array
+    canary: Array
+    stable_hits: Array
+    stable: Array
+
+
+class Bets(NamedTuple):
+    """The alternative and its projection on the null hypothesis; arrays of shape (judges, tests, alternatives)."""
+
+    canary: Array
+    stable: Array
+    null_canary: Array
+    null_stable: Array
+
+
+class EProcesses:
+    """The e-processes of a set of tests, for a batch of judges.
+
+    Args:
+        tests: what is tested.
+        size: how many judges.
+    """
+
+    def __init__(self, tests: Hypotheses, size: int = 1) -> None:
+        self.tests = tests
+        shape = (size, len(tests))
+        self.seen = Block(*(np.zeros(shape) for _ in Block._fields))
+        self._known = Block(*(np.zeros(shape) for _ in Block._fields))
+        self._alternatives = len(OFFSETS) + 1
+        self._log_products = np.full((*shape, self._alternatives), -np.inf)
+        self._reserve = np.ones(shape)
+        self._pending = np.broadcast_to(tests.starts, shape).copy()
+        self._general = np.flatnonzero((tests.rho != 1) | (tests.delta != 0))
+
+    @property
+    def log_values(self) -> Array:
+        """Evidence against each null hypothesis, as natural logarithms, of shape (judges, tests)."""
+        betting = np.logaddexp.reduce(self._log_products, axis=-1)
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.logaddexp(betting, np.log(self._reserve)))
+
+    def know(self, block: Block) -> None:
+        """Take counts from before the release: they aim the bets and are no evidence."""
+        self._known = Block(*(old + new for old, new in zip(self._known, block, strict=True)))
+
+    def restart(self, mass: Array) -> None:
+        """Give every product fresh mass with the next block: a fault that begins now is met at full strength.
+
+        Args:
+            mass: of shape (judges, tests) or what broadcasts to it; no more is given than is left.
+        """
+        self._pending = np.minimum(self._pending + mass, self._reserve)
+
+    def spend(self, part: Array, where: Array) -> None:
+        """Give out a part of the mass that is left, as time goes by.
+
+        Args:
+            part: for each judge, of shape (judges,).
+            where: which tests restart at all, of shape (tests,).
+        """
+        self.restart((self._reserve - self._pending) * part[:, None] * where)
+
+    def observe(self, block: Block, phi: Array | float = 1.0) -> None:
+        """Take one block of counts.
+
+        Args:
+            block: one in which the canary has no request changes no evidence; one without stable requests can
+                only show that the canary is below δ, which is what the stable version may do at no failures.
+            phi: how much more than independent requests counts vary, at least 1; of shape (judges, tests).
+        """
+        self.multiply(log_e_values(self.bets(block), block), phi)
+        self.learn(block)
+
+    def learn(self, block: Block) -> None:
+        """Remember counts, for the bets to come."""
+        self.seen = Block(*(old + new for old, new in zip(self.seen, block, strict=True)))
+
+    def multiply(self, log_e: Array, phi: Array | float = 1.0) -> None:
+        """Bet, with fresh mass where some is pending.
+
+        Args:
+            log_e: of shape (judges, tests, alternatives).
+            phi: as in `observe`.
+        """
+        with np.errstate(divide="ignore"):
+            fresh = np.log(self._pending / self._alternatives)
+        self._reserve = self._reserve - self._pending
+        self._pending = np.zeros_like(self._pending)
+        tempered = log_e / np.broadcast_to(np.asarray(phi), log_e.shape[:-1])[..., None]
+        self._log_products = np.logaddexp(self._log_products, fresh[..., None]) + tempered
+
+    def bets(self, block: Block) -> Bets:
+        """The alternatives, from earlier looks only, and their projections for this block's exposure."""
+        tests = self.tests
+        canary_hits, canary, stable_hits, stable = (
+            known + seen for known, seen in zip(self._known, self.seen, strict=True)
+        )
+        b = _inside((stable_hits + _PRIOR_WEIGHT * tests.prior) / (stable + _PRIOR_WEIGHT))
+        line = tests.rho * b + tests.delta
+        # A line outside of (0, 1) leaves nothing to bet on.
+        possible = (line > _TINY) & (line < 1 - _TINY)
+        line = _inside(line)
+        odds = (line / (1 - line))[..., None] * np.exp(tests.side[:, None] * OFFSETS)
+        plug_in = (canary_hits + _SHRINK * b) / (canary + _SHRINK)
+        beyond = np.where(tests.side > 0, np.maximum(plug_in, line), np.minimum(plug_in, line))
+        a = _inside(np.concatenate([odds / (1 + odds), beyond[..., None]], axis=-1))
+        a = np.where(possible[..., None], a, line[..., None])
+        total = block.canary + block.stable
+        omega = np.divide(block.canary, total, out=np.zeros_like(total), where=total > 0)
+        omega, b3 = omega[..., None], np.broadcast_to(b[..., None], a.shape)
+        null_stable = omega * a + (1 - omega) * b3
+        null_canary = null_stable.copy()
+        if self._general.size:
+            at = self._general
+            rho, delta = tests.rho[at, None], tests.delta[at, None]
+            s = _project(a[:, at], b3[:, at], omega[:, at], rho, delta)
+            null_stable[:, at], null_canary[:, at] = s, rho * s + delta
+        nothing = ~possible[..., None]
+        if nothing.any():
+            null_stable, null_canary = np.where(nothing, b3, null_stable), np.where(nothing, a, null_canary)
+        return Bets(a, b3, null_canary, null_stable)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The state, as JSON."""
+        return {
+            "seen": [part.tolist() for part in self.seen],
+            "known": [part.tolist() for part in self._known],
+            "log_products": _finite(self._log_products),
+            "reserve": self._reserve.tolist(),
+            "pending": self._pending.tolist(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where `to_dict` stopped, bit for bit."""
+        self.seen = Block(*map(np.array, state["seen"]))
+        self._known = Block(*map(np.array, state["known"]))
+        self._log_products = np.array(state["log_products"], dtype=float)
+        self._log_products[np.isnan(self._log_products)] = -np.inf
+        self._reserve, self._pending = np.array(state["reserve"]), np.array(state["pending"])
+
+
+def log_e_values(bets: Bets, block: Block) -> Array:
+    """The log e-value of one block under each alternative, of shape (judges, tests, alternatives)."""
+    a, b, c, s = bets
+    canary_hits, canary, stable_hits, stable = (part[..., None] for part in block)
+    return np.asarray(
+        canary_hits * np.log(a / c)
+        + (canary - canary_hits) * (np.log1p(-a) - np.log1p(-c))
+        + stable_hits * np.log(b / s)
+        + (stable - stable_hits) * (np.log1p(-b) - np.log1p(-s))
+    )
+
+
+def _project(a: Array, b: Array, omega: Array, rho: Array, delta: Array) -> Array:
+    """The stable version's rate s at the least divergence on the line c = ρ s + δ.
+
+    The divergence is convex in s, and its minimum lies between b and the s at which c = a. Its derivative times
+    s (1-s) c (1-c) is a cubic; Newton's method on that, from the root that it has where rates are small, and a step
+    that leaves the bracket is halved into it.
+    """
+    ends = b, (a - delta) / rho
+    # Where a is below δ, the line has no such point, and the minimum is between 0 and b.
+    low, high = np.maximum(np.minimum(*ends), _TINY / 2), np.maximum(*ends)
+    of_canary, of_stable = omega * rho, 1 - omega
+    square, linear = rho * (of_canary + of_stable), of_canary * (delta - a) + of_stable * (delta - b * rho)
+    root = np.sqrt(np.maximum(linear**2 + 4 * square * of_stable * b * delta, 0))
+    s = np.clip((root - linear) / (2 * square), low, high)
+    for _ in range(_NEWTON_STEPS):
+        c = rho * s + delta
+        canary, stable = c * (1 - c), s * (1 - s)
+        value = of_canary * (c - a) * stable + of_stable * (s - b) * canary
+        slope = of_canary * (rho * stable + (c - a) * (1 - 2 * s)) + of_stable * (canary + (s - b) * rho * (1 - 2 * c))
+        low, high = np.where(value < 0, s, low), np.where(value > 0, s, high)
+        # A slope of nothing is where the line leaves (0, 1), and there is no bet.
+        following = s - np.divide(value, slope, out=np.zeros_like(value), where=slope != 0)
+        # The value's sign is noise at the root itself, so a bracket is worth no more than this.
+        inside = (following >= low * (1 - _CONVERGED)) & (following <= high * (1 + _CONVERGED))
+        following = np.where(inside, following, (low + high) / 2)
+        # The error of a step is about the square of its length.
+        done = (np.abs(following - s) <= _CONVERGED * s).all()
+        s = following
+        if done:
+            break
+    return s
+
+
+def _inside(rate: Array) -> Array:
+    return np.clip(rate, _TINY, 1 - _TINY)
+
+
+def _finite(array: Array) -> Any:  # noqa: ANN401 - nested lists
+    return np.where(np.isfinite(array), array.astype(object), np.array(None)).tolist()

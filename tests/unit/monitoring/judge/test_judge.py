@@ -1,0 +1,421 @@
+"""One release's judge: what it takes, what it says, and what does not confuse it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from monitoring.judge import (
+    BoundedMean,
+    Disagreement,
+    ErrorRate,
+    JudgeBatch,
+    Latency,
+    MetricError,
+    Policy,
+    PredictionShift,
+    SequentialJudge,
+)
+from monitoring.judge.batch import PROMOTE, ROLLBACK
+from monitoring.judge.dispersion import measure
+from monitoring.judge.judge import _culprits
+from monitoring.judge.metrics import HARM, margin_scales
+
+BOUNDS = tuple(np.round(0.001 * 1.09 ** np.arange(90), 6))
+SPREAD = 0.6135
+
+
+def policy(*metrics, **options) -> Policy:
+    return Policy(metrics=metrics or (ErrorRate(),), **{"min_duration": 20.0, "min_requests": 100, **options})
+
+
+def latencies(rng, requests: int, scale: float = 1.0) -> np.ndarray:
+    seconds = 0.06 * scale * np.exp(SPREAD * rng.standard_normal(requests))
+    return np.bincount(np.searchsorted(BOUNDS, seconds), minlength=len(BOUNDS) + 1)
+
+
+class Traffic:
+    """Cumulative counters of two versions under the same clients."""
+
+    def __init__(self, seed: int = 0, rate: int = 200) -> None:
+        self.rng, self.rate = np.random.default_rng(seed), rate
+        self.arms = {arm: {} for arm in ("stable", "canary")}
+
+    def second(self, share: float, **faults):
+        """One second of traffic; `errors`, `slower`, `classes` and `value` are the canary's."""
+        canary = self.rng.binomial(self.rate, share)
+        worse = {"errors": 0.001, "slower": 1.0, "classes": (0.5, 0.3, 0.2), "value": 0.5, **faults}
+        good = {"errors": 0.001, "slower": 1.0, "classes": (0.5, 0.3, 0.2), "value": 0.5}
+        for arm, requests, how in (("canary", canary, worse), ("stable", self.rate - canary, good)):
+            values = np.clip(how["value"] + 0.1 * self.rng.standard_normal(requests), 0, 0.999)
+            self._add(arm, "errors", [requests, self.rng.binomial(requests, how["errors"])])
+            self._add(arm, "latency", latencies(self.rng, requests, how["slower"]))
+            self._add(arm, "predictions", self.rng.multinomial(requests, how["classes"]))
+            self._add(arm, "business", np.bincount((values * 20).astype(int), minlength=20))
+            self._add(arm, "disagreement", [requests, self.rng.binomial(requests, how["errors"])])
+        return {name: cells.copy() for name, cells in self.arms["stable"].items()}, {
+            name: cells.copy() for name, cells in self.arms["canary"].items()
+        }
+
+    def _add(self, arm, name, counts):
+        self.arms[arm][name] = self.arms[arm].get(name, 0) + np.array(counts)
+
+
+def judged(judge: SequentialJudge, traffic: Traffic, seconds: int = 900, start: int = 0, **faults):
+    """Look every second until the judge decides; only at the metrics it has."""
+    names = {metric.name for metric in judge.policy.metrics}
+    judgement = None
+    for second in range(start + 1, start + seconds + 1):
+        arms = traffic.second(judge.share, **faults)
+        judgement = judge.observe(second, *({n: c for n, c in arm.items() if n in names} for arm in arms))
+        if judgement.phase not in {"running", "advance"}:
+            break
+    return second, judgement
+
+
+EVERYTHING = (
+    ErrorRate(), Latency(BOUNDS), PredictionShift(3), BoundedMean(tuple(np.linspace(0, 1, 21))), Disagreement(),
+)  # fmt: skip
+
+
+def test_a_good_canary_is_shown_to_be_no_worse_step_by_step():
+    judge = SequentialJudge(policy(*EVERYTHING), "m@v2")
+    seen = []
+    traffic = Traffic(3)
+    for second in range(1, 1200):
+        judgement = judge.observe(second, *traffic.second(judge.share))
+        if judgement.phase != "running":
+            seen.append(judgement)
+        if judgement.phase == "promote":
+            break
+    assert [one.phase for one in seen] == ["advance", "advance", "promote"]
+    assert seen[0].message.startswith("advance m@v2 at 5% to 25%: ")
+    assert seen[-1].culprits == ()
+    assert all(state.e_harmless >= 20 for name, state in seen[-1].metrics.items() if name != "predictions")
+    low, high = seen[-1].metrics["errors"].confidence_sequence
+    assert low < 0 < high < 0.01
+
+
+FAULTS = {
+    "errors": ({"errors": 0.2}, 15),
+    "latency": ({"slower": 1.5}, 60),
+    "predictions": ({"classes": (0.3, 0.3, 0.4)}, 400),
+    "business": ({"value": 0.4}, 700),
+}
+
+
+@pytest.mark.parametrize("culprit", FAULTS)
+def test_each_fault_is_found_among_all_metrics_and_named(culprit):
+    faults, at_most = FAULTS[culprit]
+    metrics = [metric for metric in EVERYTHING if metric.name != "disagreement"]
+    judge = SequentialJudge(policy(*metrics), "m@v2")
+    second, judgement = judged(judge, Traffic(1), **faults)
+    assert judgement.phase == "rollback", judgement
+    assert culprit in judgement.culprits
+    assert second <= at_most
+    assert judgement.e_value >= judgement.needed
+    assert judgement.p_value <= 0.01
+    assert judgement.message.startswith("roll back m@v2 at ")
+
+
+def test_a_slow_tail_is_found_though_the_median_is_the_same():
+    judge, traffic = SequentialJudge(policy(Latency(BOUNDS))), Traffic(2)
+    for second in range(1, 400):
+        stable, canary = traffic.second(judge.share)
+        tail = latencies(traffic.rng, 1, 6.0) if second % 2 else 0
+        traffic.arms["canary"]["latency"] = traffic.arms["canary"]["latency"] + tail
+        judgement = judge.observe(second, {"latency": stable["latency"]}, {"latency": canary["latency"]})
+        if judgement.phase == "rollback":
+            break
+    assert judgement.phase == "rollback"
+    assert "p99" in judgement.message
+
+
+def test_what_it_says_while_it_waits():
+    judge, traffic = SequentialJudge(policy(), "m@v2"), Traffic(4)
+    _, judgement = judged(judge, traffic, seconds=20)
+    assert judgement.phase == "running"
+    assert "hold m@v2 at 5%: " in judgement.message
+    assert "requests failed against" in judgement.message
+    assert "would have shown by now" in judgement.message
+
+
+def test_minimum_exposure_and_duration_hold_back_promotion_and_never_a_rollback():
+    late = {"min_duration": 3000.0, "min_requests": 10**6}
+    _, judgement = judged(SequentialJudge(policy(**late)), Traffic(5), seconds=30, errors=0.3)
+    assert judgement.phase == "rollback"
+    _, judgement = judged(SequentialJudge(policy(**late)), Traffic(5), seconds=600)
+    assert judgement.phase == "running"
+    assert "more requests" in judgement.message
+
+
+def test_it_gives_up_at_the_end_of_its_time_and_says_what_was_missing():
+    _, judgement = judged(SequentialJudge(policy(max_duration=30.0)), Traffic(5))
+    assert judgement.phase == "inconclusive"
+    assert "undecided canary at 5% after 30s: it still needs " in judgement.message
+
+
+def test_a_schedule_takes_its_time_and_promotes_only_with_evidence():
+    timed = policy(
+        ErrorRate(margin_points=0.02), ramp="schedule", shares=(0.1, 0.5), min_duration=60.0, min_requests=60
+    )
+    second, judgement = judged(SequentialJudge(timed), Traffic(6))
+    assert (judgement.phase, second) == ("promote", 60)
+    strict = policy(ErrorRate(margin_points=0.0001), ramp="schedule", max_duration=120.0)
+    assert judged(SequentialJudge(strict), Traffic(6))[1].phase == "inconclusive"
+
+
+def test_a_decision_is_final():
+    judge, traffic = SequentialJudge(policy()), Traffic(7)
+    second, _ = judged(judge, traffic, errors=0.5)
+    assert judged(judge, traffic, seconds=60, start=second)[1].phase == "rollback"
+
+
+def looks(*rows):
+    """Each row: at, stable (requests, failures), canary."""
+    judge = SequentialJudge(policy())
+    for at, stable, canary in rows:
+        judgement = judge.observe(at, {"errors": stable}, {"errors": canary})
+    return judge, judgement
+
+
+def test_counters_that_start_again_lose_nothing_and_invent_nothing():
+    plain, expected = looks((1, (100, 2), (10, 1)), (2, (150, 3), (16, 1)), (3, (170, 3), (20, 2)))
+    reset, judgement = looks((1, (100, 2), (10, 1)), (2, (50, 1), (6, 0)), (3, (70, 1), (10, 1)))
+    assert judgement.e_value == expected.e_value
+    assert all(np.array_equal(plain.totals(arm)["errors"], reset.totals(arm)["errors"]) for arm in ("stable", "canary"))
+
+
+@pytest.mark.parametrize("empty", ["stable", "canary"])
+def test_an_arm_without_requests_is_waited_for(empty):
+    sizes = {"stable": 100, "canary": 9, empty: 0}
+    rows = [(at, (sizes["stable"] * at,) * 2, (sizes["canary"] * at,) * 2) for at in range(1, 30)]
+    _, judgement = looks(*rows)
+    assert judgement.phase == "running"
+    assert judgement.e_value == pytest.approx(1)
+
+
+def test_counters_that_come_late_are_evidence_when_they_come():
+    judge = SequentialJudge(policy())
+    for at in range(1, 6):
+        judgement = judge.observe(at, {"errors": (190 * at, 0)}, {})
+    assert judgement.e_value == pytest.approx(1)
+    judgement = judge.observe(6, {"errors": (1140, 0)}, {"errors": (60, 30)})
+    assert judgement.phase == "rollback"
+
+
+def test_a_clock_that_is_set_back_stands_still():
+    judge, _ = looks((10, (100, 0), (10, 0)), (4, (200, 0), (20, 0)), (5, (300, 0), (30, 0)))
+    assert judge._batch.now[0] == 10
+
+
+def test_the_array_that_the_caller_counts_on_in_is_not_kept():
+    judge, counters = SequentialJudge(policy()), np.array([100.0, 0.0])
+    judge.observe(1, {"errors": counters}, {"errors": (10, 0)})
+    counters += 50
+    judge.observe(2, {"errors": counters}, {"errors": (15, 0)})
+    assert judge.totals("stable")["errors"].tolist() == [150, 50]
+
+
+@pytest.mark.parametrize("at", [1, 40, 150])
+def test_it_goes_on_bit_for_bit_after_being_saved(at):
+    metrics = policy(*EVERYTHING)
+    whole, traffic, twin = SequentialJudge(metrics), Traffic(8), Traffic(8)
+    for second in range(1, at + 1):
+        whole.observe(second, *traffic.second(whole.share))
+    saved = json.dumps(whole.to_dict())
+    other = SequentialJudge.from_dict(metrics, json.loads(saved))
+    for _ in range(at):
+        twin.second(0.05)
+    for second in range(at + 1, at + 40):
+        arms = traffic.second(whole.share)
+        assert whole.observe(second, *arms) == other.observe(second, *arms)
+    assert json.dumps(whole.to_dict()) == json.dumps(other.to_dict())
+
+
+def test_a_router_that_splits_otherwise_is_an_alarm_and_no_rollback():
+    judge, traffic = SequentialJudge(policy(min_duration=3000.0), "m@v2"), Traffic(9, rate=2000)
+    for second in range(1, 40):
+        arms = traffic.second(judge.share * 1.3)
+        judgement = judge.observe(second, *({"errors": arm["errors"]} for arm in arms))
+    assert judgement.phase in {"running", "advance"}
+    assert "is configured" in judgement.alarms[0]
+    assert judgement.alarms[0] in judgement.message
+
+
+def test_culprits_are_those_of_e_bh():
+    hundred = math.log(100)
+    assert _culprits({"a": hundred + math.log(3), "b": 0.0, "c": 0.0}, 0.01) == ("a",)
+    assert _culprits({"a": hundred + 1.0, "b": 0.0, "c": 0.0}, 0.01) == ()
+    # Two that are each too weak alone name each other.
+    assert _culprits({"a": hundred + math.log(1.5), "b": hundred + math.log(1.6), "c": 0.0}, 0.01) == ("b", "a")
+
+
+def test_earlier_steps_may_show_less():
+    assert margin_scales((0.05, 0.25, 0.5)).tolist() == [10, 2, 1]
+    assert margin_scales((0.001, 1.0)).tolist() == [10, 1]
+    deltas = ErrorRate(margin_points=0.001).compare(np.zeros(2), margin_scales((0.05, 0.25, 0.5))).tests.delta
+    assert deltas.tolist() == [0, 0.01, 0.002, 0.001]
+
+
+@given(st.integers(0, 10**6), st.floats(0, 0.3), st.floats(0, 0.05), st.sampled_from([7, 30, 90]))
+def test_latency_bounds_are_rounded_to_the_side_that_claims_less(seed, tolerance, floor, buckets):
+    """Two versions alike: the canary never has more hits for harm, nor fewer for non-inferiority."""
+    rng = np.random.default_rng(seed)
+    bounds = tuple(np.unique(np.round(np.sort(rng.lognormal(-3, 1, buckets)), 6)))
+    if len(bounds) < 2:
+        return
+    metric = Latency(bounds, tolerance=tolerance, margin=tolerance + 0.1, floor=floor)
+    histogram = rng.integers(0, 1000, len(bounds) + 1).astype(float)
+    comparison = metric.compare(histogram + 1, margin_scales((0.05, 0.5)))
+    canary, stable = histogram @ comparison.canary, histogram @ comparison.stable
+    edges = np.array([0.0, *bounds, np.inf])
+    assert (canary <= stable).all()
+    for test, step in enumerate(comparison.step):
+        at = edges[int(np.argmax(comparison.stable[:, test]))]
+        cells = np.flatnonzero(comparison.canary[:, test])
+        slower = edges[cells[0]] if cells.size else np.inf
+        wanted = max(at * (1 + tolerance), at + floor)
+        if step == HARM:
+            assert slower >= wanted * (1 - 1e-6)
+        else:
+            scale = margin_scales((0.05, 0.5))[step]
+            assert slower <= max(at * (1 + metric.margin * scale), at + floor) * (1 + 1e-6)
+
+
+def test_strata_are_compared_each_with_itself():
+    """Longer prompts in the canary are not a slower canary; a canary that is slower in one stratum is."""
+    rng = np.random.default_rng(0)
+    verdicts = []
+    for slower in (1.0, 1.6):
+        judge = SequentialJudge(policy(Latency(BOUNDS, strata=2), shares=(0.2,), min_duration=60.0))
+        arms = {arm: np.zeros((2, len(BOUNDS) + 1)) for arm in ("stable", "canary")}
+        for second in range(1, 600):
+            for arm, sizes, scales in (("stable", (120, 40), (1, 5)), ("canary", (10, 30), (1, 5 * slower))):
+                arms[arm] += [latencies(rng, size, scale) for size, scale in zip(sizes, scales, strict=True)]
+            judgement = judge.observe(second, *({"latency": arms[arm].ravel()} for arm in ("stable", "canary")))
+            if judgement.phase != "running":
+                break
+        verdicts.append(judgement.phase)
+    assert verdicts == ["promote", "rollback"]
+
+
+def test_a_bounded_mean_counts_losses_whichever_way_is_better():
+    more, less = (BoundedMean((0.0, 1.0, 2.0), better=way).compare(np.zeros(2), np.ones(1)) for way in ("more", "less"))
+    assert more.canary[:, 0].tolist() == [0.75, 0.25]
+    assert less.canary[:, 0].tolist() == [0.25, 0.75]
+
+
+def test_every_bounded_bet_has_a_mean_of_at_most_one():
+    """Values on bucket edges, both arms with the same mean: by counting out."""
+    batch = JudgeBatch(policy(BoundedMean((0.0, 0.5, 1.0), tolerance=0.0, margin=0.1), shares=(0.5,)))
+    chances = []
+    for split in itertools.product(range(3), repeat=2):
+        one = JudgeBatch(policy(BoundedMean((0.0, 0.5, 1.0), tolerance=0.0, margin=0.1), shares=(0.5,)))
+        canary, stable = ([hits, 2 - hits] for hits in split)
+        one.observe(1.0, {"business": stable}, {"business": canary})
+        chance = binom.pmf(split[0], 2, 0.5) * binom.pmf(split[1], 2, 0.5)
+        chances.append(chance * math.exp(one.evidence.harm["business"][0]))
+    assert sum(chances) <= 1 + 1e-9
+    assert batch.evidence.harm == {}
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: ErrorRate(tolerance=0.5, margin=0.1), "at most the margin"),
+        (lambda: Latency((0.1,)), "at least two rising numbers"),
+        (lambda: Latency((0.2, 0.1)), "rising"),
+        (lambda: Latency(BOUNDS, quantiles=(0.5, 1.0)), "between 0 and 1"),
+        (lambda: Latency(BOUNDS, tolerance=0.3), "from 0 to margin"),
+        (lambda: PredictionShift(1), "at least two"),
+        (lambda: PredictionShift(3, tolerance=1.5), "from 0 to 1"),
+        (lambda: BoundedMean((1.0,)), "rising"),
+        (lambda: BoundedMean((0.0, 1.0), better="higher"), "`more` or `less`"),
+        (lambda: Disagreement(tolerance=0.0), "between 0 and 1"),
+    ],
+)
+def test_a_metric_that_cannot_be_says_why(make, says):
+    with pytest.raises(MetricError, match=says):
+        make()
+
+
+# Replicas whose requests fail together.
+
+
+def bursts(rng, size: int, replicas: int, seconds: int) -> np.ndarray:
+    """Failure rates of replicas, of shape (size, seconds, replicas): bad spells of ten seconds, each its own."""
+    spells = rng.random((size, -(-seconds // 10), replicas)) < 0.02
+    return np.where(np.repeat(spells, 10, axis=1)[:, :seconds], 0.3, 0.001)
+
+
+def released(*, tempered: bool) -> float:
+    """The share of false rollbacks among 200 good canaries on two of twenty such replicas."""
+    rng, size, seconds = np.random.default_rng(11), 200, 600
+    batch = JudgeBatch(policy(shares=(0.1,), min_duration=10**6), size)
+    if tempered:
+        rates = bursts(rng, 1, 18, 1800)[0]
+        requests = np.full(rates.shape, 10)
+        batch.warm_up({"errors": np.stack([requests, rng.binomial(10, rates)], axis=-1)})
+    rates = bursts(rng, size, 20, seconds)
+    failures = rng.binomial(10, rates).cumsum(axis=1)
+    for second in range(seconds):
+        arms = [failures[:, second, part].sum(axis=1) for part in (slice(2, 20), slice(2))]
+        total = [np.full(size, 10.0 * replicas * (second + 1)) for replicas in (18, 2)]
+        stable, canary = ({"errors": np.stack([n, x], axis=1)} for n, x in zip(total, arms, strict=True))
+        phase = batch.observe(second + 1.0, stable, canary)
+    return float((phase == ROLLBACK).mean())
+
+
+def test_replicas_that_fail_in_bursts_are_no_false_alarm_once_their_dispersion_is_known():
+    assert released(tempered=True) <= binom.ppf(1 - 1e-4, 200, 0.01) / 200
+    assert released(tempered=False) > 0.5, "without it they are: the test would show nothing"
+
+
+def test_dispersion_of_independent_requests_is_one_and_of_bursts_is_more():
+    rng = np.random.default_rng(0)
+    trials = np.full((600, 20, 1), 50.0)
+    steady = rng.binomial(50, 0.02, (600, 20, 1)).astype(float)
+    assert measure(steady, trials).phi[0] < 1.3
+    wild = rng.binomial(50, bursts(rng, 1, 20, 600)[0][..., None]).astype(float)
+    assert measure(wild, trials).phi[0] > 5
+
+
+@pytest.mark.parametrize(
+    ("history", "says"),
+    [
+        ({}, "no history"),
+        ({"errors": np.ones((50, 1, 2))}, "one replica"),
+        ({"errors": np.ones((1, 9, 2))}, "too little history"),
+    ],
+)
+def test_without_dispersion_the_verdict_says_what_it_is_worth(history, says):
+    judge = SequentialJudge(policy())
+    judge.warm_up(history)
+    _, judgement = judged(judge, Traffic(1), errors=0.5)
+    assert says in judgement.message
+    assert "1% holds if requests fail independently" in judgement.message
+
+
+def test_many_endpoints_are_judged_at_once_as_one_would_be():
+    single, batch = [JudgeBatch(policy()) for _ in range(3)], JudgeBatch(policy(), 3)
+    rng = np.random.default_rng(5)
+    total = np.zeros((2, 3, 2))
+    for second in range(1, 60):
+        total[..., 0] += [[100] * 3, [20] * 3]
+        total[..., 1] += [rng.binomial(100, 0.01, 3), rng.binomial(20, [0.01, 0.3, 0.02])]
+        phases = batch.observe(second, {"errors": total[0]}, {"errors": total[1]})
+        alone = [
+            one.observe(second, {"errors": total[0, i]}, {"errors": total[1, i]})[0] for i, one in enumerate(single)
+        ]
+        assert phases.tolist() == alone
+        assert np.allclose(batch.log_harm, [one.log_harm[0] for one in single], rtol=1e-9)
+    assert phases[1] == ROLLBACK
+    assert PROMOTE != ROLLBACK
