@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from headgate.phases import ENDED, Phase
-from headgate.records import Record, Revision
+from headgate.records import Counts, Look, Record, Revision
 from registry.journal import Entry, Kind
 
 if TYPE_CHECKING:
@@ -31,6 +31,26 @@ class Reign(Record):
     release_id: str
     actor: str
     reason: str
+
+
+SHIFT_BEGAN = "shift began"
+"""The note with the stable version's counters that a shift's judge starts from."""
+
+
+class Shift(Record):
+    """The shift of a release, as it was written down.
+
+    Attributes:
+        spec: the release file.
+        before: the stable version's counters when the shift began.
+        bounds: of the latency buckets in all counts, in seconds.
+        looks: in the order of their time.
+    """
+
+    spec: dict[str, Any]
+    before: Counts
+    bounds: tuple[float, ...]
+    looks: tuple[Look, ...]
 
 
 def in_flight(journal: Journal, endpoint: str) -> InFlight | None:
@@ -85,6 +105,26 @@ def spec_of(journal: Journal, endpoint: str) -> dict[str, Any] | None:
     """The release file of the newest release, as it was written down when that began."""
     started = [row for row in journal.read(endpoint, kinds=(Kind.PHASE,)) if row.what == Phase.STARTED]
     return dict(started[-1].evidence["spec"]) if started else None
+
+
+def shift_of(journal: Journal, release_id: str, endpoint: str = "") -> Shift | None:
+    """The looks of a release; None where it shifted no live traffic, or is not known.
+
+    Args:
+        journal: where to look.
+        release_id: which.
+        endpoint: the release's; all are searched where it is not given.
+    """
+    for name in [endpoint] if endpoint else journal.endpoints():
+        rows = journal.read(name, release_id=release_id)
+        began = next((row for row in rows if row.what == SHIFT_BEGAN), None)
+        if began is not None:
+            spec = next(row.evidence["spec"] for row in rows if row.what == Phase.STARTED)
+            looks = [Look.model_validate(row.evidence) for row in rows if row.kind is Kind.LOOK]
+            return Shift(
+                spec=spec, before=began.evidence["stable"], bounds=began.evidence["bounds"], looks=tuple(looks)
+            )
+    return None
 
 
 def narrative(entries: list[Entry]) -> list[Entry]:

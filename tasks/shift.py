@@ -11,7 +11,7 @@ from headgate.phases import Phase
 from headgate.records import Counts, Look, Mirror, Revision, Rollout, Traffic, Verdict
 from headgate.units import BASIS_POINTS
 from monitoring.rollout import RolloutJudge
-from registry import Kind
+from registry import Kind, history
 from tasks import artifacts
 from tasks.job import ReleaseJob
 from tasks.step import step
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 1.0
 BLIND_SECONDS = 30.0
 """How long the counters may be out of reach before the release is given up."""
-SHIFT_BEGAN = "shift began"
-"""The note with the counters that a judge starts from; `headgate replay` reads it too."""
-
 _ZERO = Counts(requests=0, failures=0)
 
 
@@ -95,15 +92,13 @@ def _judge(job: ReleaseJob, stable: Revision, canary: Revision) -> tuple[Rollout
     """
     counts, bounds = job.target.counts(job.endpoint), job.target.LATENCY_BOUNDS
     now = counts.get(stable.name, _ZERO), counts.get(canary.name, _ZERO)
-    rows = job.journal.read(job.endpoint, release_id=job.release_id, kinds=(Kind.LOOK, Kind.NOTE))
-    start = next((row.evidence for row in rows if row.what == SHIFT_BEGAN), None)
-    if start is None:
+    cut_short = history.shift_of(job.journal, job.release_id, job.endpoint)
+    if cut_short is None:
         evidence = {"stable": now[0].model_dump(mode="json"), "bounds": list(bounds)}
-        job.write(Kind.NOTE, SHIFT_BEGAN, f"{canary.name} against {stable.name}", evidence)
+        job.write(Kind.NOTE, history.SHIFT_BEGAN, f"{canary.name} against {stable.name}", evidence)
         return RolloutJudge(job.spec, f"{canary.version}", *now, bounds), 0.0
-    judge = RolloutJudge(job.spec, f"{canary.version}", Counts.model_validate(start["stable"]), _ZERO, start["bounds"])
-    looks = [Look.model_validate(row.evidence) for row in rows if row.kind is Kind.LOOK]
-    return judge, judge.resume(looks, *now)
+    judge = RolloutJudge(job.spec, f"{canary.version}", cut_short.before, _ZERO, cut_short.bounds)
+    return judge, judge.resume(cut_short.looks, *now)
 
 
 def _one_look(job: ReleaseJob, judge: RolloutJudge, seconds: float, stable: Revision, canary: Revision) -> Look:

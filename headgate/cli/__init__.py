@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "promote": ("change", "Promote a release that is held."),
     "rollback": ("change", "Go back to the version before, or end a release in flight."),
     "monitor": ("change", "Check an endpoint for drift."),
+    "replay": ("replay", "Try the judge on recorded or simulated traffic."),
     "status": ("read", "Show what is live and what is in flight."),
     "history": ("read", "Show what was live, from when to when, and why."),
     "completion": ("read", "Print the shell completion script."),

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from monitoring.judge import paired
 from monitoring.judge.dispersion import Dispersion, measure, unmeasured
 from monitoring.judge.engine import Array, Bets, Block, EProcesses, Hypotheses, log_e_values
-from monitoring.judge.metrics import HARM, Comparison, Disagreement, Metric, margin_scales
+from monitoring.judge.metrics import HARM, Comparison, Disagreement, ErrorRate, Indices, Metric, margin_scales
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,12 +65,19 @@ class Policy:
         return -math.log(self.alpha_promote)
 
 
+class Places(NamedTuple):
+    """Where a metric's tests are: those for harm by stratum, and those for the end of each step, (steps, tests)."""
+
+    harm: list[Indices]
+    harmless: Indices
+
+
 @dataclass
 class _Group:
     """Metrics whose tests are bet on together."""
 
     names: list[str]
-    places: list[slice]
+    places: dict[str, Places]
     comparison: Comparison
     processes: EProcesses
     dispersion: Dispersion
@@ -103,6 +110,7 @@ class JudgeBatch:
     def __init__(self, policy: Policy, size: int = 1) -> None:
         self.policy, self.size = policy, size
         self.scales = margin_scales(policy.shares)
+        self._every = np.arange(size)
         self.step = np.zeros(size, int)
         self.phase = np.full(size, RUNNING)
         self.now = np.zeros(size)
@@ -160,16 +168,23 @@ class JudgeBatch:
 
     def _shaped(self, cells: Any) -> Array:  # noqa: ANN401 - what NumPy makes an array of
         # A copy: the caller may count on in the same array.
-        return np.array(np.broadcast_to(np.asarray(cells, float), (self.size, np.shape(cells)[-1])))
+        read = np.array(cells, float, ndmin=2)
+        return read if len(read) == self.size else np.repeat(read, self.size, axis=0)
 
     def _difference(self, arm: str, counters: Mapping[str, Any]) -> dict[str, Array]:
-        fresh = self._zeros()
-        for name, cells in counters.items():
-            read, last = self._shaped(cells), self._last[arm][name]
-            fell = (read < last).any(axis=-1, keepdims=True)
-            fresh[name] = np.where(fell, read, read - last)
+        fresh = {}
+        for metric in self.policy.metrics:
+            name = metric.name
+            if name not in counters:
+                fresh[name] = np.zeros((self.size, metric.cells))
+                continue
+            read = self._shaped(counters[name])
+            since = read - self._last[arm][name]
+            if since.min() < 0:
+                since = np.where((since < 0).any(axis=-1, keepdims=True), read, since)
+            fresh[name] = since
             self._last[arm][name] = read
-            self.total[arm][name] = self.total[arm][name] + fresh[name]
+            self.total[arm][name] = self.total[arm][name] + since
         return fresh
 
     def _choose_tests(self) -> None:
@@ -192,7 +207,6 @@ class JudgeBatch:
     def _group(self, members: list[tuple[Metric, Comparison, Array]], *, graded: bool) -> _Group:
         comparisons = [comparison for _, comparison, _ in members]
         tests = Hypotheses.join([comparison.tests for comparison in comparisons])
-        ends = np.cumsum([len(comparison.tests) for comparison in comparisons]).tolist()
         maps = {name: _diagonal([getattr(c, name) for c in comparisons]) for name in ("canary", "stable", "trials")}
         joined = Comparison(
             tests, **maps,
@@ -201,13 +215,23 @@ class JudgeBatch:
         )  # fmt: skip
         names = [metric.name for metric, _, _ in members]
         group = _Group(
-            names, [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)], joined,
-            EProcesses(tests, self.size), self._dispersion(names, joined), graded, [k.tolist() for _, _, k in members],
+            names, self._places(names, comparisons), joined, EProcesses(tests, self.size),
+            self._dispersion(names, joined), graded, [k.tolist() for _, _, k in members],
         )  # fmt: skip
         cells = np.concatenate([known for _, _, known in members])
         nothing = np.zeros((1, len(tests)))
         group.processes.know(Block(nothing, nothing, cells @ joined.stable, cells @ joined.trials))
         return group
+
+    def _places(self, names: list[str], comparisons: list[Comparison]) -> dict[str, Places]:
+        places, start = {}, 0
+        for name, own in zip(names, comparisons, strict=True):
+            number = np.arange(start, start + len(own.step))
+            strata = [number[(own.step == HARM) & (own.stratum == one)] for one in range(own.stratum.max() + 1)]
+            steps = [number[own.step == one] for one in range(len(self.policy.shares))]
+            places[name] = Places(strata, np.array(steps, int))
+            start += len(own.step)
+        return places
 
     def _dispersion(self, names: list[str], comparison: Comparison) -> Dispersion:
         if not all(name in self._history for name in names):
@@ -233,15 +257,11 @@ class JudgeBatch:
         evidence, steps = Evidence(), len(self.policy.shares)
         for group in self._groups:
             values = group.processes.log_values
-            for name, place in zip(group.names, group.places, strict=True):
-                own, step, stratum = values[:, place], group.comparison.step[place], group.comparison.stratum[place]
-                evidence.harm[name] = np.sum(
-                    [_log_mean(own[:, (step == HARM) & (stratum == one)]) for one in range(stratum.max() + 1)], axis=0
-                )
-                if (step >= 0).any():
-                    evidence.harmless[name] = np.stack(
-                        [own[:, step == one].min(axis=1) for one in range(steps)], axis=1
-                    )
+            for name, (harm, harmless) in group.places.items():
+                parts = [_log_mean(values[:, stratum]) for stratum in harm]
+                evidence.harm[name] = parts[0] if len(parts) == 1 else np.sum(parts, axis=0)
+                if harmless.size:
+                    evidence.harmless[name] = values[:, harmless].min(axis=2)
         for metric in self.policy.metrics:
             if isinstance(metric, Disagreement):
                 counts = self.total["canary"][metric.name]
@@ -259,18 +279,17 @@ class JudgeBatch:
 
     @property
     def requests(self) -> Array:
-        """Requests of the canary so far, by the metric that has most of them."""
-        totals = [self.total["canary"][metric.name] for metric in self.policy.metrics]
-        counted = [
-            cells[:, 0] if isinstance(metric, Disagreement) or metric.name == "errors" else cells.sum(axis=-1)
-            for metric, cells in zip(self.policy.metrics, totals, strict=True)
-        ]
-        return np.asarray(np.max(counted, axis=0))
+        """Requests of the canary so far, by the policy's first metric."""
+        metric = self.policy.metrics[0]
+        cells = self.total["canary"][metric.name]
+        return np.asarray(cells[:, 0] if isinstance(metric, ErrorRate | Disagreement) else cells.sum(axis=-1))
 
     def is_harmless(self) -> Array:
         """Whether every metric's non-inferiority is shown at the present step's margins, of shape (judges,)."""
-        shown = [values[np.arange(self.size), self.step] for values in self.evidence.harmless.values()]
-        return np.asarray(np.min([np.full(self.size, np.inf), *shown], axis=0) >= self.policy.needed_to_promote)
+        harmless = np.ones(self.size, bool)
+        for values in self.evidence.harmless.values():
+            harmless &= values[self._every, self.step] >= self.policy.needed_to_promote
+        return harmless
 
     def undispersed(self) -> list[str]:
         """Why the dispersion of the stable version's replicas was not measured, where it was not."""
@@ -280,9 +299,8 @@ class JudgeBatch:
     def dispersion_of(self, name: str) -> float:
         """The largest φ of a metric's tests."""
         for group in self._groups:
-            for own, place in zip(group.names, group.places, strict=True):
-                if own == name:
-                    return float(group.dispersion.phi[place].max())
+            if name in group.places:
+                return max(float(group.dispersion.phi[stratum].max()) for stratum in group.places[name].harm)
         return 1.0
 
     def _decide(self) -> None:
@@ -297,11 +315,10 @@ class JudgeBatch:
             step_done = np.logical_and(requests - self.step_requests >= part, self.now >= due)
         enough = (requests >= policy.min_requests) & (self.now >= policy.min_duration)
         running = (self.phase == RUNNING) | (self.phase == ADVANCE)
-        verdict = np.select(
-            [self.log_harm >= policy.needed, last & harmless & enough & step_done, ~last & step_done,
-             self.now >= policy.max_duration],
-            [ROLLBACK, PROMOTE, ADVANCE, INCONCLUSIVE], RUNNING,
-        )  # fmt: skip
+        verdict = np.where(self.now >= policy.max_duration, INCONCLUSIVE, RUNNING)
+        verdict = np.where(step_done & ~last, ADVANCE, verdict)
+        verdict = np.where(step_done & last & harmless & enough, PROMOTE, verdict)
+        verdict = np.where(self.log_harm >= policy.needed, ROLLBACK, verdict)
         self.phase = np.where(running, verdict, self.phase)
         advanced = running & (verdict == ADVANCE)
         if advanced.any():

@@ -13,8 +13,9 @@ Grünwald, "Generic E-variables for Exact Sequential k-Sample Hypotheses that al
 2106.02693, here with margins). Blocks multiply, each with its own exposure, so changing the weights changes nothing.
 By Ville's inequality the product exceeds 1/α with probability at most α, however often one looks.
 
-b is the stable version's running rate. a is one of seven log-odds offsets beyond the line, or the canary's own
-shrunk rate; the eight products are mixed. A fault that begins late is met by giving each product fresh mass as time
+b is the stable version's running rate. a is the canary's own shrunk rate, or one of seven others: for harm, log-odds
+offsets beyond the line; for non-inferiority, rates around b, as a good canary is like the stable version. The eight
+products are mixed. A fault that begins late is met by giving each product fresh mass as time
 goes by: M_t = (M_{t-1} + π_t) E_t, with Σ π_t ≤ 1. Dividing log E by φ ≥ 1 (tempering) keeps an e-value by Jensen's
 inequality, and pays for requests that fail together.
 
@@ -33,6 +34,9 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 OFFSETS = np.array([0.1, 0.25, 0.5, 1.0, 1.75, 2.75, 4.0])
 """Log-odds beyond the line; the last one is 50 times the odds."""
 
+GAPS = np.array([0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0])
+"""How far from the line to b, in log-odds; 1 is b itself."""
+
 _PRIOR_WEIGHT = 50.0
 """Requests that the prior rate of the stable version counts for."""
 
@@ -40,8 +44,8 @@ _SHRINK = 20.0
 """Requests at the stable version's rate that the canary is credited with before its own count."""
 
 _TINY = 1e-9
-_CONVERGED = 1e-8
-_NEWTON_STEPS = 60
+_NEAR, _EXACT = 1e-3, 1e-8
+_FREE_STEPS, _NEWTON_STEPS = 8, 70
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Hypotheses:
         side: +1 for the null hypothesis "the canary is at most at the line", -1 for "at least".
         prior: the rate that is expected before anything is seen.
         starts: the share of the mass that bets from the first look on; the rest is for restarts.
+        near: whether the alternatives are rates around the stable version's own.
     """
 
     rho: Array
@@ -61,6 +66,7 @@ class Hypotheses:
     side: Array
     prior: Array
     starts: Array
+    near: np.ndarray[Any, np.dtype[np.bool_]]
 
     def __len__(self) -> int:
         return len(self.rho)
@@ -68,7 +74,7 @@ class Hypotheses:
     @staticmethod
     def join(parts: list[Hypotheses]) -> Hypotheses:
         """All tests of several, in order."""
-        fields = ("rho", "delta", "side", "prior", "starts")
+        fields = ("rho", "delta", "side", "prior", "starts", "near")
         return Hypotheses(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
 
 
@@ -163,7 +169,7 @@ class EProcesses:
             fresh = np.log(self._pending / self._alternatives)
         self._reserve = self._reserve - self._pending
         self._pending = np.zeros_like(self._pending)
-        tempered = log_e / np.broadcast_to(np.asarray(phi), log_e.shape[:-1])[..., None]
+        tempered = log_e / np.asarray(phi)[..., None] if np.ndim(phi) else log_e / phi
         self._log_products = np.logaddexp(self._log_products, fresh[..., None]) + tempered
 
     def bets(self, block: Block) -> Bets:
@@ -177,14 +183,18 @@ class EProcesses:
         # A line outside of (0, 1) leaves nothing to bet on.
         possible = (line > _TINY) & (line < 1 - _TINY)
         line = _inside(line)
-        odds = (line / (1 - line))[..., None] * np.exp(tests.side[:, None] * OFFSETS)
+        log_line = np.log(line / (1 - line))
+        gap = np.log(b / (1 - b)) - log_line
+        reach = np.where(tests.near[:, None], gap[..., None] * GAPS, tests.side[:, None] * OFFSETS)
+        odds = np.exp(log_line[..., None] + reach)
         plug_in = (canary_hits + _SHRINK * b) / (canary + _SHRINK)
         beyond = np.where(tests.side > 0, np.maximum(plug_in, line), np.minimum(plug_in, line))
         a = _inside(np.concatenate([odds / (1 + odds), beyond[..., None]], axis=-1))
-        a = np.where(possible[..., None], a, line[..., None])
+        if not (everywhere := possible.all()):
+            a = np.where(possible[..., None], a, line[..., None])
         total = block.canary + block.stable
-        omega = np.divide(block.canary, total, out=np.zeros_like(total), where=total > 0)
-        omega, b3 = omega[..., None], np.broadcast_to(b[..., None], a.shape)
+        omega = block.canary / np.maximum(total, _TINY)
+        omega, b3 = omega[..., None], b[..., None]
         null_stable = omega * a + (1 - omega) * b3
         null_canary = null_stable.copy()
         if self._general.size:
@@ -192,9 +202,9 @@ class EProcesses:
             rho, delta = tests.rho[at, None], tests.delta[at, None]
             s = _project(a[:, at], b3[:, at], omega[:, at], rho, delta)
             null_stable[:, at], null_canary[:, at] = s, rho * s + delta
-        nothing = ~possible[..., None]
-        if nothing.any():
-            null_stable, null_canary = np.where(nothing, b3, null_stable), np.where(nothing, a, null_canary)
+        if not everywhere:
+            null_stable = np.where(possible[..., None], null_stable, b3)
+            null_canary = np.where(possible[..., None], null_canary, a)
         return Bets(a, b3, null_canary, null_stable)
 
     def to_dict(self) -> dict[str, Any]:
@@ -232,8 +242,8 @@ def _project(a: Array, b: Array, omega: Array, rho: Array, delta: Array) -> Arra
     """The stable version's rate s at the least divergence on the line c = ρ s + δ.
 
     The divergence is convex in s, and its minimum lies between b and the s at which c = a. Its derivative times
-    s (1-s) c (1-c) is a cubic; Newton's method on that, from the root that it has where rates are small, and a step
-    that leaves the bracket is halved into it.
+    s (1-s) c (1-c) is a cubic; Halley's method on that, from the root that it has where rates are small, needs two or
+    three steps. Where it does not settle, steps that leave a shrinking bracket are halved into it.
     """
     ends = b, (a - delta) / rho
     # Where a is below δ, the line has no such point, and the minimum is between 0 and b.
@@ -241,28 +251,36 @@ def _project(a: Array, b: Array, omega: Array, rho: Array, delta: Array) -> Arra
     of_canary, of_stable = omega * rho, 1 - omega
     square, linear = rho * (of_canary + of_stable), of_canary * (delta - a) + of_stable * (delta - b * rho)
     root = np.sqrt(np.maximum(linear**2 + 4 * square * of_stable * b * delta, 0))
-    s = np.clip((root - linear) / (2 * square), low, high)
-    for _ in range(_NEWTON_STEPS):
+    s = np.minimum(np.maximum((root - linear) / (2 * square), low), high)
+    for step in range(_NEWTON_STEPS):
         c = rho * s + delta
         canary, stable = c * (1 - c), s * (1 - s)
-        value = of_canary * (c - a) * stable + of_stable * (s - b) * canary
-        slope = of_canary * (rho * stable + (c - a) * (1 - 2 * s)) + of_stable * (canary + (s - b) * rho * (1 - 2 * c))
-        low, high = np.where(value < 0, s, low), np.where(value > 0, s, high)
-        # A slope of nothing is where the line leaves (0, 1), and there is no bet.
-        following = s - np.divide(value, slope, out=np.zeros_like(value), where=slope != 0)
-        # The value's sign is noise at the root itself, so a bracket is worth no more than this.
-        inside = (following >= low * (1 - _CONVERGED)) & (following <= high * (1 + _CONVERGED))
-        following = np.where(inside, following, (low + high) / 2)
-        # The error of a step is about the square of its length.
-        done = (np.abs(following - s) <= _CONVERGED * s).all()
-        s = following
+        above, before = of_canary * (c - a), of_stable * (s - b)
+        lean_c, lean_s = rho * (1 - 2 * c), 1 - 2 * s
+        value = above * stable + before * canary
+        slope = of_canary * rho * stable + above * lean_s + of_stable * canary + before * lean_c
+        bend = of_canary * rho * lean_s - above + of_stable * lean_c - rho**2 * before
+        step_down = slope**2 - value * bend
+        # Nothing is where the line leaves (0, 1), and there is no bet.
+        following = s - value * slope / (step_down + (step_down == 0))
+        if step < _FREE_STEPS:
+            # The error of a step is about the cube of its length.
+            done = (np.abs(following - s) <= _NEAR * s).all()
+            s = np.minimum(np.maximum(following, low), high)
+        else:
+            low, high = np.where(value < 0, s, low), np.where(value > 0, s, high)
+            # The value's sign is noise at the root itself, so a bracket is worth no more than this.
+            inside = (following >= low * (1 - _EXACT)) & (following <= high * (1 + _EXACT))
+            following = np.where(inside, following, (low + high) / 2)
+            done = (np.abs(following - s) <= _EXACT * s).all()
+            s = following
         if done:
             break
     return s
 
 
 def _inside(rate: Array) -> Array:
-    return np.clip(rate, _TINY, 1 - _TINY)
+    return np.minimum(np.maximum(rate, _TINY), 1 - _TINY)
 
 
 def _finite(array: Array) -> Any:  # noqa: ANN401 - nested lists

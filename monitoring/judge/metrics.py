@@ -19,7 +19,7 @@ Indices = np.ndarray[Any, np.dtype[np.int64]]
 HARM = -1
 """The step of a test for harm: it counts in every step."""
 
-_LEVELS = np.array([0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995])
+_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95, 0.98, 0.99, 0.995, 0.999)
 """Quantiles of the stable version at which latencies are compared for harm."""
 
 _LATENCIES_NEEDED = 500
@@ -124,6 +124,7 @@ class ErrorRate:
             side=np.array([1.0] + [-1.0] * steps),
             prior=np.full(steps + 1, 0.01),
             starts=np.array([_START_MASS] + [1.0] * steps),
+            near=np.arange(steps + 1) > 0,
         )
         hits, trials = (np.outer(cells, np.ones(steps + 1)) for cells in ([0, 1], [1, 0]))
         return Comparison(tests, hits, hits, trials, np.arange(HARM, steps), np.zeros(steps + 1, int))
@@ -199,7 +200,7 @@ class Latency:
         return Comparison(
             Hypotheses(
                 np.ones(tests), delta, side, np.maximum(stable_rate, 1e-4),
-                np.where(step == HARM, _START_MASS, 1.0),
+                np.where(step == HARM, _START_MASS, 1.0), step != HARM,
             ),
             canary=(inside & (cell > slower)).astype(float), stable=(inside & (cell > places)).astype(float),
             trials=np.broadcast_to(inside, (self.cells, tests)).astype(float), step=step,
@@ -254,7 +255,7 @@ class PredictionShift:
         one, number = np.ones(2 * events.shape[1]), events.shape[1]
         tests = Hypotheses(
             rho=one, delta=np.repeat([self.tolerance, -self.tolerance], number), side=np.repeat([1.0, -1.0], number),
-            prior=np.tile(events.mean(axis=0), 2), starts=_START_MASS * one,
+            prior=np.tile(events.mean(axis=0), 2), starts=_START_MASS * one, near=one < 0,
         )  # fmt: skip
         hits = np.tile(events, 2)
         return Comparison(tests, hits, hits, np.ones_like(hits), np.full(len(one), HARM), np.zeros(len(one), int))
@@ -305,7 +306,7 @@ class BoundedMean:
         tests = Hypotheses(
             rho=np.ones(steps + 1), delta=np.append(self.tolerance, np.minimum(self.margin * scales, 0.5)),
             side=np.array([1.0] + [-1.0] * steps), prior=np.full(steps + 1, 0.5),
-            starts=np.array([_START_MASS] + [1.0] * steps),
+            starts=np.array([_START_MASS] + [1.0] * steps), near=np.arange(steps + 1) > 0,
         )  # fmt: skip
         losses = np.repeat(loss[:, None], steps + 1, axis=1)
         return Comparison(

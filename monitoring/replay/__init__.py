@@ -9,7 +9,20 @@
 
 from monitoring.replay.recorded import Trace, Verdict, read_counts, replay
 from monitoring.replay.rules import OTHERS, Headgate, Rule
-from monitoring.replay.simulate import Outcome, simulate
+from monitoring.replay.simulate import Outcome, Trial, simulate, trial
 from monitoring.replay.traffic import World
 
-__all__ = ["OTHERS", "Headgate", "Outcome", "Rule", "Trace", "Verdict", "World", "read_counts", "replay", "simulate"]
+__all__ = [
+    "OTHERS",
+    "Headgate",
+    "Outcome",
+    "Rule",
+    "Trace",
+    "Trial",
+    "Verdict",
+    "World",
+    "read_counts",
+    "replay",
+    "simulate",
+    "trial",
+]

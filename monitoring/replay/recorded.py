@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from headgate.records import Look
+    from headgate.records import Counts, Look
     from monitoring.replay.rules import Rule
 
 Array = np.ndarray[Any, Any]
@@ -33,25 +33,30 @@ class Trace:
         seconds: since the shift began.
         stable: by metric, cumulative counts of shape (looks, cells).
         canary: the same.
+        history: what was known of the stable version before, as `JudgeBatch.warm_up` takes it.
     """
 
     seconds: Array
     stable: dict[str, Array]
     canary: dict[str, Array]
+    history: dict[str, Array] = field(default_factory=dict)
 
     @classmethod
-    def of_looks(cls, looks: Sequence[Look]) -> Trace:
-        """The looks of a release."""
+    def of_looks(cls, looks: Sequence[Look], before: Counts) -> Trace:
+        """The looks of a release, and the stable version's counters before it."""
         if not looks:
             raise MonitorError("this release has no looks: no live traffic was shifted", fix="choose another release")
-        arms = []
-        for arm in ("stable", "canary"):
-            counts = [getattr(look, arm) for look in looks]
-            metrics = {"errors": np.array([(count.requests, count.failures) for count in counts], float)}
-            if all(count.latency for count in counts):
-                metrics["latency"] = np.array([count.latency for count in counts], float)
-            arms.append(metrics)
-        return cls(np.array([look.seconds for look in looks]), *arms)
+        stable, canary = ([getattr(look, arm) for look in looks] for arm in ("stable", "canary"))
+        known = {"errors": (before.requests, before.failures), "latency": before.latency}
+        history = {name: np.array([[cells]], float) for name, cells in known.items() if any(cells)}
+        return cls(np.array([look.seconds for look in looks]), _cells(stable), _cells(canary), history)
+
+
+def _cells(counts: Sequence[Counts]) -> dict[str, Array]:
+    cells = {"errors": np.array([(count.requests, count.failures) for count in counts], float)}
+    if all(count.latency for count in counts):
+        cells["latency"] = np.array([count.latency for count in counts], float)
+    return cells
 
 
 @dataclass(frozen=True)
@@ -96,12 +101,13 @@ def read_counts(path: Path) -> Trace:
             raise MonitorError(f"{path}: {name} is below zero or falls", fix="cumulative counters, in order of time")
         frame[name] = numbers
     arms = (frame[[f"{arm}_requests", f"{arm}_failures"]].to_numpy(float) for arm in ("stable", "canary"))
-    return Trace(frame["seconds"].to_numpy(float), *({"errors": cells} for cells in arms))
+    stable, canary = ({"errors": cells} for cells in arms)
+    return Trace(frame["seconds"].to_numpy(float), stable, canary)
 
 
 def replay(rule: Rule, trace: Trace) -> Verdict:
     """What a rule would have done with these counts."""
-    running, phase = rule.start(1), RUNNING
+    running, phase = rule.start(1, trace.history), RUNNING
     for row, at in enumerate(trace.seconds):
         arms = ({name: cells[row : row + 1] for name, cells in arm.items()} for arm in (trace.stable, trace.canary))
         phase = int(running.observe(float(at), *arms)[0])

@@ -77,7 +77,8 @@ class Headgate:
         if not self.promotes:
             policy = replace(policy, ramp="schedule", min_requests=10**15, max_duration=math.inf)
         batch = JudgeBatch(policy, size)
-        batch.warm_up(history or {})
+        names = {metric.name for metric in policy.metrics}
+        batch.warm_up({name: counts for name, counts in (history or {}).items() if name in names})
         return _Judged(batch, by_time=not self.promotes)
 
 
@@ -86,6 +87,7 @@ class _Judged:
         self._batch, self._by_time = batch, by_time
         self._shares, self._at = np.array(batch.policy.shares), 0.0
         self._names = {metric.name for metric in batch.policy.metrics}
+        self.end = END
 
     @property
     def share(self) -> Array:
@@ -99,7 +101,7 @@ class _Judged:
         self._at = at
         arms = ({name: cells for name, cells in arm.items() if name in self._names} for arm in (stable, canary))
         phase = self._batch.observe(at, *arms)
-        if self._by_time and at >= END:
+        if self._by_time and at >= self.end:
             return np.where(phase == RUNNING, PROMOTE, phase)
         return phase
 
@@ -173,7 +175,7 @@ class Flagger(_Periodic):
     request-duration max 500 ms at p99); pkg/controller/scheduler.go counts Status.FailedChecks up.
     """
 
-    name: str = "flagger, as documented"
+    name: str = "flagger"
     every: float = 60.0
     window: float = 60.0
     success: float = 0.99
@@ -193,7 +195,7 @@ class ArgoRollouts(_Periodic):
     result[0] >= 0.95, failureLimit 3, on `irate`, of which the window is about a scrape: a minute here).
     """
 
-    name: str = "argo rollouts, as documented"
+    name: str = "argo rollouts"
     every: float = 300.0
     window: float = 60.0
     success: float = 0.95
@@ -213,7 +215,7 @@ class CloudWatchAlarm(_Periodic):
     600 s, threshold 1 on Invocation5XXErrors, read as one per cent: an average of zeros and ones is never above 1).
     """
 
-    name: str = "cloudwatch alarm, as documented"
+    name: str = "cloudwatch alarm"
     every: float = 600.0
     window: float = 600.0
     most: float = 0.01
@@ -235,7 +237,7 @@ class Kayenta(_Periodic):
     analysis with an interval is.
     """
 
-    name: str = "kayenta, every five minutes"
+    name: str = "kayenta"
     every: float = 60.0
     window: float = 60.0
     confidence: float = 0.98
@@ -268,7 +270,7 @@ def _step(at: float) -> float:
 
 OTHERS: tuple[Rule, ...] = (
     Flagger(), ArgoRollouts(),
-    ArgoRollouts("argo rollouts, 1m, 99%, limit 1", every=60.0, success=0.99, limit=1),
+    ArgoRollouts("argo, 1m, 99%", every=60.0, success=0.99, limit=1),
     CloudWatchAlarm(), Kayenta(),
 )  # fmt: skip
 """What others document, and Argo as its users tighten it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,6 +62,21 @@ class Outcome:
         return float(np.median(chosen)) if len(chosen) else math.nan
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A rule on a faulty canary, and on a good one under the same traffic."""
+
+    rule: str
+    faulty: Outcome
+    good: Outcome
+
+
+def trial(rule: Rule, world: World, **options: Any) -> Trial:  # noqa: ANN401 - those of simulate
+    """Try a rule on a fault, and on the same canary without it."""
+    good = replace(world, canary=world.stable, slower=1.0, tail=(0.0, 1.0))
+    return Trial(rule.name, simulate(rule, world, **options), simulate(rule, good, **options))
+
+
 def simulate(
     rule: Rule, world: World, *, replications: int, minutes: float = 60.0, look: float = 1.0, seed: int = 0,
     latency: bool = False, dispersion: bool = False,
@@ -76,11 +91,15 @@ def simulate(
         look: seconds between looks.
         seed: of everything.
         latency: simulate latencies too.
-        dispersion: give the rule the history of the stable replicas, from which ours measures φ.
+        dispersion: give the rule the history of the stable version by replica, from which ours measures φ.
     """
     rng = np.random.default_rng(seed)
     traffic = Traffic(world, rng, replications, latency=latency)
-    running = rule.start(replications, traffic.history(HISTORY_SECONDS) if dispersion else None)
+    history = traffic.history(HISTORY_SECONDS)
+    if not dispersion:
+        # As one replica: it aims the bets and tells nothing of dispersion.
+        history = {name: counts.sum(axis=(0, 1))[None, None] for name, counts in history.items()}
+    running = rule.start(replications, history)
     totals: list[dict[str, Array]] = [{}, {}]
     phase, seconds = np.full(replications, RUNNING), np.full(replications, math.inf)
     bad, exposed = np.zeros(replications), np.zeros(replications)

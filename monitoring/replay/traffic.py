@@ -27,7 +27,7 @@ class World:
         stable: the stable version's failure rate.
         canary: the canary's.
         slower: what the canary's latencies are multiplied by.
-        tail: a share of the canary's requests, and what their latencies are multiplied by.
+        tail: the slowest share of the canary's requests, and what their latencies are multiplied by.
         after: seconds after which the canary's faults begin.
         replicas: of each version; a canary with a share of traffic has that share of them.
         bursts: share of ten-second spells in which a replica fails three in ten.
@@ -125,11 +125,11 @@ class Traffic:
         edges = np.log(np.array(BOUNDS) / _MEDIAN / scale)
         if not world.wander:
             # All replicas alike: one histogram is enough.
-            below = (1 - share) * ndtr(edges / _SIGMA) + share * ndtr((edges - math.log(factor)) / _SIGMA)
+            below = _below(edges, share, factor)
             total = self._rng.multinomial(requests.sum(axis=1), np.diff(below, prepend=0, append=1))
             return np.pad(total[:, None, :], ((0, 0), (0, requests.shape[1] - 1), (0, 0)))
         shifted = edges - np.log(drift)[..., None]
-        below = (1 - share) * ndtr(shifted / _SIGMA) + share * ndtr((shifted - math.log(factor)) / _SIGMA)
+        below = _below(shifted, share, factor)
         return np.asarray(self._rng.multinomial(requests, np.diff(below, prepend=0, append=1)))
 
     def _age(self, at: float, seconds: float) -> None:
@@ -142,3 +142,10 @@ class Traffic:
             keep = math.exp(-seconds / world.wander_seconds)
             fresh = rng.standard_normal(self._drift.shape) * world.wander * math.sqrt(1 - keep**2)
             self._drift = keep * self._drift + fresh
+
+
+def _below(log_bounds: Array, share: float, factor: float) -> Array:
+    """The share of latencies below each bound, where the slowest are slower by a factor."""
+    usual = np.minimum(ndtr(log_bounds / _SIGMA), 1 - share)
+    slowest = np.maximum(ndtr((log_bounds - math.log(factor)) / _SIGMA) - (1 - share), 0)
+    return np.asarray(usual + slowest)

@@ -200,3 +200,46 @@ def test_progress_is_live_on_a_terminal(stack, models, tmp_path):
     os.close(master)
     assert b"\x1b[" in shown
     assert b"is champion" in shown
+
+
+def test_replay_tells_what_a_policy_is_worth(tmp_path):
+    done = headgate(
+        "replay", "--canary", "20%", "--replications", "10", "--minutes", "10", "--compare", "--json",
+        "--plot", str(tmp_path / "plot.svg"), root=tmp_path,
+    )  # fmt: skip
+    ours, *others = json.loads(done.stdout)
+    assert (ours["rule"], ours["detection"], ours["false_rollback"]) == ("headgate", 1.0, 0.0)
+    assert ours["bad_requests"] < min(rule["bad_requests"] or 1e9 for rule in others)
+    assert (tmp_path / "plot.svg").stat().st_size > 1000
+
+
+def test_replay_of_a_file_of_counts(tmp_path):
+    file = tmp_path / "counts.csv"
+    file.write_text(
+        "seconds,stable_requests,stable_failures,canary_requests,canary_failures\n"
+        + "".join(f"{second},{100 * second},0,{5 * second},{second}\n" for second in range(1, 60))
+    )
+    (verdict,) = json.loads(headgate("replay", "--counts", str(file), "--json", root=tmp_path).stdout)
+    assert (verdict["phase"], verdict["bad"]) == ("rollback", verdict["seconds"])
+    assert "rolled back" in headgate("replay", "--counts", str(file), root=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--counts", "nowhere.csv"], "cannot be read"),
+        (["--release", "nothing"], "no release nothing shifted live traffic"),
+        (["--release", "a", "--counts", "b.csv"], "two records"),
+        (["--canary", "0.1%"], "say what is wrong with the canary"),
+        (["--canary", "lots"], "a percentage is a number with its sign"),
+        (["--plot", "picture.txt"], "no picture"),
+    ],
+)
+def test_replay_refuses_what_cannot_be(tmp_path, arguments, says):
+    done = subprocess.run(
+        [HEADGATE, "replay", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "HEADGATE_HOME": str(tmp_path / "home")},
+    )  # fmt: skip
+    assert done.returncode in {1, 2}
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr

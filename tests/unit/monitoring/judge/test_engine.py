@@ -23,7 +23,8 @@ NULLS = {
 
 def hypotheses(*nulls: tuple[float, float, int], starts: float = 1.0, prior: float = 0.01) -> Hypotheses:
     rho, delta, side = (np.array(part, float) for part in zip(*nulls, strict=True))
-    return Hypotheses(rho, delta, side, np.full(len(nulls), prior), np.full(len(nulls), starts))
+    near = (side < 0) & (delta >= 0) & (rho > 1)
+    return Hypotheses(rho, delta, side, np.full(len(nulls), prior), np.full(len(nulls), starts), near)
 
 
 def block(canary_hits, canary, stable_hits, stable) -> Block:
