@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 _numbers = itertools.count(1)
 
+# Wide margins, which a few seconds of traffic can show.
+WIDE = "judge: {error_rate: {margin_points: 20%}, latency: {quantiles: [0.5], floor: 1s}}\n"
 QUICK = (
     "gates: {shadow: {min_requests: 40, max_duration: 20s, max_disagreement: 20%}}\n"
-    "strategy: {steps: [20%, 50%], min_requests: 60, min_duration: 2s, max_duration: 30s}\n"
-    # Wide margins, which a few seconds of traffic can show.
-    "judge: {error_rate: {margin_points: 20%}, latency: {quantiles: [0.5], floor: 1s}}\n"
+    "strategy: {steps: [20%, 50%], min_requests: 60, min_duration: 2s, max_duration: 30s}\n" + WIDE
 )
 
 

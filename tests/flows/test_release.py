@@ -14,7 +14,7 @@ import httpx
 import pandas as pd
 import pytest
 from client import Client
-from conftest import QUICK
+from conftest import QUICK, WIDE
 from support.stack import wait_for
 
 from headgate.errors import (
@@ -96,10 +96,26 @@ def test_a_version_that_raises_is_rolled_back_by_the_judge(world, models):
     assert 0 < failed < 60
     world.assert_only(1)
     assert world.processes() == {"v1"}
+    last = world.journal.read(world.endpoint, kinds=(Kind.LOOK,))[-1]
+    (verdict,) = world.stack.json("replay", "--release", last.release_id)
+    recorded = last.evidence
+    assert (verdict["phase"], verdict["seconds"]) == ("rollback", recorded["seconds"]), "as it was judged then"
+    assert verdict["bad"] == recorded["canary"]["failures"]
+
+
+def test_a_version_that_is_slower_is_rolled_back_by_the_judge(world, models):
+    world.release(models("pyfunc", does="double"))
+    more = QUICK.replace(WIDE, "").replace("60, min", "6000, min")
+    with world.traffic(), pytest.raises(RolledBackError, match="p50 ≤"):
+        world.release(models("pyfunc", does="slow", after=0.05), more)
+    look = world.journal.read(world.endpoint, kinds=(Kind.LOOK,))[-1].evidence
+    assert look["culprits"] == ["latency"]
+    assert sum(look["canary"]["latency"]) > 5
+    world.assert_only(1)
 
 
 def test_blue_green_switches_at_once_and_compares_with_copies(world, models):
-    more = "gates: {shadow: off}\nstrategy: {kind: blue-green, min_requests: 100, min_duration: 2s}\n"
+    more = f"gates: {{shadow: off}}\nstrategy: {{kind: blue-green, min_requests: 100, min_duration: 2s}}\n{WIDE}"
     world.release(models("pyfunc", does="double"), more)
     with world.traffic():
         world.release(models("pyfunc", does="slow"), more)
@@ -256,6 +272,41 @@ def test_a_canary_that_dies_is_taken_back(world, models):
             world.release(models("pyfunc", does="negative"), more)
         thread.join()
     world.assert_only(1)
+
+
+def test_the_evidence_of_a_shift_outlives_its_process(world, models, monkeypatch):
+    from tasks import shift
+
+    world.release(models("pyfunc", does="double"))
+    take, taken = shift._one_look, []
+
+    def until_power_fails(*arguments):
+        if len(taken) == 4:
+            raise SystemExit("power cut")
+        taken.append(take(*arguments))
+        return taken[-1]
+
+    def die(*_: object) -> None:
+        raise SystemExit("power cut")
+
+    # Too many requests to be promoted before the power fails.
+    more = QUICK.replace("60, min", "400, min")
+    with world.traffic():
+        with monkeypatch.context() as patch:
+            patch.setattr("tasks.shift._one_look", until_power_fails)
+            patch.setattr("flows.release.undo", type("Undo", (), {"fn": die, "__call__": die})())
+            with pytest.raises(SystemExit):
+                world.release(models("pyfunc", does="negative"), more, release_id="cut-short")
+        assert (
+            world.release(models("pyfunc", does="negative"), more, release_id="cut-short").outcome is Outcome.PROMOTED
+        )
+    rows = world.journal.read(world.endpoint, release_id="cut-short", kinds=(Kind.LOOK,))
+    looks = [row.evidence for row in rows]
+    assert [look["seconds"] for look in looks] == sorted(look["seconds"] for look in looks)
+    counted = [look["canary"]["requests"] for look in looks]
+    assert counted == sorted(counted)
+    assert counted[4] > counted[3] > 0, "the fifth look goes on from the fourth"
+    world.assert_only(2)
 
 
 def test_a_release_resumes_by_its_id(world, models, monkeypatch):
