@@ -200,6 +200,10 @@ class EProcesses:
         if self._general.size:
             at = self._general
             rho, delta = tests.rho[at, None], tests.delta[at, None]
+            if not everywhere:
+                # Any line will do where no bet is made.
+                somewhere = possible[:, at, None]
+                rho, delta = np.where(somewhere, rho, 1.0), np.where(somewhere, delta, 0.0)
             s = _project(a[:, at], b3[:, at], omega[:, at], rho, delta)
             null_stable[:, at], null_canary[:, at] = s, rho * s + delta
         if not everywhere:
@@ -264,8 +268,8 @@ def _project(a: Array, b: Array, omega: Array, rho: Array, delta: Array) -> Arra
         # Nothing is where the line leaves (0, 1), and there is no bet.
         following = s - value * slope / (step_down + (step_down == 0))
         if step < _FREE_STEPS:
-            # The error of a step is about the cube of its length.
-            done = (np.abs(following - s) <= _NEAR * s).all()
+            # The error of a step is about the cube of its length, on the scale on which rates near 0 or 1 differ.
+            done = (np.abs(following - s) <= _NEAR * np.minimum(stable, canary)).all()
             s = np.minimum(np.maximum(following, low), high)
         else:
             low, high = np.where(value < 0, s, low), np.where(value > 0, s, high)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
@@ -59,6 +59,9 @@ def test_without_a_margin_the_projection_is_the_pooled_mean():
     assert np.array_equal(null_canary, null_stable)
 
 
+@settings(max_examples=500, deadline=None)
+@example(a=0.5, b=0.9989999999999999, omega=0.00390625, rho=1.0, delta=0.001)
+@example(a=1e-5, b=1e-5, omega=0.5, rho=1.25, delta=0.001)
 @given(
     a=st.floats(1e-5, 0.999), b=st.floats(1e-5, 0.999), omega=st.floats(0.001, 0.999),
     rho=st.floats(1.0, 3.0), delta=st.floats(-0.05, 0.2),
