@@ -29,7 +29,7 @@ check: .venv/dev  ## style, types, import contracts, schema, links of the docs
 	@$(BIN)/python docs/check_links.py
 
 bench: .venv/dev  ## every benchmark; prints ratios measured side by side
-	$(call say,running the benchmarks; about fifteen minutes)
+	$(call say,running the benchmarks; about forty minutes)
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
 schema: .venv/runtime  ## write release.schema.json
