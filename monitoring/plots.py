@@ -5,6 +5,8 @@ from __future__ import annotations
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from headgate.units import BASIS_POINTS
 
 if TYPE_CHECKING:
@@ -12,8 +14,8 @@ if TYPE_CHECKING:
 
     from headgate.records import Look
 
-_LOWEST = 0.1
-_STABLE, _CANARY, _EVIDENCE = "#2a6f97", "#e07a1f", "#7b2d8b"
+_LOWEST, _HIGHEST = 0.1, 1e6
+_STABLE, _CANARY, _EVIDENCE, _HARMLESS = "#2a6f97", "#e07a1f", "#7b2d8b", "#588157"
 
 
 def rollout_plot(looks: Sequence[Look], title: str, *, kind: str = "svg") -> bytes:
@@ -34,10 +36,13 @@ def rollout_plot(looks: Sequence[Look], title: str, *, kind: str = "svg") -> byt
     traffic.fill_between([0, *seconds], [shares[0], *shares], step="pre", color=_CANARY, alpha=0.2)
     traffic.set(ylabel="canary traffic, %", ylim=(0, 105), title=title)
     e_values = [1.0, *(max(look.e_value, _LOWEST) for look in looks)]
-    evidence.plot([0, *seconds], e_values, color=_EVIDENCE, marker=".")
+    evidence.plot([0, *seconds], e_values, color=_EVIDENCE, marker=".", label="harm")
+    harmless = [min(look.harmless.values(), default=_LOWEST) for look in looks]
+    evidence.plot(seconds, np.clip(harmless, _LOWEST, _HIGHEST), color=_HARMLESS, linewidth=1, label="no harm")
+    evidence.legend(loc="upper center", frameon=False, fontsize=8, ncols=2)
     evidence.axhline(looks[-1].needed, color="#c1121f", linestyle="--", linewidth=1)
     evidence.text(0, looks[-1].needed * 1.25, f"roll back at {looks[-1].needed:g}", color="#c1121f", fontsize=8)
-    evidence.set(yscale="log", ylabel="e-value against the canary", ylim=(_LOWEST, max(1e3, looks[-1].e_value * 10)))
+    evidence.set(yscale="log", ylabel="e-value", ylim=(_LOWEST, min(max(1e3, looks[-1].e_value * 10), _HIGHEST)))
     for arm, color in (("stable", _STABLE), ("canary", _CANARY)):
         counts = [getattr(look, arm) for look in looks]
         failures.plot(

@@ -103,6 +103,8 @@ class ReleaseRun:
                         ("canary failures", look.canary.failures),
                         ("stable requests", look.stable.requests),
                         ("stable failures", look.stable.failures),
+                        *((f"e-value {name}", value) for name, value in look.metrics.items()),
+                        *((f"no harm {name}", value) for name, value in look.harmless.items()),
                     )
                 ]
             elif entry.kind is Kind.PHASE:

@@ -103,14 +103,14 @@ class SequentialJudge:
 
     def observe(self, at: float, stable: Mapping[str, Any], canary: Mapping[str, Any]) -> Judgement:
         """Take one look; see `JudgeBatch.observe`."""
-        share, before = self.share, self._requests()
+        step, share, before = self.step, self.share, self._requests()
         phase = int(self._batch.observe(at, stable, canary)[0])
         if self._steady:
             fresh = self._requests() - before
             self._ratio.observe(share, fresh[0], fresh[1])
         # In the look after a change of weights, requests of both splits arrive.
         self._steady = phase != ADVANCE
-        return self._judgement(phase, share)
+        return self._judgement(phase, step)
 
     def totals(self, arm: str) -> dict[str, Array]:
         """What was counted since the shift began, by metric; `arm` is stable or canary."""
@@ -134,7 +134,7 @@ class SequentialJudge:
                 return np.array([self._batch.total[arm][metric.name][0, 0] for arm in ("canary", "stable")])
         return np.zeros(2)
 
-    def _judgement(self, phase: int, share: float) -> Judgement:
+    def _judgement(self, phase: int, step: int) -> Judgement:
         batch, policy = self._batch, self.policy
         culprits = _culprits({name: float(value[0]) for name, value in batch.evidence.harm.items()}, policy.alpha)
         alarms: tuple[str, ...] = ()
@@ -143,13 +143,13 @@ class SequentialJudge:
         return Judgement(
             phase=PHASES[phase], e_value=_exp(batch.log_harm[0]), needed=1 / policy.alpha,
             p_value=min(1.0, _exp(-batch.log_peak[0])), culprits=culprits,
-            message=words.message(batch, self.subject, phase, share, culprits, alarms),
-            metrics={metric.name: self._state(metric) for metric in policy.metrics}, alarms=alarms,
+            message=words.message(batch, self.subject, phase, policy.shares[step], culprits, alarms),
+            metrics={metric.name: self._state(metric, step) for metric in policy.metrics}, alarms=alarms,
         )  # fmt: skip
 
-    def _state(self, metric: Any) -> MetricState:  # noqa: ANN401 - any metric
+    def _state(self, metric: Any, step: int) -> MetricState:  # noqa: ANN401 - any metric
+        """What a metric says at the margins of a step: the one that the look was taken in."""
         batch = self._batch
-        step = min(self.step, len(self.policy.shares) - 1)
         interval = None
         canary, stable = (batch.total[arm][metric.name][0] for arm in ("canary", "stable"))
         if isinstance(metric, ErrorRate):

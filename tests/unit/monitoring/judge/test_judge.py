@@ -97,6 +97,8 @@ def test_a_good_canary_is_shown_to_be_no_worse_step_by_step():
             break
     assert [one.phase for one in seen] == ["advance", "advance", "promote"]
     assert seen[0].message.startswith("advance m@v2 at 5% to 25%: ")
+    # At the margins of the step that has just ended.
+    assert all(state.e_harmless >= 20 for name, state in seen[0].metrics.items() if name != "predictions")
     assert seen[-1].culprits == ()
     assert all(state.e_harmless >= 20 for name, state in seen[-1].metrics.items() if name != "predictions")
     low, high = seen[-1].metrics["errors"].confidence_sequence
