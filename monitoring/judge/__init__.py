@@ -6,6 +6,7 @@
 - `dispersion`: φ, for replicas whose requests fail together.
 - `sample_ratio`: the alarm for a router that splits otherwise than it was told.
 - `confidence`: intervals that hold at every look.
+- `group`: metrics that are bet on together.
 - `batch`: evidence and phases of many judges, in arrays.
 - `judge`, `words`: one release, in words.
 

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from monitoring.judge import paired
-from monitoring.judge.dispersion import Dispersion, measure, unmeasured
-from monitoring.judge.engine import Array, Bets, Block, EProcesses, Hypotheses, log_e_values
-from monitoring.judge.metrics import HARM, Comparison, Disagreement, ErrorRate, Indices, Metric, margin_scales
+from monitoring.judge.engine import Array, log_mean
+from monitoring.judge.group import Group, Member
+from monitoring.judge.metrics import Disagreement, ErrorRate, Metric, MetricError, PredictionShift, margin_scales
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 RUNNING, ADVANCE, ROLLBACK, PROMOTE, INCONCLUSIVE = range(5)
-
-HALF_LIFE = 1800.0
-"""Seconds over which half of the mass for restarts is spent; geometric, so it never runs out."""
 
 STEP_MASS = 0.2
 """Share of the mass that is given out, all in all, when steps begin: that is when versions break."""
@@ -54,6 +51,21 @@ class Policy:
     min_duration: float = 180.0
     max_duration: float = 3600.0
 
+    def __post_init__(self) -> None:
+        names = [metric.name for metric in self.metrics]
+        if not names or len(set(names)) < len(names):
+            raise MetricError(f"a policy has metrics, each with a name of its own, not {names}")
+        if all(isinstance(metric, PredictionShift) for metric in self.metrics):
+            raise MetricError("a shift of predictions alone never shows that there is no harm; add ErrorRate, say")
+        if not (0 < self.alpha < 1 and 0 < self.alpha_promote < 1):
+            raise MetricError(
+                f"alpha and alpha_promote are between 0 and 1, not {self.alpha:g}, {self.alpha_promote:g}"
+            )
+        if not self.shares or list(self.shares) != sorted(set(self.shares)) or not 0 < self.shares[0] <= 1:
+            raise MetricError(f"shares rise from above 0, not {self.shares}")
+        if self.ramp not in {"evidence", "schedule"}:
+            raise MetricError(f"ramp is `evidence` or `schedule`, not {self.ramp!r}")
+
     @property
     def needed(self) -> float:
         """Log evidence at which the canary is taken back."""
@@ -63,27 +75,6 @@ class Policy:
     def needed_to_promote(self) -> float:
         """Log evidence of non-inferiority, for each test."""
         return -math.log(self.alpha_promote)
-
-
-class Places(NamedTuple):
-    """Where a metric's tests are: those for harm by stratum, and those for the end of each step, (steps, tests)."""
-
-    harm: list[Indices]
-    harmless: Indices
-
-
-@dataclass
-class _Group:
-    """Metrics whose tests are bet on together."""
-
-    names: list[str]
-    places: dict[str, Places]
-    comparison: Comparison
-    processes: EProcesses
-    dispersion: Dispersion
-    graded: bool
-    known: list[list[float]]
-    """The stable version's cells when the tests were chosen, which repeats the choice."""
 
 
 @dataclass
@@ -122,7 +113,8 @@ class JudgeBatch:
         self.total = {arm: self._zeros() for arm in ("canary", "stable")}
         self._last = {arm: self._zeros() for arm in ("canary", "stable")}
         self._known = self._zeros(1)
-        self._groups: list[_Group] = []
+        self._groups: list[Group] = []
+        self._waiting: list[Metric] = [one for one in policy.metrics if not isinstance(one, Disagreement)]
         self._history: Mapping[str, Array] = {}
 
     def _zeros(self, size: int | None = None) -> dict[str, Array]:
@@ -159,9 +151,12 @@ class JudgeBatch:
         now = np.maximum(self.now, at)
         passed, self.now = now - self.now, now
         fresh = {arm: self._difference(arm, counters) for arm, counters in (("stable", stable), ("canary", canary))}
-        self._choose_tests()
+        if self._waiting:
+            self._choose_tests()
         for group in self._groups:
-            self._bet(group, fresh["stable"], fresh["canary"], passed)
+            group.bet(fresh["stable"], fresh["canary"], passed)
+        for metric in self._waiting:
+            self._known[metric.name] = self._known[metric.name] + fresh["stable"][metric.name].sum(axis=0)
         self._weigh()
         self._decide()
         return self.phase
@@ -189,79 +184,27 @@ class JudgeBatch:
 
     def _choose_tests(self) -> None:
         """Groups of the metrics that can be compared by now, from what was known before this look."""
-        chosen = {name for group in self._groups for name in group.names}
-        waiting = [m for m in self.policy.metrics if not isinstance(m, Disagreement) and m.name not in chosen]
         for graded in (False, True):
-            ready: list[tuple[Metric, Comparison, Array]] = []
-            for metric in (m for m in waiting if m.graded is graded):
+            ready = []
+            for metric in (one for one in self._waiting if one.graded is graded):
                 known = self._known[metric.name][0]
                 comparison = metric.compare(known, self.scales)
                 if comparison is not None:
-                    ready.append((metric, comparison, known))
-            # Hits of graded metrics are shares of a trial each its own; they cannot be joined.
+                    ready.append(Member(metric, comparison, known))
+            # Hits of graded metrics are shares of a trial, each metric's its own; they cannot be joined.
             for members in [[one] for one in ready] if graded else [ready] if ready else []:
-                self._groups.append(self._group(members, graded=graded))
-        for metric in waiting:
-            self._known[metric.name] = self._known[metric.name] + self._last["stable"][metric.name].sum(axis=0)
+                self._form(members)
 
-    def _group(self, members: list[tuple[Metric, Comparison, Array]], *, graded: bool) -> _Group:
-        comparisons = [comparison for _, comparison, _ in members]
-        tests = Hypotheses.join([comparison.tests for comparison in comparisons])
-        maps = {name: _diagonal([getattr(c, name) for c in comparisons]) for name in ("canary", "stable", "trials")}
-        joined = Comparison(
-            tests, **maps,
-            step=np.concatenate([c.step for c in comparisons]),
-            stratum=np.concatenate([c.stratum for c in comparisons]),
-        )  # fmt: skip
-        names = [metric.name for metric, _, _ in members]
-        group = _Group(
-            names, self._places(names, comparisons), joined, EProcesses(tests, self.size),
-            self._dispersion(names, joined), graded, [k.tolist() for _, _, k in members],
-        )  # fmt: skip
-        cells = np.concatenate([known for _, _, known in members])
-        nothing = np.zeros((1, len(tests)))
-        group.processes.know(Block(nothing, nothing, cells @ joined.stable, cells @ joined.trials))
+    def _form(self, members: list[Member]) -> Group:
+        group = Group(members, self.size, len(self.policy.shares), self._history)
+        self._groups.append(group)
+        self._waiting = [metric for metric in self._waiting if metric.name not in group.names]
         return group
-
-    def _places(self, names: list[str], comparisons: list[Comparison]) -> dict[str, Places]:
-        places, start = {}, 0
-        for name, own in zip(names, comparisons, strict=True):
-            number = np.arange(start, start + len(own.step))
-            strata = [number[(own.step == HARM) & (own.stratum == one)] for one in range(own.stratum.max() + 1)]
-            steps = [number[own.step == one] for one in range(len(self.policy.shares))]
-            places[name] = Places(strata, np.array(steps, int))
-            start += len(own.step)
-        return places
-
-    def _dispersion(self, names: list[str], comparison: Comparison) -> Dispersion:
-        if not all(name in self._history for name in names):
-            return unmeasured(len(comparison.tests), "there is no history of the stable version's replicas")
-        rows = np.concatenate([self._history[name] for name in names], axis=-1)
-        return measure(rows @ comparison.stable, rows @ comparison.trials)
-
-    def _bet(self, group: _Group, stable: dict[str, Array], canary: dict[str, Array], passed: Array) -> None:
-        of_canary = np.concatenate([canary[name] for name in group.names], axis=-1)
-        of_stable = np.concatenate([stable[name] for name in group.names], axis=-1)
-        comparison, processes = group.comparison, group.processes
-        block = Block(
-            of_canary @ comparison.canary, of_canary @ comparison.trials,
-            of_stable @ comparison.stable, of_stable @ comparison.trials,
-        )  # fmt: skip
-        processes.spend(1 - 0.5 ** (passed / HALF_LIFE), comparison.step == HARM)
-        bets = processes.bets(block)
-        log_e = _graded(bets, comparison, of_canary, of_stable) if group.graded else log_e_values(bets, block)
-        processes.multiply(log_e, group.dispersion.phi)
-        processes.learn(block)
 
     def _weigh(self) -> None:
         evidence, steps = Evidence(), len(self.policy.shares)
         for group in self._groups:
-            values = group.processes.log_values
-            for name, (harm, harmless) in group.places.items():
-                parts = [_log_mean(values[:, stratum]) for stratum in harm]
-                evidence.harm[name] = parts[0] if len(parts) == 1 else np.sum(parts, axis=0)
-                if harmless.size:
-                    evidence.harmless[name] = values[:, harmless].min(axis=2)
+            group.weigh(evidence.harm, evidence.harmless)
         for metric in self.policy.metrics:
             if isinstance(metric, Disagreement):
                 counts = self.total["canary"][metric.name]
@@ -274,7 +217,7 @@ class JudgeBatch:
                 evidence.harm[metric.name] = np.zeros(self.size)
                 evidence.harmless[metric.name] = np.zeros((self.size, steps))
         self.evidence = evidence
-        self.log_harm = _log_mean(np.stack(list(evidence.harm.values()), axis=-1))
+        self.log_harm = log_mean(np.stack(list(evidence.harm.values()), axis=-1))
         self.log_peak = np.maximum(self.log_peak, self.log_harm)
 
     @property
@@ -293,14 +236,14 @@ class JudgeBatch:
 
     def undispersed(self) -> list[str]:
         """Why the dispersion of the stable version's replicas was not measured, where it was not."""
-        reasons = (group.dispersion.why_not for group in self._groups)
+        reasons = (dispersion.why_not for group in self._groups for dispersion in group.dispersions)
         return list(dict.fromkeys(reason for reason in reasons if reason))
 
     def dispersion_of(self, name: str) -> float:
         """The largest φ of a metric's tests."""
         for group in self._groups:
-            if name in group.places:
-                return max(float(group.dispersion.phi[stratum].max()) for stratum in group.places[name].harm)
+            if name in group.names:
+                return float(group.dispersions[group.names.index(name)].phi.max())
         return 1.0
 
     def _decide(self) -> None:
@@ -329,9 +272,9 @@ class JudgeBatch:
 
     def begin_step(self, where: Array) -> None:
         """Bet afresh, as versions break when their traffic grows; `where` says for which judges."""
-        mass = np.where(where, STEP_MASS / max(len(self.policy.shares) - 1, 1), 0.0)[:, None]
+        mass = np.where(where, STEP_MASS / max(len(self.policy.shares) - 1, 1), 0.0)
         for group in self._groups:
-            group.processes.restart(mass * (group.comparison.step == HARM))
+            group.restart(mass)
 
     def to_dict(self) -> dict[str, Any]:
         """The state, as JSON."""
@@ -339,11 +282,7 @@ class JudgeBatch:
         return {
             **{name: getattr(self, name).tolist() for name in arrays},
             "total": _lists(self.total), "last": _lists(self._last), "known": _lists({"": self._known})[""],
-            "groups": [
-                {"names": group.names, "known": group.known, "phi": group.dispersion.phi.tolist(),
-                 "why_not": group.dispersion.why_not, "processes": group.processes.to_dict()}
-                for group in self._groups
-            ],
+            "groups": [group.to_dict() for group in self._groups],
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -353,45 +292,15 @@ class JudgeBatch:
         self.total, self._last = ({arm: _arrays(cells) for arm, cells in state[name].items()} for name in
                                   ("total", "last"))  # fmt: skip
         self._known = _arrays(state["known"])
-        by_name = {metric.name: metric for metric in self.policy.metrics if not isinstance(metric, Disagreement)}
-        self._groups = []
+        by_name = {metric.name: metric for metric in self._waiting}
         for saved in state["groups"]:
             members = []
             for name, known in zip(saved["names"], saved["known"], strict=True):
                 comparison = by_name[name].compare(np.array(known), self.scales)
                 assert comparison is not None  # noqa: S101 - it was chosen from the same cells
-                members.append((by_name[name], comparison, np.array(known)))
-            group = self._group(members, graded=by_name[saved["names"][0]].graded)
-            group.dispersion = Dispersion(np.array(saved["phi"]), saved["why_not"])
-            group.processes.restore(saved["processes"])
-            self._groups.append(group)
+                members.append(Member(by_name[name], comparison, np.array(known)))
+            self._form(members).restore(saved)
         self._weigh()
-
-
-def _graded(bets: Bets, comparison: Comparison, canary: Array, stable: Array) -> Array:
-    """Log e-values where hits are shares v of a trial: v a/c + (1-v) (1-a)/(1-c) each, of shape (judges, tests, K)."""
-    a, b, c, s = bets
-    log_e = np.zeros_like(a)
-    for cell in range(canary.shape[1]):
-        of_canary, of_stable = comparison.canary[cell][:, None], comparison.stable[cell][:, None]
-        log_e += canary[:, cell, None, None] * np.log(of_canary * a / c + (1 - of_canary) * (1 - a) / (1 - c))
-        log_e += stable[:, cell, None, None] * np.log(of_stable * b / s + (1 - of_stable) * (1 - b) / (1 - s))
-    return log_e
-
-
-def _log_mean(values: Array) -> Array:
-    """Of the last axis."""
-    return np.asarray(np.logaddexp.reduce(values, axis=-1) - math.log(values.shape[-1]))
-
-
-def _diagonal(blocks: list[Array]) -> Array:
-    """Matrices along the diagonal of one."""
-    whole = np.zeros((sum(len(block) for block in blocks), sum(block.shape[1] for block in blocks)))
-    row = column = 0
-    for block in blocks:
-        whole[row : row + len(block), column : column + block.shape[1]] = block
-        row, column = row + len(block), column + block.shape[1]
-    return whole
 
 
 def _lists(arms: dict[str, dict[str, Array]]) -> dict[str, dict[str, Any]]:

@@ -242,6 +242,11 @@ def log_e_values(bets: Bets, block: Block) -> Array:
     )
 
 
+def log_mean(values: Array) -> Array:
+    """The logarithm of the mean of exponentials, over the last axis: an average of e-values is one."""
+    return np.asarray(np.logaddexp.reduce(values, axis=-1) - np.log(values.shape[-1]))
+
+
 def _project(a: Array, b: Array, omega: Array, rho: Array, delta: Array) -> Array:
     """The stable version's rate s at the least divergence on the line c = ρ s + δ.
 

@@ -342,6 +342,12 @@ def test_every_bounded_bet_has_a_mean_of_at_most_one():
         (lambda: BoundedMean((1.0,)), "rising"),
         (lambda: BoundedMean((0.0, 1.0), better="higher"), "`more` or `less`"),
         (lambda: Disagreement(tolerance=0.0), "between 0 and 1"),
+        (lambda: Policy([]), "has metrics"),
+        (lambda: Policy([ErrorRate(), ErrorRate()]), "a name of its own"),
+        (lambda: Policy([PredictionShift(3)]), "never shows that there is no harm"),
+        (lambda: Policy([ErrorRate()], alpha=0.0), "between 0 and 1"),
+        (lambda: Policy([ErrorRate()], shares=(0.5, 0.2)), "shares rise"),
+        (lambda: Policy([ErrorRate()], ramp="fast"), "`evidence` or `schedule`"),
     ],
 )
 def test_a_metric_that_cannot_be_says_why(make, says):
@@ -388,6 +394,29 @@ def test_dispersion_of_independent_requests_is_one_and_of_bursts_is_more():
     assert measure(steady, trials).phi[0] < 1.3
     wild = rng.binomial(50, bursts(rng, 1, 20, 600)[0][..., None]).astype(float)
     assert measure(wild, trials).phi[0] > 5
+
+
+def test_dispersion_is_measured_metric_by_metric():
+    rates = bursts(np.random.default_rng(3), 1, 18, 900)[0]
+    failures = np.random.default_rng(4).binomial(10, rates)
+    batch = JudgeBatch(policy(ErrorRate(), PredictionShift(3)))
+    batch.warm_up({"errors": np.stack([np.full(rates.shape, 10), failures], axis=-1)})
+    batch.observe(1.0, {"errors": (100, 1), "predictions": (50, 30, 20)}, {"errors": (5, 0), "predictions": (2, 2, 1)})
+    assert batch.dispersion_of("errors") > 2
+    assert batch.dispersion_of("predictions") == 1
+    assert batch.undispersed() == ["there is no history of the stable version's replicas"]
+
+
+def test_latencies_wait_until_their_quantiles_are_known():
+    judge, traffic = SequentialJudge(policy(ErrorRate(), Latency(BOUNDS), min_duration=10**6)), Traffic(1)
+    for second in range(1, 10):
+        share, arms = judge.share, traffic.second(0.05, slower=3.0)
+        judgement = judge.observe(second, *({n: arm[n] for n in ("errors", "latency")} for arm in arms))
+        if second < 4:
+            # Some 190 stable requests a second, and 500 are needed; they are no evidence.
+            assert judgement.metrics["latency"].e_value == 1.0
+    assert share == 0.05
+    assert judgement.culprits == ("latency",)
 
 
 @pytest.mark.parametrize(

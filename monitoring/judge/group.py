@@ -1,0 +1,135 @@
+"""Metrics whose tests are bet on together: one multiplication and one engine for all of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from monitoring.judge.dispersion import Dispersion, measure, unmeasured
+from monitoring.judge.engine import Array, Bets, Block, EProcesses, Hypotheses, log_e_values, log_mean
+from monitoring.judge.metrics import HARM, Comparison, Indices, Metric
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HALF_LIFE = 1800.0
+"""Seconds over which half of the mass for restarts is spent; geometric, so it never runs out."""
+
+
+class Member(NamedTuple):
+    """A metric, its tests, and the stable version's cells from which these were chosen, which repeats the choice."""
+
+    metric: Metric
+    comparison: Comparison
+    known: Array
+
+
+class Places(NamedTuple):
+    """Where a metric's tests are: those for harm by stratum, and those for the end of each step, (steps, tests)."""
+
+    harm: list[Indices]
+    harmless: Indices
+
+
+class Group:
+    """The e-processes of some metrics, for a batch of judges.
+
+    Args:
+        members: metrics that are all graded, then of one only, or all not.
+        size: how many judges.
+        steps: how many steps of traffic.
+        history: by metric, counts of the stable replicas before the release, of shape (rows, replicas, cells).
+    """
+
+    def __init__(self, members: list[Member], size: int, steps: int, history: Mapping[str, Array]) -> None:
+        self._members = members
+        self.names = [metric.name for metric, _, _ in members]
+        parts = [comparison for _, comparison, _ in members]
+        tests = Hypotheses.join([part.tests for part in parts])
+        self._canary, self._stable, self._trials = (
+            _diagonal([getattr(part, name) for part in parts]) for name in ("canary", "stable", "trials")
+        )
+        self._is_harm = np.concatenate([part.step for part in parts]) == HARM
+        self.places = self._find_places(parts, steps)
+        self.processes = EProcesses(tests, size)
+        self.dispersions = [_dispersion(member, history.get(member.metric.name)) for member in members]
+        self._phi = np.concatenate([dispersion.phi for dispersion in self.dispersions])
+        cells, nothing = np.concatenate([known for _, _, known in members]), np.zeros((1, len(tests)))
+        self.processes.know(Block(nothing, nothing, cells @ self._stable, cells @ self._trials))
+
+    def bet(self, stable: Mapping[str, Array], canary: Mapping[str, Array], passed: Array) -> None:
+        """Take one look's fresh cells; `passed` is the seconds since the last look, for each judge."""
+        of_canary, of_stable = (np.concatenate([arm[name] for name in self.names], axis=-1) for arm in (canary, stable))
+        block = Block(
+            of_canary @ self._canary, of_canary @ self._trials, of_stable @ self._stable, of_stable @ self._trials
+        )  # fmt: skip
+        self.processes.spend(1 - 0.5 ** (passed / HALF_LIFE), self._is_harm)
+        bets = self.processes.bets(block)
+        graded = self._members[0].metric.graded
+        log_e = self._graded(bets, of_canary, of_stable) if graded else log_e_values(bets, block)
+        self.processes.multiply(log_e, self._phi)
+        self.processes.learn(block)
+
+    def restart(self, mass: Array) -> None:
+        """Bet afresh on harm; `mass` of shape (judges,)."""
+        self.processes.restart(mass[:, None] * self._is_harm)
+
+    def weigh(self, harm: dict[str, Array], harmless: dict[str, Array]) -> None:
+        """Write down each metric's evidence: of harm, and for each step of none, the least of its tests."""
+        values = self.processes.log_values
+        for name, places in self.places.items():
+            strata = [log_mean(values[:, stratum]) for stratum in places.harm]
+            harm[name] = strata[0] if len(strata) == 1 else np.sum(strata, axis=0)
+            if places.harmless.size:
+                harmless[name] = values[:, places.harmless].min(axis=2)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The state, as JSON."""
+        return {
+            "names": self.names, "known": [known.tolist() for _, _, known in self._members],
+            "dispersions": [[dispersion.phi.tolist(), dispersion.why_not] for dispersion in self.dispersions],
+            "processes": self.processes.to_dict(),
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where `to_dict` stopped, bit for bit."""
+        self.dispersions = [Dispersion(np.array(phi), why_not) for phi, why_not in state["dispersions"]]
+        self._phi = np.concatenate([dispersion.phi for dispersion in self.dispersions])
+        self.processes.restore(state["processes"])
+
+    def _find_places(self, parts: list[Comparison], steps: int) -> dict[str, Places]:
+        places, start = {}, 0
+        for name, part in zip(self.names, parts, strict=True):
+            number = np.arange(start, start + len(part.step))
+            strata = [number[(part.step == HARM) & (part.stratum == one)] for one in range(part.stratum.max() + 1)]
+            places[name] = Places(strata, np.array([number[part.step == one] for one in range(steps)], int))
+            start += len(part.step)
+        return places
+
+    def _graded(self, bets: Bets, canary: Array, stable: Array) -> Array:
+        """Log e-values where hits are shares v of a trial: v a/c + (1-v) (1-a)/(1-c) for each."""
+        a, b, c, s = bets
+        log_e = np.zeros_like(a)
+        for cell in range(canary.shape[1]):
+            of_canary, of_stable = self._canary[cell][:, None], self._stable[cell][:, None]
+            log_e += canary[:, cell, None, None] * np.log(of_canary * a / c + (1 - of_canary) * (1 - a) / (1 - c))
+            log_e += stable[:, cell, None, None] * np.log(of_stable * b / s + (1 - of_stable) * (1 - b) / (1 - s))
+        return log_e
+
+
+def _dispersion(member: Member, history: Array | None) -> Dispersion:
+    comparison = member.comparison
+    if history is None:
+        return unmeasured(len(comparison.tests), "there is no history of the stable version's replicas")
+    return measure(history @ comparison.stable, history @ comparison.trials)
+
+
+def _diagonal(blocks: list[Array]) -> Array:
+    """Matrices along the diagonal of one."""
+    whole = np.zeros((sum(len(block) for block in blocks), sum(block.shape[1] for block in blocks)))
+    row = column = 0
+    for block in blocks:
+        whole[row : row + len(block), column : column + block.shape[1]] = block
+        row, column = row + len(block), column + block.shape[1]
+    return whole
