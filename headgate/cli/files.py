@@ -23,7 +23,7 @@ strategy:
   kind: canary                  # or blue-green
   steps: [5%, 25%, 50%]
   min_requests: 1000
-  min_duration: 5m
+  min_duration: 3m
   max_duration: 60m
 rollback: {{keep_warm: 1h}}
 """
