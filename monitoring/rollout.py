@@ -60,7 +60,7 @@ class RolloutJudge:
         policy = policy_of(spec, bounds)
         self._strategy, self._subject = spec.strategy, subject
         self._judge = SequentialJudge(policy, subject)
-        self._names, self._buckets = {metric.name for metric in policy.metrics}, len(bounds)
+        self._names, self._buckets = {metric.name for metric in policy.metrics}, len(bounds) + 1
         history = self._cells(stable)
         # One row of one replica: it aims the bets, and says nothing about dispersion.
         self._judge.warm_up({name: [[cells]] for name, cells in history.items() if any(cells)})
@@ -111,8 +111,11 @@ class RolloutJudge:
 
     def _cells(self, counts: Counts) -> dict[str, Sequence[float]]:
         cells: dict[str, Sequence[float]] = {ERRORS: (counts.requests, counts.failures)}
-        if LATENCY in self._names and (counts.latency or not counts.requests):
-            cells[LATENCY] = counts.latency or (0,) * (self._buckets + 1)
+        if LATENCY in self._names and not counts.requests:
+            cells[LATENCY] = (0,) * self._buckets
+        elif LATENCY in self._names and len(counts.latency) == self._buckets:
+            # Other buckets, of another version of the target, cannot be compared with those of the first looks.
+            cells[LATENCY] = counts.latency
         return cells
 
     def _look(self, seconds: float, share: int, judgement: Judgement, verdict: Verdict, reason: str) -> Look:
