@@ -196,7 +196,7 @@ class JudgeBatch:
                 self._form(members)
 
     def _form(self, members: list[Member]) -> Group:
-        group = Group(members, self.size, len(self.policy.shares), self._history)
+        group = Group(members, self.size, self._history)
         self._groups.append(group)
         self._waiting = [metric for metric in self._waiting if metric.name not in group.names]
         return group

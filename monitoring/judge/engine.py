@@ -114,6 +114,7 @@ class EProcesses:
         self._reserve = np.ones(shape)
         self._pending = np.broadcast_to(tests.starts, shape).copy()
         self._general = np.flatnonzero((tests.rho != 1) | (tests.delta != 0))
+        self._root: Array | None = None
 
     @property
     def log_values(self) -> Array:
@@ -204,7 +205,7 @@ class EProcesses:
                 # Any line will do where no bet is made.
                 somewhere = possible[:, at, None]
                 rho, delta = np.where(somewhere, rho, 1.0), np.where(somewhere, delta, 0.0)
-            s = _project(a[:, at], b3[:, at], omega[:, at], rho, delta)
+            s, self._root = _project(a[:, at], b3[:, at], omega[:, at], rho, delta, self._root)
             null_stable[:, at], null_canary[:, at] = s, rho * s + delta
         if not everywhere:
             null_stable = np.where(possible[..., None], null_stable, b3)
@@ -219,6 +220,7 @@ class EProcesses:
             "log_products": _finite(self._log_products),
             "reserve": self._reserve.tolist(),
             "pending": self._pending.tolist(),
+            "root": None if self._root is None else self._root.tolist(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -228,6 +230,7 @@ class EProcesses:
         self._log_products = np.array(state["log_products"], dtype=float)
         self._log_products[np.isnan(self._log_products)] = -np.inf
         self._reserve, self._pending = np.array(state["reserve"]), np.array(state["pending"])
+        self._root = None if state["root"] is None else np.array(state["root"])
 
 
 def log_e_values(bets: Bets, block: Block) -> Array:
@@ -247,20 +250,29 @@ def log_mean(values: Array) -> Array:
     return np.asarray(np.logaddexp.reduce(values, axis=-1) - np.log(values.shape[-1]))
 
 
-def _project(a: Array, b: Array, omega: Array, rho: Array, delta: Array) -> Array:
+def _project(
+    a: Array, b: Array, omega: Array, rho: Array, delta: Array, start: Array | None = None
+) -> tuple[Array, Array]:
     """The stable version's rate s at the least divergence on the line c = ρ s + δ.
 
     The divergence is convex in s, and its minimum lies between b and the s at which c = a. Its derivative times
-    s (1-s) c (1-c) is a cubic; Halley's method on that, from the root that it has where rates are small, needs two or
-    three steps. Where it does not settle, steps that leave a shrinking bracket are halved into it.
+    s (1-s) c (1-c) is a cubic; Halley's method on that, from where between its ends the root was in the last look, or
+    else from the root that it has where rates are small. Where that does not settle, steps that leave a shrinking
+    bracket are halved into it.
+
+    Returns:
+        s, and where between the ends it is, from 0 to 1.
     """
     ends = b, (a - delta) / rho
     # Where a is below δ, the line has no such point, and the minimum is between 0 and b.
-    low, high = np.maximum(np.minimum(*ends), _TINY / 2), np.maximum(*ends)
-    of_canary, of_stable = omega * rho, 1 - omega
-    square, linear = rho * (of_canary + of_stable), of_canary * (delta - a) + of_stable * (delta - b * rho)
-    root = np.sqrt(np.maximum(linear**2 + 4 * square * of_stable * b * delta, 0))
-    s = np.minimum(np.maximum((root - linear) / (2 * square), low), high)
+    lowest, highest = np.maximum(np.minimum(*ends), _TINY / 2), np.maximum(*ends)
+    low, high, of_canary, of_stable = lowest, highest, omega * rho, 1 - omega
+    if start is None:
+        square, linear = rho * (of_canary + of_stable), of_canary * (delta - a) + of_stable * (delta - b * rho)
+        root = np.sqrt(np.maximum(linear**2 + 4 * square * of_stable * b * delta, 0))
+        s = np.minimum(np.maximum((root - linear) / (2 * square), low), high)
+    else:
+        s = low + start * (high - low)
     for step in range(_NEWTON_STEPS):
         c = rho * s + delta
         canary, stable = c * (1 - c), s * (1 - s)
@@ -285,7 +297,7 @@ def _project(a: Array, b: Array, omega: Array, rho: Array, delta: Array) -> Arra
             s = following
         if done:
             break
-    return s
+    return s, (s - lowest) / (highest - lowest + _TINY**2)
 
 
 def _inside(rate: Array) -> Array:

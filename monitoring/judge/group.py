@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from monitoring.judge.dispersion import Dispersion, measure, unmeasured
-from monitoring.judge.engine import Array, Bets, Block, EProcesses, Hypotheses, log_e_values, log_mean
+from monitoring.judge.engine import Array, Bets, Block, EProcesses, Hypotheses, log_e_values
 from monitoring.judge.metrics import HARM, Comparison, Indices, Metric
 
 if TYPE_CHECKING:
@@ -25,11 +25,20 @@ class Member(NamedTuple):
     known: Array
 
 
-class Places(NamedTuple):
-    """Where a metric's tests are: those for harm by stratum, and those for the end of each step, (steps, tests)."""
+class Runs(NamedTuple):
+    """Tests in an order in which those that are weighed together stand together.
 
-    harm: list[Indices]
-    harmless: Indices
+    Attributes:
+        order: of the tests.
+        starts: where each run begins.
+        sizes: of each run.
+        names: which runs are which metric's.
+    """
+
+    order: Indices
+    starts: Indices
+    sizes: Array
+    names: dict[str, slice]
 
 
 class Group:
@@ -38,11 +47,10 @@ class Group:
     Args:
         members: metrics that are all graded, then of one only, or all not.
         size: how many judges.
-        steps: how many steps of traffic.
         history: by metric, counts of the stable replicas before the release, of shape (rows, replicas, cells).
     """
 
-    def __init__(self, members: list[Member], size: int, steps: int, history: Mapping[str, Array]) -> None:
+    def __init__(self, members: list[Member], size: int, history: Mapping[str, Array]) -> None:
         self._members = members
         self.names = [metric.name for metric, _, _ in members]
         parts = [comparison for _, comparison, _ in members]
@@ -51,7 +59,10 @@ class Group:
             _diagonal([getattr(part, name) for part in parts]) for name in ("canary", "stable", "trials")
         )
         self._is_harm = np.concatenate([part.step for part in parts]) == HARM
-        self.places = self._find_places(parts, steps)
+        steps_of = np.concatenate([part.step for part in parts])
+        strata = np.concatenate([part.stratum for part in parts])
+        self._harm = self._runs(parts, np.where(self._is_harm, strata, -1))
+        self._harmless = self._runs(parts, steps_of)
         self.processes = EProcesses(tests, size)
         self.dispersions = [_dispersion(member, history.get(member.metric.name)) for member in members]
         self._phi = np.concatenate([dispersion.phi for dispersion in self.dispersions])
@@ -77,12 +88,14 @@ class Group:
 
     def weigh(self, harm: dict[str, Array], harmless: dict[str, Array]) -> None:
         """Write down each metric's evidence: of harm, and for each step of none, the least of its tests."""
-        values = self.processes.log_values
-        for name, places in self.places.items():
-            strata = [log_mean(values[:, stratum]) for stratum in places.harm]
-            harm[name] = strata[0] if len(strata) == 1 else np.sum(strata, axis=0)
-            if places.harmless.size:
-                harmless[name] = values[:, places.harmless].min(axis=2)
+        values, (order, starts, sizes, names) = self.processes.log_values, self._harm
+        strata = np.logaddexp.reduceat(values[:, order], starts, axis=1) - np.log(sizes)
+        for name, place in names.items():
+            harm[name] = strata[:, place].sum(axis=1)
+        order, starts, _, names = self._harmless
+        if len(order):
+            least = np.minimum.reduceat(values[:, order], starts, axis=1)
+            harmless.update((name, least[:, place]) for name, place in names.items())
 
     def to_dict(self) -> dict[str, Any]:
         """The state, as JSON."""
@@ -98,14 +111,18 @@ class Group:
         self._phi = np.concatenate([dispersion.phi for dispersion in self.dispersions])
         self.processes.restore(state["processes"])
 
-    def _find_places(self, parts: list[Comparison], steps: int) -> dict[str, Places]:
-        places, start = {}, 0
-        for name, part in zip(self.names, parts, strict=True):
-            number = np.arange(start, start + len(part.step))
-            strata = [number[(part.step == HARM) & (part.stratum == one)] for one in range(part.stratum.max() + 1)]
-            places[name] = Places(strata, np.array([number[part.step == one] for one in range(steps)], int))
-            start += len(part.step)
-        return places
+    def _runs(self, parts: list[Comparison], kinds: Indices) -> Runs:
+        """Runs of the tests of one metric and one kind; those of kind -1 are left out."""
+        owner = np.repeat(np.arange(len(parts)), [len(part.step) for part in parts])
+        order = np.array([test for test in np.lexsort((kinds, owner)) if kinds[test] >= 0], int)
+        keys = list(zip(owner[order].tolist(), kinds[order].tolist(), strict=True))
+        starts = [place for place, key in enumerate(keys) if place == 0 or key != keys[place - 1]]
+        owners = [keys[start][0] for start in starts]
+        names = {
+            self.names[one]: slice(owners.index(one), owners.index(one) + owners.count(one))
+            for one in sorted(set(owners))
+        }
+        return Runs(order, np.array(starts, int), np.diff([*starts, len(order)]).astype(float), names)
 
     def _graded(self, bets: Bets, canary: Array, stable: Array) -> Array:
         """Log e-values where hits are shares v of a trial: v a/c + (1-v) (1-a)/(1-c) for each."""

@@ -60,17 +60,21 @@ def test_without_a_margin_the_projection_is_the_pooled_mean():
 
 
 @settings(max_examples=500, deadline=None)
-@example(a=0.5, b=0.9989999999999999, omega=0.00390625, rho=1.0, delta=0.001)
-@example(a=1e-5, b=1e-5, omega=0.5, rho=1.25, delta=0.001)
+@example(a=0.5, b=0.9989999999999999, omega=0.00390625, rho=1.0, delta=0.001, start=0.5)
+@example(a=1e-5, b=1e-5, omega=0.5, rho=1.25, delta=0.001, start=0.0)
 @given(
     a=st.floats(1e-5, 0.999), b=st.floats(1e-5, 0.999), omega=st.floats(0.001, 0.999),
-    rho=st.floats(1.0, 3.0), delta=st.floats(-0.05, 0.2),
+    rho=st.floats(1.0, 3.0), delta=st.floats(-0.05, 0.2), start=st.floats(0, 1),
 )  # fmt: skip
-def test_the_projection_has_the_least_divergence_on_the_line(a, b, omega, rho, delta):
+def test_the_projection_has_the_least_divergence_on_the_line(a, b, omega, rho, delta, start):
     from monitoring.judge.engine import _project
 
     one = np.ones((1, 1, 1))
-    (s,) = _project(a * one, b * one, omega * one, rho * one, delta * one).ravel()
+    cold, root = _project(a * one, b * one, omega * one, rho * one, delta * one)
+    (s,) = cold.ravel()
+    assert 0 <= root.item() <= 1
+    warm, _ = _project(a * one, b * one, omega * one, rho * one, delta * one, start)
+    assert warm.item() == pytest.approx(s, rel=1e-6)
     # The engine never bets where the line leaves (0, 1).
     if not (0 < rho * b + delta < 1 and 0 < rho * s + delta < 1 and 0 < s < 1):
         return
