@@ -58,11 +58,9 @@ class Group:
         self._canary, self._stable, self._trials = (
             _diagonal([getattr(part, name) for part in parts]) for name in ("canary", "stable", "trials")
         )
-        self._is_harm = np.concatenate([part.step for part in parts]) == HARM
-        steps_of = np.concatenate([part.step for part in parts])
-        strata = np.concatenate([part.stratum for part in parts])
-        self._harm = self._runs(parts, np.where(self._is_harm, strata, -1))
-        self._harmless = self._runs(parts, steps_of)
+        step, stratum = (np.concatenate([getattr(part, name) for part in parts]) for name in ("step", "stratum"))
+        self._is_harm = step == HARM
+        self._harm, self._harmless = self._runs(parts, np.where(self._is_harm, stratum, -1)), self._runs(parts, step)
         self.processes = EProcesses(tests, size)
         self.dispersions = [_dispersion(member, history.get(member.metric.name)) for member in members]
         self._phi = np.concatenate([dispersion.phi for dispersion in self.dispersions])
