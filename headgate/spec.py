@@ -165,6 +165,14 @@ class Strategy(Strict):
         return (BASIS_POINTS,) if self.kind == "blue-green" else tuple(map(basis_points, self.steps))
 
 
+def _check_limits(tolerance: float, margin: float) -> None:
+    if tolerance > margin:
+        raise ValueError(
+            f"tolerance ({format_percent(tolerance)}) is at most margin ({format_percent(margin)}): "
+            "what is no harm must be good enough to promote"
+        )
+
+
 class ErrorRateLimits(Strict):
     """What counts as failing more, and as failing no more."""
 
@@ -174,11 +182,7 @@ class ErrorRateLimits(Strict):
 
     @model_validator(mode="after")
     def _ordered(self) -> ErrorRateLimits:
-        if self.tolerance > self.margin:
-            raise ValueError(
-                f"tolerance ({format_percent(self.tolerance)}) is at most margin ({format_percent(self.margin)}): "
-                "what is no harm must be good enough to promote"
-            )
+        _check_limits(self.tolerance, self.margin)
         if self.margin == 0 and self.margin_points == 0:
             raise ValueError("margin or margin_points is above 0%: that two rates are equal can never be shown")
         return self
@@ -196,11 +200,7 @@ class LatencyLimits(Strict):
 
     @model_validator(mode="after")
     def _ordered(self) -> LatencyLimits:
-        if self.tolerance > self.margin:
-            raise ValueError(
-                f"tolerance ({format_percent(self.tolerance)}) is at most margin ({format_percent(self.margin)}): "
-                "what is no harm must be good enough to promote"
-            )
+        _check_limits(self.tolerance, self.margin)
         return self
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -124,3 +125,14 @@ def test_durations_round_trip(seconds):
 @given(st.integers(0, 10_000))
 def test_percentages_round_trip_in_basis_points(points):
     assert round(parse_percent(format_percent(points / 10_000)) * 10_000) == points
+
+
+def test_the_release_file_of_the_readme_shows_every_default():
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    example = re.search(r"```yaml\n(.*?)```", readme, re.DOTALL)[1].replace("<run_id>", "1")
+    shown = parse_release(example).model_dump()
+    defaults = parse_release("model: churn\nartifact: runs:/1/model\ntarget: {kind: local}\nmonitor: {}\n").model_dump()
+    # Its comment says that the default is none.
+    shown["runtime"]["env"] = {}
+    assert shown == defaults
+    assert set(yaml.safe_load(example)) >= set(defaults), "every entry is shown"
