@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from judging import BOUNDS, Traffic, judged, latencies, policy
 from scipy.stats import binom
 
 from monitoring.judge import (
@@ -24,61 +25,8 @@ from monitoring.judge import (
     SequentialJudge,
 )
 from monitoring.judge.batch import PROMOTE, ROLLBACK
-from monitoring.judge.dispersion import measure
 from monitoring.judge.judge import _culprits
 from monitoring.judge.metrics import HARM, margin_scales
-
-BOUNDS = tuple(np.round(0.001 * 1.09 ** np.arange(90), 6))
-SPREAD = 0.6135
-
-
-def policy(*metrics, **options) -> Policy:
-    return Policy(metrics=metrics or (ErrorRate(),), **{"min_duration": 20.0, "min_requests": 100, **options})
-
-
-def latencies(rng, requests: int, scale: float = 1.0) -> np.ndarray:
-    seconds = 0.06 * scale * np.exp(SPREAD * rng.standard_normal(requests))
-    return np.bincount(np.searchsorted(BOUNDS, seconds), minlength=len(BOUNDS) + 1)
-
-
-class Traffic:
-    """Cumulative counters of two versions under the same clients."""
-
-    def __init__(self, seed: int = 0, rate: int = 200) -> None:
-        self.rng, self.rate = np.random.default_rng(seed), rate
-        self.arms = {arm: {} for arm in ("stable", "canary")}
-
-    def second(self, share: float, **faults):
-        """One second of traffic; `errors`, `slower`, `classes` and `value` are the canary's."""
-        canary = self.rng.binomial(self.rate, share)
-        worse = {"errors": 0.001, "slower": 1.0, "classes": (0.5, 0.3, 0.2), "value": 0.5, **faults}
-        good = {"errors": 0.001, "slower": 1.0, "classes": (0.5, 0.3, 0.2), "value": 0.5}
-        for arm, requests, how in (("canary", canary, worse), ("stable", self.rate - canary, good)):
-            values = np.clip(how["value"] + 0.1 * self.rng.standard_normal(requests), 0, 0.999)
-            self._add(arm, "errors", [requests, self.rng.binomial(requests, how["errors"])])
-            self._add(arm, "latency", latencies(self.rng, requests, how["slower"]))
-            self._add(arm, "predictions", self.rng.multinomial(requests, how["classes"]))
-            self._add(arm, "business", np.bincount((values * 20).astype(int), minlength=20))
-            self._add(arm, "disagreement", [requests, self.rng.binomial(requests, how["errors"])])
-        return {name: cells.copy() for name, cells in self.arms["stable"].items()}, {
-            name: cells.copy() for name, cells in self.arms["canary"].items()
-        }
-
-    def _add(self, arm, name, counts):
-        self.arms[arm][name] = self.arms[arm].get(name, 0) + np.array(counts)
-
-
-def judged(judge: SequentialJudge, traffic: Traffic, seconds: int = 900, start: int = 0, **faults):
-    """Look every second until the judge decides; only at the metrics it has."""
-    names = {metric.name for metric in judge.policy.metrics}
-    judgement = None
-    for second in range(start + 1, start + seconds + 1):
-        arms = traffic.second(judge.share, **faults)
-        judgement = judge.observe(second, *({n: c for n, c in arm.items() if n in names} for arm in arms))
-        if judgement.phase not in {"running", "advance"}:
-            break
-    return second, judgement
-
 
 EVERYTHING = (
     ErrorRate(), Latency(BOUNDS), PredictionShift(3), BoundedMean(tuple(np.linspace(0, 1, 21))), Disagreement(),
@@ -355,58 +303,6 @@ def test_a_metric_that_cannot_be_says_why(make, says):
         make()
 
 
-# Replicas whose requests fail together.
-
-
-def bursts(rng, size: int, replicas: int, seconds: int) -> np.ndarray:
-    """Failure rates of replicas, of shape (size, seconds, replicas): bad spells of ten seconds, each its own."""
-    spells = rng.random((size, -(-seconds // 10), replicas)) < 0.02
-    return np.where(np.repeat(spells, 10, axis=1)[:, :seconds], 0.3, 0.001)
-
-
-def released(*, tempered: bool) -> float:
-    """The share of false rollbacks among 200 good canaries on two of twenty such replicas."""
-    rng, size, seconds = np.random.default_rng(11), 200, 600
-    batch = JudgeBatch(policy(shares=(0.1,), min_duration=10**6), size)
-    if tempered:
-        rates = bursts(rng, 1, 18, 1800)[0]
-        requests = np.full(rates.shape, 10)
-        batch.warm_up({"errors": np.stack([requests, rng.binomial(10, rates)], axis=-1)})
-    rates = bursts(rng, size, 20, seconds)
-    failures = rng.binomial(10, rates).cumsum(axis=1)
-    for second in range(seconds):
-        arms = [failures[:, second, part].sum(axis=1) for part in (slice(2, 20), slice(2))]
-        total = [np.full(size, 10.0 * replicas * (second + 1)) for replicas in (18, 2)]
-        stable, canary = ({"errors": np.stack([n, x], axis=1)} for n, x in zip(total, arms, strict=True))
-        phase = batch.observe(second + 1.0, stable, canary)
-    return float((phase == ROLLBACK).mean())
-
-
-def test_replicas_that_fail_in_bursts_are_no_false_alarm_once_their_dispersion_is_known():
-    assert released(tempered=True) <= binom.ppf(1 - 1e-4, 200, 0.01) / 200
-    assert released(tempered=False) > 0.5, "without it they are: the test would show nothing"
-
-
-def test_dispersion_of_independent_requests_is_one_and_of_bursts_is_more():
-    rng = np.random.default_rng(0)
-    trials = np.full((600, 20, 1), 50.0)
-    steady = rng.binomial(50, 0.02, (600, 20, 1)).astype(float)
-    assert measure(steady, trials).phi[0] < 1.3
-    wild = rng.binomial(50, bursts(rng, 1, 20, 600)[0][..., None]).astype(float)
-    assert measure(wild, trials).phi[0] > 5
-
-
-def test_dispersion_is_measured_metric_by_metric():
-    rates = bursts(np.random.default_rng(3), 1, 18, 900)[0]
-    failures = np.random.default_rng(4).binomial(10, rates)
-    batch = JudgeBatch(policy(ErrorRate(), PredictionShift(3)))
-    batch.warm_up({"errors": np.stack([np.full(rates.shape, 10), failures], axis=-1)})
-    batch.observe(1.0, {"errors": (100, 1), "predictions": (50, 30, 20)}, {"errors": (5, 0), "predictions": (2, 2, 1)})
-    assert batch.dispersion_of("errors") > 2
-    assert batch.dispersion_of("predictions") == 1
-    assert batch.undispersed() == ["there is no history of the stable version's replicas"]
-
-
 def test_latencies_wait_until_their_quantiles_are_known():
     judge, traffic = SequentialJudge(policy(ErrorRate(), Latency(BOUNDS), min_duration=10**6)), Traffic(1)
     for second in range(1, 10):
@@ -417,22 +313,6 @@ def test_latencies_wait_until_their_quantiles_are_known():
             assert judgement.metrics["latency"].e_value == 1.0
     assert share == 0.05
     assert judgement.culprits == ("latency",)
-
-
-@pytest.mark.parametrize(
-    ("history", "says"),
-    [
-        ({}, "no history"),
-        ({"errors": np.ones((50, 1, 2))}, "one replica"),
-        ({"errors": np.ones((1, 9, 2))}, "too little history"),
-    ],
-)
-def test_without_dispersion_the_verdict_says_what_it_is_worth(history, says):
-    judge = SequentialJudge(policy())
-    judge.warm_up(history)
-    _, judgement = judged(judge, Traffic(1), errors=0.5)
-    assert says in judgement.message
-    assert "1% holds if requests fail independently" in judgement.message
 
 
 def test_many_endpoints_are_judged_at_once_as_one_would_be():
