@@ -168,8 +168,22 @@ class _Checked:
 
 
 @dataclass(frozen=True)
-class Flagger(_Periodic):
-    """Taken back after `threshold` failed checks, which are never forgotten.
+class _FailedChecks(_Periodic):
+    """Taken back when more than `limit` checks failed; they are never forgotten."""
+
+    success: float
+    """A check fails where a smaller share of requests succeeded."""
+    limit: int
+
+    def fails(self, checks: _Checks) -> Array:
+        """Count a failed check."""
+        checks.failed = checks.failed + _below(checks.canary[-1], self.success)
+        return checks.failed > self.limit
+
+
+@dataclass(frozen=True)
+class Flagger(_FailedChecks):
+    """Taken back at the fifth failed check.
 
     Source: docs.flagger.app, "How it works" (interval 1m, threshold 5, request-success-rate min 99,
     request-duration max 500 ms at p99); pkg/controller/scheduler.go counts Status.FailedChecks up.
@@ -179,16 +193,11 @@ class Flagger(_Periodic):
     every: float = 60.0
     window: float = 60.0
     success: float = 0.99
-    threshold: int = 5
-
-    def fails(self, checks: _Checks) -> Array:
-        """Count a failed check where too few requests succeeded."""
-        checks.failed = checks.failed + _below(checks.canary[-1], self.success)
-        return checks.failed >= self.threshold
+    limit: int = 4
 
 
 @dataclass(frozen=True)
-class ArgoRollouts(_Periodic):
+class ArgoRollouts(_FailedChecks):
     """Taken back when more than `limit` measurements fail.
 
     Source: argo-rollouts.readthedocs.io, "Analysis & Progressive Delivery" (interval 5m, successCondition
@@ -200,11 +209,6 @@ class ArgoRollouts(_Periodic):
     window: float = 60.0
     success: float = 0.95
     limit: int = 3
-
-    def fails(self, checks: _Checks) -> Array:
-        """Count a failed measurement."""
-        checks.failed = checks.failed + _below(checks.canary[-1], self.success)
-        return checks.failed > self.limit
 
 
 @dataclass(frozen=True)
