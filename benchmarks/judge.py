@@ -22,7 +22,7 @@ SEED = 7
 HARM = Headgate.default(latency=False, promotes=False)
 HARM_LATENCY = Headgate.default(latency=True, promotes=False)
 RAMP = Headgate.default(latency=False, name="headgate, evidence ramp")
-BURSTS, STICKY = World(bursts=0.02), World(sticky=8)
+BURSTS, FEW_BURSTS, STICKY = World(bursts=0.02), World(bursts=0.005), World(sticky=8)
 WANDER, WANDER_LONG = World(wander=0.15), World(wander=0.15, wander_seconds=300)
 
 
@@ -89,6 +89,7 @@ def false_rollbacks(number: int) -> None:
         ("2,000 requests/s, 60 min", World(rate=2000), {}),
         ("200 requests/s, 24 h (200 runs)", World(), {"minutes": 1440.0, "number": 200}),
         ("replicas fail in 10 s bursts", BURSTS, {"both": True}),
+        ("a quarter of these bursts", FEW_BURSTS, {"both": True}),
         ("users repeat what fails 8 times", STICKY, {"both": True}),
     ):
         size = int(options.pop("number", number))
@@ -160,7 +161,8 @@ def promotion(number: int) -> None:
         row(name, *cells)
     print("\nThe price of dispersion: 20% broken, failed requests and time; a good canary's promotion")
     row("", "20% broken", "good")
-    for name, world in (("independent", World()), ("bursts", BURSTS), ("sticky users", STICKY)):
+    worlds = {"independent": World(), "bursts": BURSTS, "a quarter of them": FEW_BURSTS, "sticky users": STICKY}
+    for name, world in worlds.items():
         broken = run(HARM, replace(world, canary=0.2), number, dispersion=True)
         good = run(RAMP, world, number, dispersion=True)
         row(name, found(broken), f"{good.promoted:.0%}, {good.median('seconds', PROMOTE):.0f}s")

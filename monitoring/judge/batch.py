@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 RUNNING, ADVANCE, ROLLBACK, PROMOTE, INCONCLUSIVE = range(5)
 
+ARMS = ("canary", "stable")
+
 STEP_MASS = 0.2
 """Share of the mass that is given out, all in all, when steps begin: that is when versions break."""
 
@@ -110,15 +112,24 @@ class JudgeBatch:
         self.evidence = Evidence()
         self.log_harm = np.zeros(size)
         self.log_peak = np.zeros(size)
-        self.total = {arm: self._zeros() for arm in ("canary", "stable")}
-        self._last = {arm: self._zeros() for arm in ("canary", "stable")}
-        self._known = self._zeros(1)
+        # One array for both arms, of which each metric's cells are a part.
+        ends = np.cumsum([metric.cells for metric in policy.metrics])
+        self._places = {
+            metric.name: slice(end - metric.cells, end) for metric, end in zip(policy.metrics, ends, strict=True)
+        }
+        self._totals, self._last = (np.zeros((len(ARMS), size, ends[-1])) for _ in range(2))
+        self._known = {metric.name: np.zeros((1, metric.cells)) for metric in policy.metrics}
         self._groups: list[Group] = []
         self._waiting: list[Metric] = [one for one in policy.metrics if not isinstance(one, Disagreement)]
         self._history: Mapping[str, Array] = {}
 
-    def _zeros(self, size: int | None = None) -> dict[str, Array]:
-        return {metric.name: np.zeros((size or self.size, metric.cells)) for metric in self.policy.metrics}
+    @property
+    def total(self) -> dict[str, dict[str, Array]]:
+        """By arm and metric, the cells that were counted since the shift began, of shape (judges, cells)."""
+        return {
+            arm: {name: cells[:, place] for name, place in self._places.items()}
+            for arm, cells in zip(ARMS, self._totals, strict=True)
+        }
 
     def warm_up(self, history: Mapping[str, Any]) -> None:
         """Learn from the stable version before the release; nothing of it is evidence.
@@ -132,9 +143,7 @@ class JudgeBatch:
 
     def begin(self, stable: Mapping[str, Any], canary: Mapping[str, Any]) -> None:
         """Where the cumulative counters stand when the shift begins."""
-        for arm, counters in (("stable", stable), ("canary", canary)):
-            for name, cells in counters.items():
-                self._last[arm][name] = self._shaped(cells)
+        self._last = self._read(stable, canary)
 
     def observe(self, at: Array | float, stable: Mapping[str, Any], canary: Mapping[str, Any]) -> Array:
         """Take one look.
@@ -150,37 +159,34 @@ class JudgeBatch:
         """
         now = np.maximum(self.now, at)
         passed, self.now = now - self.now, now
-        fresh = {arm: self._difference(arm, counters) for arm, counters in (("stable", stable), ("canary", canary))}
+        fresh = self._difference(self._read(stable, canary))
         if self._waiting:
             self._choose_tests()
         for group in self._groups:
-            group.bet(fresh["stable"], fresh["canary"], passed)
+            group.bet(fresh, passed)
         for metric in self._waiting:
-            self._known[metric.name] = self._known[metric.name] + fresh["stable"][metric.name].sum(axis=0)
+            self._known[metric.name] += fresh[1, :, self._places[metric.name]].sum(axis=0)
         self._weigh()
         self._decide()
         return self.phase
 
-    def _shaped(self, cells: Any) -> Array:  # noqa: ANN401 - what NumPy makes an array of
-        # A copy: the caller may count on in the same array.
-        read = np.array(cells, float, ndmin=2)
-        return read if len(read) == self.size else np.repeat(read, self.size, axis=0)
+    def _read(self, stable: Mapping[str, Any], canary: Mapping[str, Any]) -> Array:
+        """Cumulative cells of both arms; those of a metric that is missing stand still."""
+        read = self._last.copy()
+        for arm, counters in enumerate((canary, stable)):
+            for name, cells in counters.items():
+                read[arm, :, self._places[name]] = cells
+        return read
 
-    def _difference(self, arm: str, counters: Mapping[str, Any]) -> dict[str, Array]:
-        fresh = {}
-        for metric in self.policy.metrics:
-            name = metric.name
-            if name not in counters:
-                fresh[name] = np.zeros((self.size, metric.cells))
-                continue
-            read = self._shaped(counters[name])
-            since = read - self._last[arm][name]
-            if since.min() < 0:
-                since = np.where((since < 0).any(axis=-1, keepdims=True), read, since)
-            fresh[name] = since
-            self._last[arm][name] = read
-            self.total[arm][name] = self.total[arm][name] + since
-        return fresh
+    def _difference(self, read: Array) -> Array:
+        since = read - self._last
+        if since.min() < 0:
+            for place in self._places.values():
+                fell = (since[..., place] < 0).any(axis=-1, keepdims=True)
+                since[..., place] = np.where(fell, read[..., place], since[..., place])
+        self._last = read
+        self._totals += since
+        return since
 
     def _choose_tests(self) -> None:
         """Groups of the metrics that can be compared by now, from what was known before this look."""
@@ -196,7 +202,8 @@ class JudgeBatch:
                 self._form(members)
 
     def _form(self, members: list[Member]) -> Group:
-        group = Group(members, self.size, self._history)
+        places = [self._places[metric.name] for metric, _, _ in members]
+        group = Group(members, places, self.size, self._history)
         self._groups.append(group)
         self._waiting = [metric for metric in self._waiting if metric.name not in group.names]
         return group
@@ -207,7 +214,7 @@ class JudgeBatch:
             group.weigh(evidence.harm, evidence.harmless)
         for metric in self.policy.metrics:
             if isinstance(metric, Disagreement):
-                counts = self.total["canary"][metric.name]
+                counts = self._totals[0, :, self._places[metric.name]]
                 evidence.harm[metric.name] = np.array(
                     [paired.log_excess(int(hits), int(pairs), metric.tolerance) for pairs, hits in counts]
                 )
@@ -224,15 +231,13 @@ class JudgeBatch:
     def requests(self) -> Array:
         """Requests of the canary so far, by the policy's first metric."""
         metric = self.policy.metrics[0]
-        cells = self.total["canary"][metric.name]
+        cells = self._totals[0, :, self._places[metric.name]]
         return np.asarray(cells[:, 0] if isinstance(metric, ErrorRate | Disagreement) else cells.sum(axis=-1))
 
     def is_harmless(self) -> Array:
         """Whether every metric's non-inferiority is shown at the present step's margins, of shape (judges,)."""
-        harmless = np.ones(self.size, bool)
-        for values in self.evidence.harmless.values():
-            harmless &= values[self._every, self.step] >= self.policy.needed_to_promote
-        return harmless
+        shown = np.array(list(self.evidence.harmless.values()))[:, self._every, self.step]
+        return np.asarray((shown >= self.policy.needed_to_promote).all(axis=0))
 
     def undispersed(self) -> list[str]:
         """Why the dispersion of the stable version's replicas was not measured, where it was not."""
@@ -258,10 +263,12 @@ class JudgeBatch:
             step_done = np.logical_and(requests - self.step_requests >= part, self.now >= due)
         enough = (requests >= policy.min_requests) & (self.now >= policy.min_duration)
         running = (self.phase == RUNNING) | (self.phase == ADVANCE)
-        verdict = np.where(self.now >= policy.max_duration, INCONCLUSIVE, RUNNING)
-        verdict = np.where(step_done & ~last, ADVANCE, verdict)
-        verdict = np.where(step_done & last & harmless & enough, PROMOTE, verdict)
-        verdict = np.where(self.log_harm >= policy.needed, ROLLBACK, verdict)
+        # What stands lower outweighs what stands above it.
+        verdict = np.full(self.size, RUNNING)
+        verdict[self.now >= policy.max_duration] = INCONCLUSIVE
+        verdict[step_done & ~last] = ADVANCE
+        verdict[step_done & last & harmless & enough] = PROMOTE
+        verdict[self.log_harm >= policy.needed] = ROLLBACK
         self.phase = np.where(running, verdict, self.phase)
         advanced = running & (verdict == ADVANCE)
         if advanced.any():
@@ -281,7 +288,8 @@ class JudgeBatch:
         arrays = ("step", "phase", "now", "step_began", "step_requests", "log_harm", "log_peak")
         return {
             **{name: getattr(self, name).tolist() for name in arrays},
-            "total": _lists(self.total), "last": _lists(self._last), "known": _lists({"": self._known})[""],
+            "total": self._totals.tolist(), "last": self._last.tolist(),
+            "known": {name: cells.tolist() for name, cells in self._known.items()},
             "groups": [group.to_dict() for group in self._groups],
         }  # fmt: skip
 
@@ -289,9 +297,8 @@ class JudgeBatch:
         """Go on where `to_dict` stopped, bit for bit."""
         for name in ("step", "phase", "now", "step_began", "step_requests", "log_harm", "log_peak"):
             setattr(self, name, np.array(state[name]))
-        self.total, self._last = ({arm: _arrays(cells) for arm, cells in state[name].items()} for name in
-                                  ("total", "last"))  # fmt: skip
-        self._known = _arrays(state["known"])
+        self._totals, self._last = np.array(state["total"]), np.array(state["last"])
+        self._known = {name: np.array(cells) for name, cells in state["known"].items()}
         by_name = {metric.name: metric for metric in self._waiting}
         for saved in state["groups"]:
             members = []
@@ -301,11 +308,3 @@ class JudgeBatch:
                 members.append(Member(by_name[name], comparison, np.array(known)))
             self._form(members).restore(saved)
         self._weigh()
-
-
-def _lists(arms: dict[str, dict[str, Array]]) -> dict[str, dict[str, Any]]:
-    return {arm: {name: cells.tolist() for name, cells in by_name.items()} for arm, by_name in arms.items()}
-
-
-def _arrays(by_name: dict[str, Any]) -> dict[str, Array]:
-    return {name: np.array(cells) for name, cells in by_name.items()}

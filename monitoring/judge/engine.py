@@ -107,13 +107,16 @@ class EProcesses:
     def __init__(self, tests: Hypotheses, size: int = 1) -> None:
         self.tests = tests
         shape = (size, len(tests))
-        self.seen = Block(*(np.zeros(shape) for _ in Block._fields))
-        self._known = Block(*(np.zeros(shape) for _ in Block._fields))
+        self._seen = np.zeros((len(Block._fields), *shape))
         self._alternatives = len(OFFSETS) + 1
         self._log_products = np.full((*shape, self._alternatives), -np.inf)
         self._reserve = np.ones(shape)
         self._pending = np.broadcast_to(tests.starts, shape).copy()
+        # Log-odds from the line: a multiple of the way to b, or a step of its own.
+        near = tests.near[:, None]
+        self._gaps, self._steps = np.where(near, GAPS, 0.0), np.where(near, 0.0, tests.side[:, None] * OFFSETS)
         self._general = np.flatnonzero((tests.rho != 1) | (tests.delta != 0))
+        self._line = tests.rho[self._general, None], tests.delta[self._general, None]
         self._root: Array | None = None
 
     @property
@@ -122,10 +125,6 @@ class EProcesses:
         betting = np.logaddexp.reduce(self._log_products, axis=-1)
         with np.errstate(divide="ignore"):
             return np.asarray(np.logaddexp(betting, np.log(self._reserve)))
-
-    def know(self, block: Block) -> None:
-        """Take counts from before the release: they aim the bets and are no evidence."""
-        self._known = Block(*(old + new for old, new in zip(self._known, block, strict=True)))
 
     def restart(self, mass: Array) -> None:
         """Give every product fresh mass with the next block: a fault that begins now is met at full strength.
@@ -156,8 +155,8 @@ class EProcesses:
         self.learn(block)
 
     def learn(self, block: Block) -> None:
-        """Remember counts, for the bets to come."""
-        self.seen = Block(*(old + new for old, new in zip(self.seen, block, strict=True)))
+        """Remember counts, for the bets to come; those from before the release, too, which are no evidence."""
+        self._seen += block
 
     def multiply(self, log_e: Array, phi: Array | float = 1.0) -> None:
         """Bet, with fresh mass where some is pending.
@@ -169,16 +168,14 @@ class EProcesses:
         with np.errstate(divide="ignore"):
             fresh = np.log(self._pending / self._alternatives)
         self._reserve = self._reserve - self._pending
-        self._pending = np.zeros_like(self._pending)
+        self._pending = np.zeros(self._pending.shape)
         tempered = log_e / np.asarray(phi)[..., None] if np.ndim(phi) else log_e / phi
         self._log_products = np.logaddexp(self._log_products, fresh[..., None]) + tempered
 
     def bets(self, block: Block) -> Bets:
         """The alternatives, from earlier looks only, and their projections for this block's exposure."""
         tests = self.tests
-        canary_hits, canary, stable_hits, stable = (
-            known + seen for known, seen in zip(self._known, self.seen, strict=True)
-        )
+        canary_hits, canary, stable_hits, stable = self._seen
         b = _inside((stable_hits + _PRIOR_WEIGHT * tests.prior) / (stable + _PRIOR_WEIGHT))
         line = tests.rho * b + tests.delta
         # A line outside of (0, 1) leaves nothing to bet on.
@@ -186,8 +183,7 @@ class EProcesses:
         line = _inside(line)
         log_line = np.log(line / (1 - line))
         gap = np.log(b / (1 - b)) - log_line
-        reach = np.where(tests.near[:, None], gap[..., None] * GAPS, tests.side[:, None] * OFFSETS)
-        odds = np.exp(log_line[..., None] + reach)
+        odds = np.exp(log_line[..., None] + gap[..., None] * self._gaps + self._steps)
         plug_in = (canary_hits + _SHRINK * b) / (canary + _SHRINK)
         beyond = np.where(tests.side > 0, np.maximum(plug_in, line), np.minimum(plug_in, line))
         a = _inside(np.concatenate([odds / (1 + odds), beyond[..., None]], axis=-1))
@@ -200,7 +196,7 @@ class EProcesses:
         null_canary = null_stable.copy()
         if self._general.size:
             at = self._general
-            rho, delta = tests.rho[at, None], tests.delta[at, None]
+            rho, delta = self._line
             if not everywhere:
                 # Any line will do where no bet is made.
                 somewhere = possible[:, at, None]
@@ -215,8 +211,7 @@ class EProcesses:
     def to_dict(self) -> dict[str, Any]:
         """The state, as JSON."""
         return {
-            "seen": [part.tolist() for part in self.seen],
-            "known": [part.tolist() for part in self._known],
+            "seen": self._seen.tolist(),
             "log_products": _finite(self._log_products),
             "reserve": self._reserve.tolist(),
             "pending": self._pending.tolist(),
@@ -225,8 +220,7 @@ class EProcesses:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where `to_dict` stopped, bit for bit."""
-        self.seen = Block(*map(np.array, state["seen"]))
-        self._known = Block(*map(np.array, state["known"]))
+        self._seen = np.array(state["seen"])
         self._log_products = np.array(state["log_products"], dtype=float)
         self._log_products[np.isnan(self._log_products)] = -np.inf
         self._reserve, self._pending = np.array(state["reserve"]), np.array(state["pending"])
@@ -239,9 +233,9 @@ def log_e_values(bets: Bets, block: Block) -> Array:
     canary_hits, canary, stable_hits, stable = (part[..., None] for part in block)
     return np.asarray(
         canary_hits * np.log(a / c)
-        + (canary - canary_hits) * (np.log1p(-a) - np.log1p(-c))
+        + (canary - canary_hits) * np.log((1 - a) / (1 - c))
         + stable_hits * np.log(b / s)
-        + (stable - stable_hits) * (np.log1p(-b) - np.log1p(-s))
+        + (stable - stable_hits) * np.log((1 - b) / (1 - s))
     )
 
 
@@ -267,6 +261,7 @@ def _project(
     # Where a is below δ, the line has no such point, and the minimum is between 0 and b.
     lowest, highest = np.maximum(np.minimum(*ends), _TINY / 2), np.maximum(*ends)
     low, high, of_canary, of_stable = lowest, highest, omega * rho, 1 - omega
+    of_both, rho_squared = of_canary * rho, rho * rho
     if start is None:
         square, linear = rho * (of_canary + of_stable), of_canary * (delta - a) + of_stable * (delta - b * rho)
         root = np.sqrt(np.maximum(linear**2 + 4 * square * of_stable * b * delta, 0))
@@ -279,8 +274,8 @@ def _project(
         above, before = of_canary * (c - a), of_stable * (s - b)
         lean_c, lean_s = rho * (1 - 2 * c), 1 - 2 * s
         value = above * stable + before * canary
-        slope = of_canary * rho * stable + above * lean_s + of_stable * canary + before * lean_c
-        bend = of_canary * rho * lean_s - above + of_stable * lean_c - rho**2 * before
+        slope = of_both * stable + above * lean_s + of_stable * canary + before * lean_c
+        bend = of_both * lean_s - above + of_stable * lean_c - rho_squared * before
         step_down = slope**2 - value * bend
         # Nothing is where the line leaves (0, 1), and there is no bet.
         following = s - value * slope / (step_down + (step_down == 0))

@@ -13,6 +13,9 @@ from monitoring.judge.metrics import HARM, Comparison, Indices, Metric
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_ARM_OF_COUNT = [0, 0, 1, 1]
+"""Whose each of a block's counts is."""
+
 HALF_LIFE = 1800.0
 """Seconds over which half of the mass for restarts is spent; geometric, so it never runs out."""
 
@@ -31,13 +34,13 @@ class Runs(NamedTuple):
     Attributes:
         order: of the tests.
         starts: where each run begins.
-        sizes: of each run.
+        log_sizes: of each run.
         names: which runs are which metric's.
     """
 
     order: Indices
     starts: Indices
-    sizes: Array
+    log_sizes: Array
     names: dict[str, slice]
 
 
@@ -46,37 +49,44 @@ class Group:
 
     Args:
         members: metrics that are all graded, then of one only, or all not.
+        places: where each one's cells stand among all.
         size: how many judges.
         history: by metric, counts of the stable replicas before the release, of shape (rows, replicas, cells).
     """
 
-    def __init__(self, members: list[Member], size: int, history: Mapping[str, Array]) -> None:
+    def __init__(self, members: list[Member], places: list[slice], size: int, history: Mapping[str, Array]) -> None:
         self._members = members
         self.names = [metric.name for metric, _, _ in members]
         parts = [comparison for _, comparison, _ in members]
         tests = Hypotheses.join([part.tests for part in parts])
-        self._canary, self._stable, self._trials = (
+        self._canary, self._stable, trials = (
             _diagonal([getattr(part, name) for part in parts]) for name in ("canary", "stable", "trials")
         )
+        # From cells to a block: the canary's hits and trials, and the stable version's.
+        self._counts = np.stack([self._canary, trials, self._stable, trials])
+        self._cells = np.concatenate([np.arange(place.start, place.stop) for place in places])
         step, stratum = (np.concatenate([getattr(part, name) for part in parts]) for name in ("step", "stratum"))
         self._is_harm = step == HARM
         self._harm, self._harmless = self._runs(parts, np.where(self._is_harm, stratum, -1)), self._runs(parts, step)
         self.processes = EProcesses(tests, size)
         self.dispersions = [_dispersion(member, history.get(member.metric.name)) for member in members]
         self._phi = np.concatenate([dispersion.phi for dispersion in self.dispersions])
-        cells, nothing = np.concatenate([known for _, _, known in members]), np.zeros((1, len(tests)))
-        self.processes.know(Block(nothing, nothing, cells @ self._stable, cells @ self._trials))
+        cells, nothing = np.concatenate([known for _, _, known in members])[None], np.zeros((1, len(tests)))
+        self.processes.learn(Block(nothing, nothing, cells @ self._stable, cells @ trials))
 
-    def bet(self, stable: Mapping[str, Array], canary: Mapping[str, Array], passed: Array) -> None:
-        """Take one look's fresh cells; `passed` is the seconds since the last look, for each judge."""
-        of_canary, of_stable = (np.concatenate([arm[name] for name in self.names], axis=-1) for arm in (canary, stable))
-        block = Block(
-            of_canary @ self._canary, of_canary @ self._trials, of_stable @ self._stable, of_stable @ self._trials
-        )  # fmt: skip
+    def bet(self, fresh: Array, passed: Array) -> None:
+        """Take one look.
+
+        Args:
+            fresh: cells since the last look, of shape (arms, judges, cells), the canary's first.
+            passed: seconds since the last look, for each judge.
+        """
+        arms = fresh[:, :, self._cells]
+        block = Block(*(arms[_ARM_OF_COUNT] @ self._counts))
         self.processes.spend(1 - 0.5 ** (passed / HALF_LIFE), self._is_harm)
         bets = self.processes.bets(block)
         graded = self._members[0].metric.graded
-        log_e = self._graded(bets, of_canary, of_stable) if graded else log_e_values(bets, block)
+        log_e = self._graded(bets, *arms) if graded else log_e_values(bets, block)
         self.processes.multiply(log_e, self._phi)
         self.processes.learn(block)
 
@@ -86,10 +96,10 @@ class Group:
 
     def weigh(self, harm: dict[str, Array], harmless: dict[str, Array]) -> None:
         """Write down each metric's evidence: of harm, and for each step of none, the least of its tests."""
-        values, (order, starts, sizes, names) = self.processes.log_values, self._harm
-        strata = np.logaddexp.reduceat(values[:, order], starts, axis=1) - np.log(sizes)
-        for name, place in names.items():
-            harm[name] = strata[:, place].sum(axis=1)
+        values, (order, starts, log_sizes, names) = self.processes.log_values, self._harm
+        strata = np.logaddexp.reduceat(values[:, order], starts, axis=1) - log_sizes
+        products = np.add.reduceat(strata, [place.start for place in names.values()], axis=1)
+        harm.update(zip(names, products.T, strict=True))
         order, starts, _, names = self._harmless
         if len(order):
             least = np.minimum.reduceat(values[:, order], starts, axis=1)
@@ -120,7 +130,7 @@ class Group:
             self.names[one]: slice(owners.index(one), owners.index(one) + owners.count(one))
             for one in sorted(set(owners))
         }
-        return Runs(order, np.array(starts, int), np.diff([*starts, len(order)]).astype(float), names)
+        return Runs(order, np.array(starts, int), np.log(np.diff([*starts, len(order)])), names)
 
     def _graded(self, bets: Bets, canary: Array, stable: Array) -> Array:
         """Log e-values where hits are shares v of a trial: v a/c + (1-v) (1-a)/(1-c) for each."""

@@ -123,7 +123,7 @@ def smallest_detectable(batch: JudgeBatch) -> float | None:
         processes = EProcesses(harm)
         counts = (rate * requests, requests, base * others, others)
         block = Block(*(np.full((1, len(harm)), count) for count in counts))
-        processes.know(block)
+        processes.learn(block)
         return float(log_e_values(processes.bets(block), block)[0, 0].max()) / phi >= needed
 
     if not shows(1 - 1e-6):

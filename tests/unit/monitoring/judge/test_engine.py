@@ -40,7 +40,7 @@ def test_the_mean_of_every_bet_is_at_most_one_in_the_null_hypothesis(null, seen,
     """By counting out every outcome of a block, on the line and well inside."""
     rho, delta, side = null
     processes = EProcesses(hypotheses(null))
-    processes.know(block(*seen))
+    processes.learn(block(*seen))
     bets = processes.bets(block(0, sizes[0], 0, sizes[1]))
     x, y = (grid.ravel() for grid in np.meshgrid(np.arange(sizes[0] + 1), np.arange(sizes[1] + 1)))
     e_values = np.exp(log_e_values(bets, block(x, sizes[0], y, sizes[1])))[:, 0]
@@ -93,7 +93,7 @@ def test_the_projection_has_the_least_divergence_on_the_line(a, b, omega, rho, d
 def test_it_does_not_matter_into_how_many_looks_a_block_is_divided(parts, name):
     """For one bet and one split of traffic: blocks of a quarter canary each."""
     processes = EProcesses(hypotheses(NULLS[name]))
-    processes.know(block(3, 200, 9, 600))
+    processes.learn(block(3, 200, 9, 600))
     bets = processes.bets(block(0, 100, 0, 300))
     pieces = [block(min(hits, size), size, min(hits, size), 3 * size) for hits, size in parts]
     apart = sum(log_e_values(bets, piece) for piece in pieces)
@@ -122,7 +122,7 @@ def test_more_failures_of_the_canary_are_more_evidence_of_harm(canary, stable, f
     values = []
     for hits in range(canary + 1):
         processes = EProcesses(hypotheses((1.1, 0.0, 1)))
-        processes.know(block(0, 0, 5, 1000))
+        processes.learn(block(0, 0, 5, 1000))
         processes.observe(block(hits, canary, min(failures, stable), stable))
         values.append(processes.log_values[0, 0])
     assert (np.diff(values) >= -1e-9).all()
