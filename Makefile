@@ -1,15 +1,16 @@
 # Everything here needs python3 (3.11 or later) and nothing else: each target makes the environment it needs.
-# Tests of PostgreSQL run where it is installed, and say so where it is not.
+# Tests of PostgreSQL, Docker and a registry run where these are installed, and say so where they are not.
 
 PYTHON ?= python3
+TARGET ?= local
 BIN := .venv/bin
 say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
-.PHONY: demo test check bench schema lock clean
+.PHONY: demo test check bench schema lock base-image clean
 
-demo: .venv/runtime  ## five releases of real models under live traffic, in about three minutes
+demo: .venv/runtime  ## five releases of real models under live traffic, in about three minutes; TARGET=docker for containers
 	$(call say,running the demo; its state is in $${HEADGATE_HOME:-~/.headgate}; add ARGS=--keep to keep the stack up)
-	@$(BIN)/python examples/demo.py $(ARGS)
+	@$(BIN)/python examples/demo.py --target $(TARGET) $(ARGS)
 
 test: .venv/dev  ## every test, on real servers
 	$(call say,running the tests; about twenty minutes on two cores)
@@ -40,6 +41,9 @@ lock: .venv/uv  ## resolve the dependencies anew
 		--no-header pyproject.toml -o requirements.lock
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-header --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+base-image:  ## a small Debian with Python as headgate-base:latest, where none can be pulled (needs root and debootstrap)
+	@.ci/base-image
 
 clean:  ## remove the environment
 	rm -rf .venv

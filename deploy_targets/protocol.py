@@ -33,6 +33,9 @@ class Feature(StrEnum):
     """A number of replicas that follows the load."""
     CPU_LIMIT = "runtime.cpu"
     MEMORY_LIMIT = "runtime.memory"
+    GPU = "runtime.gpu"
+    IMAGE = "image"
+    """A base, or a repository to push to."""
 
 
 class DeployTarget(Protocol):
@@ -47,6 +50,9 @@ class DeployTarget(Protocol):
 
     LATENCY_BOUNDS: ClassVar[tuple[float, ...]]
     """Upper bounds of the latency buckets in `counts`, in seconds; empty where it has no histograms."""
+
+    RUNS_CONTAINERS: ClassVar[bool]
+    """Whether revisions are containers of an image, or processes of this machine."""
 
     def preflight(self) -> list[Finding]:
         """What is missing before a release can start: each problem with its exact fix."""

@@ -40,6 +40,8 @@ def required_features(spec: ReleaseSpec) -> set[Feature]:
         Feature.AUTOSCALING: spec.runtime.replicas.min != spec.runtime.replicas.max,
         Feature.CPU_LIMIT: spec.runtime.cpu is not None,
         Feature.MEMORY_LIMIT: spec.runtime.memory is not None,
+        Feature.GPU: spec.runtime.gpu > 0,
+        Feature.IMAGE: bool(spec.image.base or spec.image.repository),
     }
     return {feature for feature, asked in asks.items() if asked}
 

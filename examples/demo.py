@@ -56,14 +56,16 @@ def main() -> int:
     """Tell the story; 0 when every chapter ended as it should and no request was lost."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--keep", action="store_true", help="leave the stack up")
-    keep = arguments.parse_args().keep
+    arguments.add_argument("--target", choices=("local", "docker"), default="local", help="where the models are served")
+    given = arguments.parse_args()
+    keep, target = given.keep, given.target
     home = Path(os.environ.get("HEADGATE_HOME") or Path.home() / ".headgate").absolute()
     work = home / "demo"
     began = time.monotonic()
     try:
         chapter("The local stack", "A Prefect server, an MLflow server, Envoy and a worker, under supervisord.")
         stack = json.loads(command("up", "--json"))
-        ok = tell(stack, work, home, began)
+        ok = tell(stack, work, home, target, began)
     finally:
         if not keep:
             command("down", capture=False)
@@ -72,11 +74,11 @@ def main() -> int:
     return 0 if ok else 1
 
 
-def tell(stack: dict[str, Any], work: Path, home: Path, began: float) -> bool:
+def tell(stack: dict[str, Any], work: Path, home: Path, target: str, began: float) -> bool:
     """All chapters; whether each ended as it should."""
     chapter("Training", "Four models on scikit-learn's wine data, logged with plain MLflow.")
     runs = train(stack["env"])
-    files = {version: write_file(work, version, uri) for version, uri in runs.items()}
+    files = {version: write_file(work, version, uri, target) for version, uri in runs.items()}
     chapter("v1 goes live", "The first version: nothing to compare with, so it goes live after its smoke test.")
     first = release(files["v1"])
     _, rows, _, truth = split()
@@ -179,12 +181,13 @@ def train(env: dict[str, str]) -> dict[str, str]:
     return runs
 
 
-def write_file(work: Path, version: str, uri: str) -> Path:
-    """The example's release file, with the run of one version."""
+def write_file(work: Path, version: str, uri: str, target: str) -> Path:
+    """The example's release file, with the run of one version and the target of this demo."""
     work.mkdir(parents=True, exist_ok=True)
     file = work / f"{version}.yaml"
     text = (WINE / "release.yaml").read_text(encoding="utf-8")
-    file.write_text(text.replace("runs:/<run_id>/model", uri), encoding="utf-8")
+    text = text.replace("runs:/<run_id>/model", uri).replace("kind: local", f"kind: {target}")
+    file.write_text(text, encoding="utf-8")
     return file
 
 

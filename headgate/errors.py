@@ -7,7 +7,11 @@
     │   └── UnsupportedError                the target cannot do what the release file asks
     ├── PackageError                    1   the artifact cannot become an image
     │   ├── ArtifactError                   missing, unreadable, or not an MLflow model
-    │   └── RequirementsError               the model's packages cannot be resolved or installed
+    │   ├── RequirementsError               the model's packages cannot be resolved or installed
+    │   ├── UnsafeArtifactError             the artifact holds code that does harm when it is loaded
+    │   └── ImageError                      a base, a daemon or a disk fails to make an image
+    │       └── ImageRegistryError          the images' registry refused something
+    │           └── ImageRegistryUnavailableError   it did not answer; trying again may help
     ├── TargetError                     1   a platform did not do what it was asked
     │   ├── TargetUnavailableError          it did not answer; trying again may help
     │   └── RevisionFailedError             a revision cannot start, or never became ready
@@ -98,6 +102,22 @@ class ArtifactError(PackageError):
 
 class RequirementsError(PackageError):
     """The packages that the model names cannot be resolved or installed."""
+
+
+class UnsafeArtifactError(PackageError):
+    """The artifact holds code that does harm when it is loaded."""
+
+
+class ImageError(PackageError):
+    """A base image, the daemon or the disk does not let an image be made."""
+
+
+class ImageRegistryError(ImageError):
+    """The registry of images refused something."""
+
+
+class ImageRegistryUnavailableError(ImageRegistryError):
+    """The registry of images did not answer; trying again may help."""
 
 
 class TargetError(HeadgateError):

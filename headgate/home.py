@@ -5,6 +5,7 @@ journal.db        releases, leases, history (registry/journal.py)
 supervisor/       supervisord's configuration, one file a program
 gateway/          Envoy's bootstrap, routes and clusters (deploy_targets/envoy.py)
 bundles/ envs/    images of the local target and their environments, content-addressed
+layers/ uploads/  layers of images, by what they were made of, and pushes that were cut short
 locks/            resolved requirements, by what was asked for
 revisions/        one folder a revision: its log of predictions and its scratch files
 prefect/ mlflow/  the state of those servers
@@ -68,6 +69,16 @@ class Home:
         return self.root / "envs"
 
     @property
+    def layers(self) -> Path:
+        """Layers of images, by the digest of what they were made of."""
+        return self.root / "layers"
+
+    @property
+    def uploads(self) -> Path:
+        """How far pushes to a registry came."""
+        return self.root / "uploads"
+
+    @property
     def locks(self) -> Path:
         """Locked requirements, by the digest of what was asked for."""
         return self.root / "locks"
@@ -99,8 +110,8 @@ class Home:
             HomeError: a folder cannot be made or written to.
         """
         folders = [
-            self.root, self.supervisor / "programs", self.gateway, self.bundles, self.envs, self.locks,
-            self.revisions, self.prefect, self.mlflow, self.logs,
+            self.root, self.supervisor / "programs", self.gateway, self.bundles, self.envs, self.layers, self.uploads,
+            self.locks, self.revisions, self.prefect, self.mlflow, self.logs,
         ]  # fmt: skip
         for folder in folders:
             try:

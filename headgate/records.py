@@ -71,23 +71,45 @@ class Artifact(Record):
     python: str
     has_example: bool
 
+    @property
+    def is_download(self) -> bool:
+        """Whether the folder was fetched from somewhere, and is ours."""
+        return ":/" in self.uri
+
 
 class Image(Record):
     """A model with its server and its locked requirements, addressed by its content.
 
     Attributes:
-        digest: sha256 over every file, such as `sha256:ab…`.
+        digest: what it is known by, such as `sha256:ab…`: of a bundle, over every file; in a registry, of the manifest;
+            in a Docker daemon, the image's id.
         lock_digest: sha256 of the locked requirements; revisions with the same lock share an environment.
-        path: the bundle's folder.
-        interpreter: the environment's Python.
+        path: a folder of this machine with the bundle, of which a container's image needs the small files only.
+        interpreter: the environment's Python; None where containers run.
         size: bytes of the model's files.
+        reference: what a container platform runs, always by digest; empty where processes run.
     """
 
     digest: str
     lock_digest: str
     path: Path
-    interpreter: Path
+    interpreter: Path | None
     size: int
+    reference: str = ""
+
+
+class Resources(Record):
+    """What one replica may use; None is no limit.
+
+    Attributes:
+        cpu: cores.
+        memory: bytes.
+        gpu: whole devices.
+    """
+
+    cpu: float | None = None
+    memory: int | None = None
+    gpu: int = 0
 
 
 class ModelVersion(Record):
@@ -110,16 +132,24 @@ class Revision(Record):
     image: Image
     env: dict[str, str] = Field(default_factory=dict)
     workers: int = 1
+    resources: Resources = Resources()
+    keep_image: bool = True
     ready_timeout: float = 300.0
 
     @classmethod
     def of(
-        cls, version: ModelVersion, image: Image, *, env: dict[str, str], workers: int, ready_timeout: float
-    ) -> Revision:
+        cls, version: ModelVersion, image: Image, *, env: dict[str, str], workers: int, ready_timeout: float,
+        resources: Resources | None = None, keep_image: bool = True,
+    ) -> Revision:  # fmt: skip
         """Name a revision after what it is, so that the same inputs are the same revision."""
-        content = json.dumps([image.digest, env, workers], sort_keys=True)
+        resources = resources or Resources()
+        limits = resources.model_dump(exclude_defaults=True)
+        content = json.dumps([image.digest, env, workers, *([limits] if limits else [])], sort_keys=True)
         name = f"v{version.version}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
-        return cls(name=name, version=version, image=image, env=env, workers=workers, ready_timeout=ready_timeout)
+        return cls(
+            name=name, version=version, image=image, env=env, workers=workers, resources=resources,
+            keep_image=keep_image, ready_timeout=ready_timeout,
+        )  # fmt: skip
 
 
 class Mirror(Record):

@@ -12,21 +12,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from headgate.records import Resources
 from headgate.units import BASIS_POINTS, Duration, Percent, basis_points, format_percent
 
 PLANNED: dict[str, str] = {
-    "image": "images for container targets",
     "gates.evaluate": "the offline evaluation gate",
     "approvals": "approvals",
     "notify": "notifications",
     "monitor.schedule": "scheduled monitoring",
     "monitor.data_quality": "the data-quality check",
-    "runtime.gpu": "GPU runtimes",
 }
 """Entries of the design that are refused with this name until they are built."""
 
 PLANNED_VALUES: dict[str, frozenset[str]] = {
-    "target.kind": frozenset({"docker", "kubernetes", "sagemaker", "vertex", "azure-ml", "cloud-run", "bedrock"}),
+    "target.kind": frozenset({"kubernetes", "sagemaker", "vertex", "azure-ml", "cloud-run", "bedrock"}),
     "rollback.on": frozenset({"data_quality"}),
 }
 """Values of the design that are refused until they are built."""
@@ -34,6 +33,8 @@ PLANNED_VALUES: dict[str, frozenset[str]] = {
 TARGETS_GROUP = "headgate.targets"
 """The entry-point group by which targets, ours and others', make themselves known."""
 
+_BYTES = {"Mi": 2**20, "Gi": 2**30}
+_IMAGE_NAME = r"^[a-zA-Z0-9.-]+(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[\w.-]+)?(@sha256:[0-9a-f]{64})?$"
 _NAME = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 
 
@@ -74,6 +75,11 @@ class Replicas(Strict):
         return self
 
 
+def _off_is_text(value: object) -> object:
+    """YAML 1.1 reads `off` as false."""
+    return "off" if value is False else value
+
+
 class Runtime(Strict):
     """What the model's server gets."""
 
@@ -82,9 +88,47 @@ class Runtime(Strict):
     memory: str | None = Field(
         None, pattern=r"^\d+(Mi|Gi)$", description="Such as 512Mi; targets that limit memory only."
     )
+    gpu: int = Field(0, ge=0, le=64, description="Whole GPUs of each replica; container targets only.")
     replicas: Replicas = Replicas()
     env: dict[str, str] = Field(default_factory=dict, description="Environment variables of the server.")
     ready_timeout: Duration = Field(300.0, description="How long loading may take.")
+
+    @property
+    def resources(self) -> Resources:
+        """The limits of one replica."""
+        memory = int(self.memory[:-2]) * _BYTES[self.memory[-2:]] if self.memory else None
+        return Resources(cpu=self.cpu, memory=memory, gpu=self.gpu)
+
+
+class ImageSettings(Strict):
+    """The image that container targets run."""
+
+    base: str = Field(
+        "", description="What it stands on; default: HEADGATE_BASE_IMAGE, or python:<the model's version>-slim."
+    )
+    repository: str = Field(
+        "", description="Where it is pushed, such as registry.example/team/wine; default: this machine's Docker."
+    )
+    remove_retired: bool = Field(
+        default=False, description="Remove the image from this machine's Docker with the last revision that used it."
+    )
+    scan: Annotated[Literal["block", "warn", "off"], BeforeValidator(_off_is_text)] = Field(
+        "block", description="What happens when the model's files hold code that does harm when they are loaded."
+    )
+
+    @field_validator("base", "repository")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if name and not re.match(_IMAGE_NAME, name):
+            raise ValueError("a name of an image, such as registry.example:5000/team/wine, in lower case")
+        return name
+
+    @field_validator("repository")
+    @classmethod
+    def _without_tag(cls, name: str) -> str:
+        if "@" in name or ":" in name.rpartition("/")[2]:
+            raise ValueError("without a tag or a digest: images are named by their digest")
+        return name
 
 
 class Smoke(Strict):
@@ -277,6 +321,7 @@ class ReleaseSpec(Strict):
     endpoint: str = Field("", description="What clients call; default: the model's name.")
     target: Target
     runtime: Runtime = Runtime()
+    image: ImageSettings = ImageSettings()
     gates: Gates = Gates()
     strategy: Strategy = Strategy()
     judge: Judge = Judge()

@@ -2,5 +2,10 @@
 
 from images.artifact import fetch_artifact, input_example
 from images.bundle import build_image
+from images.container import build_container
+from images.sbom import bill_of_materials
+from images.scan import scan_artifact
 
-__all__ = ["build_image", "fetch_artifact", "input_example"]
+__all__ = [
+    "bill_of_materials", "build_container", "build_image", "fetch_artifact", "input_example", "scan_artifact",
+]  # fmt: skip

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from headgate.errors import ArtifactError
+from headgate.errors import ArtifactError, PackageError
 from headgate.records import Artifact, Image
 from images.requirements import ensure_environment, lock_requirements
 
@@ -34,31 +34,81 @@ def build_image(home: Home, artifact: Artifact) -> Image:
     """
     lock = lock_requirements(home, artifact.requirements, artifact.python)
     interpreter = ensure_environment(home, lock, artifact.python)
-    files = {f"model/{name}": path for name, path in _files(artifact.path).items()}
-    size = sum(path.stat().st_size for path in files.values())
-    files |= {f"serving/{name}": path for name, path in _files(_server_folder(), "*.py").items()}
+    model = model_files(artifact.path)
+    files = {f"model/{name}": path for name, path in model.items()}
+    files |= {f"serving/{name}": path for name, path in server_files().items()}
     digest = _digest(files, lock)
-    folder = home.bundles / digest
-    with FileLock(home.bundles / f".{digest}.lock"):
-        if not folder.exists():
-            _copy(files, lock, home.bundles / f".{digest}.building", folder)
+    folder = keep_files(home, digest, files, lock, own=artifact.is_download)
+    size = sum(path.stat().st_size for path in model.values())
     return Image(
-        digest=f"sha256:{digest}",
-        lock_digest=f"sha256:{hashlib.sha256(lock.encode()).hexdigest()}",
-        path=folder,
-        interpreter=interpreter,
-        size=size,
+        digest=f"sha256:{digest}", lock_digest=digest_of(lock), path=folder, interpreter=interpreter, size=size
     )
 
 
-def _copy(files: dict[str, Path], lock: str, building: Path, folder: Path) -> None:
-    shutil.rmtree(building, ignore_errors=True)
-    for name, path in files.items():
-        destination = building / name
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, destination)
-    (building / "requirements.lock").write_text(lock, encoding="utf-8")
-    building.rename(folder)
+def digest_of(lock: str) -> str:
+    """What a lock is known by."""
+    return f"sha256:{hashlib.sha256(lock.encode()).hexdigest()}"
+
+
+def keep_files(home: Home, digest: str, files: dict[str, Path], lock: str, *, own: bool) -> Path:
+    """The folder of a bundle; made once.
+
+    Args:
+        home: where it is.
+        digest: what it is known by, in hexadecimal.
+        files: by their name in it.
+        lock: the requirements.
+        own: the files are ours, and need no copy.
+    """
+    folder = home.bundles / digest
+    building = home.bundles / f".{digest}.building"
+    with FileLock(home.bundles / f".{digest}.lock"):
+        if folder.exists():
+            return folder
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir()
+        try:
+            for name, path in files.items():
+                destination = building / name
+                destination.parent.mkdir(parents=True, exist_ok=True)
+                if own and name.startswith("model/"):
+                    destination.hardlink_to(path)
+                else:
+                    shutil.copyfile(path, destination)
+            (building / "requirements.lock").write_text(lock, encoding="utf-8")
+            building.rename(folder)
+        except OSError as error:
+            shutil.rmtree(building, ignore_errors=True)
+            raise PackageError(f"image: {folder} cannot be written: {error.strerror}", fix="make room") from error
+    return folder
+
+
+def model_files(folder: Path) -> dict[str, Path]:
+    """A model's files by relative name, in a stable order; links are followed within the folder.
+
+    Raises:
+        ArtifactError: a link leads out of the folder, to a folder, or nowhere; or there is no file.
+    """
+    inside = folder.resolve()
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not (path.resolve().is_relative_to(inside) and path.is_file()):
+            raise ArtifactError(
+                f"artifact: {path.relative_to(folder)} is a link to {path.readlink()}, which is no file in the "
+                "model's folder", fix="put the file itself there, and log the model again",
+            )  # fmt: skip
+    return {name: path.resolve() for name, path in _files(folder).items()}
+
+
+def server_files() -> dict[str, Path]:
+    """The server's code by relative name, in a stable order.
+
+    Raises:
+        ArtifactError: the installation is broken.
+    """
+    spec = importlib.util.find_spec("serving")
+    if spec is None or spec.origin is None:
+        raise ArtifactError("the server's package is not installed", fix="pip install --force-reinstall headgate")
+    return _files(Path(spec.origin).parent, "*.py")
 
 
 def _files(folder: Path, pattern: str = "*") -> dict[str, Path]:
@@ -69,13 +119,6 @@ def _files(folder: Path, pattern: str = "*") -> dict[str, Path]:
         if path.is_file() and "__pycache__" not in path.parts
     }
     return dict(sorted(found.items()))
-
-
-def _server_folder() -> Path:
-    spec = importlib.util.find_spec("serving")
-    if spec is None or spec.origin is None:
-        raise ArtifactError("the server's package is not installed", fix="pip install --force-reinstall headgate")
-    return Path(spec.origin).parent
 
 
 def _digest(files: dict[str, Path], lock: str) -> str:

@@ -87,6 +87,28 @@ def ensure_environment(home: Home, lock: str, python: str) -> Path:
     return interpreter
 
 
+def install_into(folder: Path, lock: str, python: str, platform: str) -> None:
+    """Install exactly the locked packages into a folder, for the platform of images.
+
+    Args:
+        folder: where; made by this.
+        lock: as `lock_requirements` gives it.
+        python: such as 3.11.
+        platform: as uv names it, such as x86_64-manylinux_2_28.
+
+    Raises:
+        RequirementsError: a package has no wheel for that platform and cannot be built here either.
+    """
+    source = folder.with_suffix(".txt")
+    source.write_text(lock, encoding="utf-8")
+    _uv(
+        ["pip", "install", "--quiet", "--require-hashes", "--no-deps", "--link-mode", "copy", "--target", str(folder),
+         "--python-version", python, "--python-platform", platform, "-r", str(source)],
+        f"the model's requirements cannot be had for Python {python} on {platform}",
+    )  # fmt: skip
+    source.unlink()
+
+
 def _uv(arguments: list[str], failed: str) -> str:
     done = subprocess.run(
         [uv.find_uv_bin(), *arguments],

@@ -79,6 +79,21 @@ class Versions:
         return ModelVersion(name=self._model, version=int(version.version), digest=image.digest, run_id=artifact.run_id)
 
     @mapped
+    def attach(self, version: ModelVersion, name: str, content: str) -> None:
+        """Store a document with a version, and say on the version where it is.
+
+        Args:
+            version: whose.
+            name: the file, such as sbom.cdx.json; the tag `headgate.<name before the first dot>` names it.
+            content: what is in it.
+        """
+        found = self._client.get_model_version(self._model, str(version.version))
+        tag, path = f"headgate.{name.partition('.')[0]}", f"headgate/v{version.version}/{name}"
+        if found.run_id and tag not in found.tags:
+            self._client.log_text(found.run_id, content, path)
+            self._client.set_model_version_tag(self._model, found.version, tag, f"runs:/{found.run_id}/{path}")
+
+    @mapped
     def set_challenger(self, version: int) -> None:
         """Name the version that is being released."""
         self._client.set_registered_model_alias(self._model, self.challenger_alias, str(version))

@@ -10,7 +10,7 @@ from headgate.errors import BadInputError, UnsupportedError
 from headgate.phases import Phase
 from headgate.plan import Plan, make_plan
 from headgate.records import Artifact, Finding, Image, ModelVersion, Revision, Traffic
-from images import build_image, fetch_artifact
+from images import bill_of_materials, build_container, build_image, fetch_artifact, scan_artifact
 from registry import Kind
 from tasks import artifacts
 from tasks.job import ReleaseJob
@@ -45,9 +45,12 @@ def package(job: ReleaseJob) -> tuple[Artifact, Image]:
     """
     with tempfile.TemporaryDirectory(dir=job.home.root, prefix=".artifact-") as folder:
         artifact = fetch_artifact(job.spec.artifact, Path(folder))
-        image = build_image(job.home, artifact)
-        # Registering uploads the model's files; they are in the image now, under the same names.
-        artifact = artifact.model_copy(update={"path": image.path / "model"})
+        for found in scan_artifact(artifact.path, job.spec.image.scan):
+            job.write(Kind.NOTE, "scan", found)
+        image = _build(job, artifact)
+        if artifact.is_download:
+            # Registering uploads the model's files; they are with the image now, under the same names.
+            artifact = artifact.model_copy(update={"path": image.path / "model"})
     rows = job.journal.read(job.endpoint, kinds=(Kind.PHASE,), release_id=job.release_id)
     before = next((row.evidence["image"]["digest"] for row in rows if row.what == Phase.PACKAGED), image.digest)
     if before != image.digest:
@@ -63,10 +66,17 @@ def package(job: ReleaseJob) -> tuple[Artifact, Image]:
     return artifact, image
 
 
+def _build(job: ReleaseJob, artifact: Artifact) -> Image:
+    if job.target.RUNS_CONTAINERS:
+        return build_container(job.home, artifact, job.spec.model, job.spec.image)
+    return build_image(job.home, artifact)
+
+
 @step
 def register(job: ReleaseJob, artifact: Artifact, image: Image) -> ModelVersion:
     """Make the version in MLflow and name it challenger."""
     version = job.versions.register(artifact, image)
+    job.versions.attach(version, "sbom.cdx.json", bill_of_materials(image, version.name, version.version))
     job.versions.set_challenger(version.version)
     job.enter(Phase.REGISTERED, f"{version} is challenger", {"version": version.model_dump(mode="json")})
     return version
@@ -77,8 +87,9 @@ def deploy(job: ReleaseJob, version: ModelVersion, image: Image) -> Revision:
     """Bring the champion in order where it is not, then make the challenger ready at 0 %."""
     runtime = job.spec.runtime
     revision = Revision.of(
-        version, image, env=runtime.env, workers=runtime.replicas.min, ready_timeout=runtime.ready_timeout
-    )
+        version, image, env=runtime.env, workers=runtime.replicas.min, ready_timeout=runtime.ready_timeout,
+        resources=runtime.resources, keep_image=not job.spec.image.remove_retired,
+    )  # fmt: skip
     _restore_champion(job)
     # Written before anything exists, so that whoever cleans up after a crash knows what to look for.
     job.write(Kind.NOTE, "deploying", revision.name, {"revision": revision.model_dump(mode="json")})

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
 from support import models as model_makers
+from support.base_image import find_base
 from support.stack import Stack, start_gateway, start_stack
 
 if TYPE_CHECKING:
@@ -43,6 +44,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> model_makers.Models:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return model_makers.Models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def docker_base() -> str:
+    """An image with this Python that this machine's Docker has; without a daemon there is nothing to test."""
+    base, why_not = find_base()
+    if base is None:
+        pytest.skip(why_not)
+    return base
 
 
 @pytest.fixture(scope="session")

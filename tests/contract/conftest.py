@@ -9,9 +9,17 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import Harness, LocalHarness
+from harness import DockerHarness, Harness, LocalHarness
 
 
-@pytest.fixture(scope="session", params=["local"])
+@pytest.fixture(scope="session", params=["local", "docker"])
 def harness(request: pytest.FixtureRequest) -> Harness:
-    return {"local": lambda: LocalHarness(request.getfixturevalue("gateway_home"))}[request.param]()
+    root = request.getfixturevalue("gateway_home")
+    if request.param == "local":
+        return LocalHarness(root)
+    return DockerHarness(root, request.getfixturevalue("docker_base"))
+
+
+@pytest.fixture(scope="session")
+def docker_harness(gateway_home: Path, docker_base: str) -> DockerHarness:
+    return DockerHarness(gateway_home, docker_base)

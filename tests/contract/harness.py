@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from deploy_targets.docker import DockerTarget
 from deploy_targets.local import LocalTarget
 from headgate.home import Home
-from headgate.records import ModelVersion, Revision
-from images import build_image, fetch_artifact
+from headgate.records import Image, ModelVersion, Revision
+from headgate.spec import ImageSettings
+from images import build_container, build_image, fetch_artifact
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +35,13 @@ class Harness(Protocol):
         ...
 
 
+def revision_of(image: Image, version: int, ready_timeout: float, **more: Any) -> Revision:
+    named = ModelVersion(name="contract", version=version, digest=image.digest)
+    return Revision.of(
+        named, image, env={"OMP_NUM_THREADS": "1"}, workers=1, ready_timeout=ready_timeout, **more
+    )  # fmt: skip
+
+
 class LocalHarness:
     """The local target on a real supervisord and a real Envoy."""
 
@@ -42,10 +51,7 @@ class LocalHarness:
 
     def revision(self, model: Path, version: int, *, ready_timeout: float = 60.0) -> Revision:
         image = build_image(self._home, fetch_artifact(str(model), self._home.root))
-        return Revision.of(
-            ModelVersion(name="contract", version=version, digest=image.digest), image,
-            env={"OMP_NUM_THREADS": "1"}, workers=1, ready_timeout=ready_timeout,
-        )  # fmt: skip
+        return revision_of(image, version, ready_timeout)
 
     def kill(self, endpoint: str, revision: str) -> None:
         import psutil
@@ -61,3 +67,32 @@ class LocalHarness:
         files = [str(path) for path in (self._home.supervisor / "programs").glob(f"{endpoint}--*")]
         folders = [str(path) for path in (self._home.revisions / endpoint).glob("*")]
         return programs + files + folders
+
+
+class DockerHarness:
+    """The Docker target on a real daemon and a real Envoy."""
+
+    def __init__(self, root: Path, base: str) -> None:
+        self._home, self._base = Home(root), base
+        self.target = DockerTarget(self._home)
+        self.docker = self.target._client
+
+    def revision(self, model: Path, version: int, *, ready_timeout: float = 60.0, **more: Any) -> Revision:
+        artifact = fetch_artifact(str(model), self._home.root)
+        image = build_container(self._home, artifact, "contract", ImageSettings(base=self._base))
+        return revision_of(image, version, ready_timeout, **more)
+
+    def kill(self, endpoint: str, revision: str) -> None:
+        import psutil
+
+        container = self.target._find(endpoint, revision)
+        assert container is not None
+        # By its process, as `docker kill` would count as somebody's wish to stop it.
+        psutil.Process(container.attrs["State"]["Pid"]).kill()
+
+    def traces(self, endpoint: str) -> list[str]:
+        label = f"io.headgate.endpoint={endpoint}"
+        containers = [found.name for found in self.docker.containers.list(all=True, filters={"label": label})]
+        others = self.docker.containers.list(all=True, filters={"network": self.target._network})
+        networks = [] if others else [found.name for found in self.docker.networks.list(names=[self.target._network])]
+        return containers + networks + [str(path) for path in (self._home.revisions / endpoint).glob("*")]

@@ -1,0 +1,5 @@
+"""The Docker target: containers of this machine behind Envoy."""
+
+from deploy_targets.docker.target import DockerTarget
+
+__all__ = ["DockerTarget"]

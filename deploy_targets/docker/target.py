@@ -1,0 +1,238 @@
+"""The Docker target: a revision is one container of this machine, behind the gateway of the local stack.
+
+What `observe` needs is in the containers' labels, so that it is known after our own folder was lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import docker
+import requests
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.types import DeviceRequest, LogConfig
+
+from deploy_targets.behind_envoy import BehindEnvoy
+from deploy_targets.protocol import Feature
+from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
+from headgate.records import Finding, ModelVersion, Revision, RevisionState
+from headgate.stack.ports import HOST
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from docker import DockerClient
+    from docker.models.containers import Container
+
+PORT = 8080
+"""The port of the container contract (images/container.py)."""
+
+SCRATCH = "/var/lib/headgate"
+"""The one folder that a container may write to and that outlives it."""
+
+_HOME, _ENDPOINT, _REVISION, _VERSION, _PORT, _REMOVE = (
+    f"io.headgate.{name}" for name in ("home", "endpoint", "revision", "version", "port", "remove-image")
+)
+_USER = 65532
+_PIDS = 1024
+_LOG_LINES = 15
+_API_SECONDS = 120
+_STOP_SECONDS = 20
+
+
+class DockerTarget(BehindEnvoy):
+    """Containers without rights, each with a read-only root and limits, with weights in Envoy."""
+
+    UNSUPPORTED: ClassVar[Mapping[Feature, str]] = {
+        Feature.AUTOSCALING: "a fixed number of worker processes runs; set replicas.min and replicas.max alike",
+    }
+    RUNS_CONTAINERS: ClassVar[bool] = True
+
+    def preflight(self) -> list[Finding]:
+        """Whether the gateway and a daemon of this machine run."""
+        findings = super().preflight()
+        try:
+            self._client.ping()
+        except (TargetUnavailableError, DockerException, requests.RequestException) as error:
+            fix = "start Docker, and see that this user may use it: docker info"
+            findings.append(Finding(severity="error", subject="docker", problem=f"no daemon answers: {error}", fix=fix))
+            return findings
+        where = self._client.api.base_url
+        if not where.startswith("http+docker://"):
+            fix = "unset DOCKER_HOST: the gateway and the prediction log are on this machine"
+            problem = f"DOCKER_HOST is another machine: {where}"
+            findings.append(Finding(severity="error", subject="docker", problem=problem, fix=fix))
+        return findings
+
+    @cached_property
+    def _client(self) -> DockerClient:
+        try:
+            return docker.from_env(timeout=_API_SECONDS)
+        except DockerException as error:
+            raise TargetUnavailableError(f"no Docker daemon answers: {error}", fix="start Docker") from error
+
+    @cached_property
+    def _home_id(self) -> str:
+        """Tells this stack's containers from those of others on the same daemon."""
+        return hashlib.sha256(str(self._home.root).encode()).hexdigest()[:10]
+
+    def _servers(self, endpoint: str) -> Mapping[str, RevisionState]:
+        servers = {}
+        for container in self._containers(endpoint):
+            labels, why_not = container.labels, _why_not_running(container.attrs["State"])
+            servers[labels[_REVISION]] = RevisionState(
+                name=labels[_REVISION], ready=not why_not, detail=why_not,
+                version=ModelVersion.model_validate_json(labels[_VERSION]), address=f"http://{HOST}:{labels[_PORT]}",
+            )  # fmt: skip
+        return servers
+
+    def _start(self, endpoint: str, revision: Revision, port: int) -> None:
+        container = self._find(endpoint, revision.name)
+        if container is not None and container.status == "running":
+            return
+        if container is not None:
+            container.remove(force=True)
+        self._pull(revision)
+        try:
+            self._ensure_network()
+            created = self._client.containers.create(**self._options(endpoint, revision, port))
+            created.start()
+        except (DockerException, requests.RequestException) as error:
+            self._end(endpoint, revision.name)
+            fix = "install the NVIDIA container toolkit" if "device driver" in str(error) else "docker info"
+            raise RevisionFailedError(f"{revision.name} cannot start: {_reason(error)}", fix=fix) from error
+
+    def _options(self, endpoint: str, revision: Revision, port: int) -> dict[str, Any]:
+        scratch = self._scratch(endpoint, revision.name)
+        scratch.mkdir(parents=True, exist_ok=True)
+        user, group = os.getuid(), os.getgid()
+        if user == 0:
+            user = group = _USER
+            os.chown(scratch, user, group)
+        limits, gpus = revision.resources, revision.resources.gpu
+        return {
+            "image": revision.image.reference,
+            "name": f"headgate-{self._home_id}-{endpoint}--{revision.name}",
+            "labels": {
+                _HOME: self._home_id, _ENDPOINT: endpoint, _REVISION: revision.name, _PORT: str(port),
+                _VERSION: revision.version.model_dump_json(), _REMOVE: "no" if revision.keep_image else "yes",
+            },
+            "environment": {**self._env(endpoint, revision), "HEADGATE_SCRATCH": SCRATCH},
+            "user": f"{user}:{group}",
+            "volumes": {str(scratch): {"bind": SCRATCH, "mode": "rw"}},
+            "ports": {f"{PORT}/tcp": (HOST, port)},
+            "network": self._network,
+            "read_only": True,
+            "tmpfs": {"/tmp": "size=256m,mode=1777"},  # noqa: S108 - the container's own
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges"],
+            "pids_limit": _PIDS,
+            "nano_cpus": int(limits.cpu * 1e9) if limits.cpu else None,
+            "mem_limit": limits.memory,
+            # Without swap: a model in swap answers nobody.
+            "memswap_limit": limits.memory,
+            "device_requests": [DeviceRequest(count=gpus, capabilities=[["gpu"]])] if gpus else None,
+            "log_config": LogConfig(type="json-file", config={"max-size": "10m", "max-file": "3"}),
+        }  # fmt: skip
+
+    def _wait_until_ready(self, endpoint: str, port: int, revision: Revision) -> None:
+        super()._wait_until_ready(endpoint, port, revision)
+        # Only now: one that cannot start shall not be tried for ever.
+        container = self._find(endpoint, revision.name)
+        if container is not None:
+            container.update(restart_policy={"Name": "unless-stopped"})  # type: ignore[arg-type] # a private TypedDict
+
+    def _has_ended(self, endpoint: str, revision: str) -> str:
+        container = self._find(endpoint, revision)
+        return "no container" if container is None else _why_not_running(container.attrs["State"])
+
+    def _log_tail(self, endpoint: str, revision: str) -> str:
+        container = self._find(endpoint, revision)
+        return container.logs(tail=_LOG_LINES).decode(errors="replace").rstrip() if container else ""
+
+    def _where_log(self, endpoint: str, revision: str) -> str:  # noqa: ARG002 - the container is gone by then
+        return "raise runtime.memory if it ran out of it, or mend the model and log it again"
+
+    def _end(self, endpoint: str, revision: str) -> None:
+        container = self._find(endpoint, revision)
+        if container is not None:
+            image = container.attrs["Image"]
+            try:
+                if container.status == "running":
+                    container.stop(timeout=_STOP_SECONDS)
+                container.remove(force=True, v=True)
+            except NotFound:
+                pass  # somebody was quicker
+            except (APIError, requests.RequestException) as error:
+                raise TargetError(f"the container of {revision} cannot be removed: {_reason(error)}") from error
+            if container.labels.get(_REMOVE) == "yes":
+                self._remove_image(image)
+        self._remove_network()
+
+    def _remove_image(self, image: str) -> None:
+        if not self._client.containers.list(all=True, filters={"ancestor": image}):
+            self._client.images.remove(image, force=True)
+
+    def _pull(self, revision: Revision) -> None:
+        reference = revision.image.reference
+        try:
+            self._client.images.get(reference)
+        except ImageNotFound as missing:
+            repository, _, digest = reference.partition("@")
+            if not digest:
+                raise RevisionFailedError(
+                    f"{revision.name} cannot start: this machine's Docker no longer has image {reference[:19]}",
+                    fix="release the version again, or set image.repository, which keeps images",
+                ) from missing
+            try:
+                self._client.images.pull(repository, tag=digest)
+            except DockerException as error:
+                raise RevisionFailedError(
+                    f"{revision.name} cannot start: {reference} cannot be pulled: {_reason(error)}",
+                    fix=f"docker pull {reference}",
+                ) from error
+
+    @property
+    def _network(self) -> str:
+        return f"headgate-{self._home_id}"
+
+    def _ensure_network(self) -> None:
+        """A network of our own, on which containers cannot reach each other."""
+        if not self._client.networks.list(names=[f"^{self._network}$"]):
+            self._client.networks.create(
+                self._network, driver="bridge", check_duplicate=True, labels={_HOME: self._home_id},
+                options={"com.docker.network.bridge.enable_icc": "false"},
+            )  # fmt: skip
+
+    def _remove_network(self) -> None:
+        if self._client.containers.list(all=True, filters={"label": f"{_HOME}={self._home_id}"}):
+            return
+        for network in self._client.networks.list(names=[f"^{self._network}$"]):
+            network.remove()
+
+    def _find(self, endpoint: str, revision: str) -> Container | None:
+        return next((found for found in self._containers(endpoint) if found.labels[_REVISION] == revision), None)
+
+    def _containers(self, endpoint: str) -> list[Container]:
+        labels = [f"{_HOME}={self._home_id}", f"{_ENDPOINT}={endpoint}"]
+        try:
+            return list(self._client.containers.list(all=True, ignore_removed=True, filters={"label": labels}))
+        except (DockerException, requests.RequestException) as error:
+            raise TargetUnavailableError(f"Docker does not answer: {_reason(error)}", fix="docker info") from error
+
+
+def _why_not_running(state: Mapping[str, Any]) -> str:
+    """Empty where a container runs."""
+    if state["Status"] == "running":
+        return ""
+    if state["Status"] == "created":
+        return "its container was never started"
+    why = "it ran out of memory" if state.get("OOMKilled") else f"it ended with exit code {state.get('ExitCode')}"
+    return f"its container is {state['Status']}: {state.get('Error') or why}"
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "explanation", None) or error)

@@ -1,0 +1,145 @@
+"""One upload of a blob: a piece at a time, hashed on the way, and taken up again where it broke."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import httpx
+
+from headgate.errors import ImageRegistryError
+from headgate.home import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from images.manifest import Readable
+    from images.repository import Repository
+
+PIECE = 16 * 2**20
+"""Bytes sent at a time, which is what a broken connection costs at most; ECR wants at least 5 MiB."""
+
+_NO_SUCH_UPLOAD = 404
+
+
+class Upload:
+    """Bytes on their way into a repository.
+
+    Args:
+        repository: where they go.
+        content: what is sent.
+        folder: where it is kept, between processes, how far an upload came.
+        key: names the content there.
+        digest: of the content, where it is known.
+    """
+
+    def __init__(self, repository: Repository, content: Readable, folder: Path, key: str, digest: str) -> None:
+        self._repository, self._content, self._digest = repository, content, digest
+        name = hashlib.sha256(f"{repository.name} {key}".encode()).hexdigest()[:24]
+        self._state = folder / f"{name}.json"
+        self._location = ""
+        self._offset = 0
+        self._hash = hashlib.sha256()
+        self._hashed = 0
+        self._stream: Iterator[bytes] = iter(())
+        self._stream_at = -1
+
+    def run(self) -> str:
+        """Send everything; returns the digest."""
+        with self._repository.mapped():
+            self._begin()
+            while self._offset < self._content.size:
+                self._send_piece()
+            return self._end()
+
+    def _begin(self) -> None:
+        """Take up an upload that this machine began, if the registry still knows it; else begin one."""
+        if self._state.exists():
+            self._location = json.loads(self._state.read_text(encoding="utf-8"))["location"]
+            if self._ask_how_far():
+                return
+        reply = self._repository.call("POST", f"{self._repository.path}/blobs/uploads/")
+        self._follow(reply)
+        self._offset = 0
+
+    def _send_piece(self) -> None:
+        for attempt in self._repository.attempts():
+            with attempt:
+                if attempt.retry_state.attempt_number > 1 and not self._ask_how_far():
+                    raise ImageRegistryError(
+                        f"{self._repository.name}: the registry forgot an upload at {self._offset / 1e6:.0f} MB of "
+                        f"{self._content.size / 1e6:.0f}", fix="release again",
+                    )  # fmt: skip
+                piece = self._read(self._offset)
+                headers = {
+                    "content-type": "application/octet-stream",
+                    "content-range": f"{self._offset}-{self._offset + len(piece) - 1}",
+                }
+                reply = self._repository.ask("PATCH", self._location, content=piece, headers=headers)
+                self._follow(reply)
+                self._offset += len(piece)
+
+    def _end(self) -> str:
+        # What an earlier process had sent is not hashed yet.
+        while not self._digest and self._hashed < self._content.size:
+            self._read(self._hashed)
+        digest = self._digest or f"sha256:{self._hash.hexdigest()}"
+        url = httpx.URL(self._location).copy_merge_params({"digest": digest})
+        reply = self._repository.call("PUT", str(url), headers={"content-length": "0"}, accept=(_NO_SUCH_UPLOAD,))
+        self._state.unlink(missing_ok=True)
+        # An answer that was lost on its way ends the upload all the same.
+        if reply.status_code == _NO_SUCH_UPLOAD and not self._repository.has(digest):
+            raise ImageRegistryError(f"{self._repository.name}: the registry lost an upload", fix="release again")
+        return digest
+
+    def _read(self, offset: int) -> bytes:
+        """The piece that begins at an offset; what was not hashed yet is."""
+        if not self._digest and self._hashed < offset:
+            for chunk in self._up_to(offset):
+                self._hash.update(chunk)
+                self._hashed += len(chunk)
+        if self._stream_at != offset:
+            self._stream, self._stream_at = self._content.read(offset), offset
+        parts, size = [], 0
+        for part in self._stream:
+            parts.append(part)
+            size += len(part)
+            if size >= PIECE:
+                break
+        if size > PIECE:
+            self._stream = chain([parts[-1][PIECE - size :]], self._stream)
+            parts[-1] = parts[-1][: PIECE - size]
+        piece = b"".join(parts)
+        self._stream_at += len(piece)
+        if not self._digest:
+            self._hash.update(memoryview(piece)[self._hashed - offset :])
+            self._hashed = max(self._hashed, offset + len(piece))
+        return piece
+
+    def _up_to(self, offset: int) -> Iterator[bytes]:
+        for chunk in self._content.read(self._hashed):
+            left = offset - self._hashed
+            yield chunk[:left]
+            if self._hashed >= offset:
+                return
+
+    def _follow(self, reply: httpx.Response) -> None:
+        """Where the next piece goes; registries may change it with each."""
+        location = str(reply.request.url.join(reply.headers["location"]))
+        if location != self._location:
+            self._location = location
+            write_atomically(self._state, json.dumps({"location": location}))
+
+    def _ask_how_far(self) -> bool:
+        """Ask the registry what it has; False where it no longer knows the upload."""
+        reply = self._repository.ask("GET", self._location, accept=(_NO_SUCH_UPLOAD,))
+        if reply.status_code == _NO_SUCH_UPLOAD:
+            return False
+        self._follow(reply)
+        # `0-0` is what registries answer for nothing, and for one byte.
+        last = int(reply.headers.get("range", "0-0").rpartition("-")[2])
+        self._offset = last + 1 if last else 0
+        return True
