@@ -170,7 +170,7 @@ class Repository:
     def attempts() -> tenacity.Retrying:
         """How often a registry is asked again, and when."""
         return tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type((TransientError, httpx.TransportError)), reraise=True,
+            retry=tenacity.retry_if_exception(_may_pass), reraise=True,
             stop=tenacity.stop_after_attempt(ATTEMPTS), wait=tenacity.wait_exponential_jitter(0.2, max=10),
         )  # fmt: skip
 
@@ -197,6 +197,12 @@ class Repository:
             413: "raise the size that the proxy before the registry lets through",
         }.get(reply.status_code, "")  # fmt: skip
         raise ImageRegistryError(f"{self.name}: the registry answers {said}", fix=fix)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """A certificate that is not trusted now never will be."""
+    broken = isinstance(error, httpx.TransportError) and "CERTIFICATE_VERIFY_FAILED" not in str(error)
+    return broken or isinstance(error, TransientError)
 
 
 def _said(reply: httpx.Response) -> str:

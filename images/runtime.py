@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from headgate.home import Home
 
 _CHUNK = 2**20
-_LEVEL = 6
-_FORMAT = "2"
+_LEVEL = 4
+"""Of gzip: half the time of 6, for a layer that is 4 % larger."""
+
+_FORMAT = "1"
 """Changes when the same lock shall give another layer."""
 
 

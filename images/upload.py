@@ -1,4 +1,10 @@
-"""One upload of a blob: a piece at a time, hashed on the way, and taken up again where it broke."""
+"""One upload of a blob: a piece at a time, hashed on the way, and taken up again where it broke.
+
+How far an upload can be taken up is the registry's doing. Between two pieces all can. Of a piece that broke in the
+middle, those that follow the specification say how much they have; Docker's own (distribution 2.8,
+registry/handlers/blobupload.go) gives up an upload whose length is not what it was after the last piece, and then that
+one blob is sent again. What was hashed stays hashed.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from headgate.errors import ImageRegistryError
+from headgate.errors import ImageRegistryError, ImageRegistryUnavailableError
 from headgate.home import write_atomically
 
 if TYPE_CHECKING:
@@ -22,7 +28,10 @@ if TYPE_CHECKING:
 PIECE = 16 * 2**20
 """Bytes sent at a time, which is what a broken connection costs at most; ECR wants at least 5 MiB."""
 
-_NO_SUCH_UPLOAD = 404
+_LOST = (404, 416)
+"""How a registry says that it does not know an upload, or not at this offset."""
+
+_MOST_RESTARTS = 5
 
 
 class Upload:
@@ -42,6 +51,7 @@ class Upload:
         self._state = folder / f"{name}.json"
         self._location = ""
         self._offset = 0
+        self._restarts = -1
         self._hash = hashlib.sha256()
         self._hashed = 0
         self._stream: Iterator[bytes] = iter(())
@@ -61,24 +71,33 @@ class Upload:
             self._location = json.loads(self._state.read_text(encoding="utf-8"))["location"]
             if self._ask_how_far():
                 return
-        reply = self._repository.call("POST", f"{self._repository.path}/blobs/uploads/")
-        self._follow(reply)
+        self._restart()
+
+    def _restart(self) -> None:
+        self._restarts += 1
+        if self._restarts > _MOST_RESTARTS:
+            raise ImageRegistryUnavailableError(
+                f"{self._repository.name}: {_MOST_RESTARTS} uploads of {self._content.size / 1e6:.0f} MB broke, "
+                f"the last at {self._offset / 1e6:.0f} MB",
+                fix="see what closes connections between here and the registry",
+            )
+        self._follow(self._repository.call("POST", f"{self._repository.path}/blobs/uploads/"))
         self._offset = 0
 
     def _send_piece(self) -> None:
         for attempt in self._repository.attempts():
             with attempt:
                 if attempt.retry_state.attempt_number > 1 and not self._ask_how_far():
-                    raise ImageRegistryError(
-                        f"{self._repository.name}: the registry forgot an upload at {self._offset / 1e6:.0f} MB of "
-                        f"{self._content.size / 1e6:.0f}", fix="release again",
-                    )  # fmt: skip
+                    self._restart()
                 piece = self._read(self._offset)
                 headers = {
                     "content-type": "application/octet-stream",
                     "content-range": f"{self._offset}-{self._offset + len(piece) - 1}",
                 }
-                reply = self._repository.ask("PATCH", self._location, content=piece, headers=headers)
+                reply = self._repository.ask("PATCH", self._location, content=piece, headers=headers, accept=_LOST)
+                if reply.status_code in _LOST:
+                    self._restart()
+                    return
                 self._follow(reply)
                 self._offset += len(piece)
 
@@ -88,10 +107,10 @@ class Upload:
             self._read(self._hashed)
         digest = self._digest or f"sha256:{self._hash.hexdigest()}"
         url = httpx.URL(self._location).copy_merge_params({"digest": digest})
-        reply = self._repository.call("PUT", str(url), headers={"content-length": "0"}, accept=(_NO_SUCH_UPLOAD,))
+        reply = self._repository.call("PUT", str(url), headers={"content-length": "0"}, accept=_LOST)
         self._state.unlink(missing_ok=True)
         # An answer that was lost on its way ends the upload all the same.
-        if reply.status_code == _NO_SUCH_UPLOAD and not self._repository.has(digest):
+        if reply.status_code in _LOST and not self._repository.has(digest):
             raise ImageRegistryError(f"{self._repository.name}: the registry lost an upload", fix="release again")
         return digest
 
@@ -135,8 +154,8 @@ class Upload:
 
     def _ask_how_far(self) -> bool:
         """Ask the registry what it has; False where it no longer knows the upload."""
-        reply = self._repository.ask("GET", self._location, accept=(_NO_SUCH_UPLOAD,))
-        if reply.status_code == _NO_SUCH_UPLOAD:
+        reply = self._repository.ask("GET", self._location, accept=_LOST)
+        if reply.status_code in _LOST:
             return False
         self._follow(reply)
         # `0-0` is what registries answer for nothing, and for one byte.

@@ -11,9 +11,12 @@ import shutil
 import signal
 import sys
 
-import uvicorn
+# The first process of a container ignores what it does not handle, and importing takes its time.
+signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
 
-from serving.settings import Settings
+import uvicorn  # noqa: E402
+
+from serving.settings import Settings  # noqa: E402
 
 LOAD_FAILED = 3
 KEEP_ALIVE_SECONDS = 90

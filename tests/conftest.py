@@ -19,7 +19,9 @@ from support.base_image import find_base
 from support.stack import Stack, start_gateway, start_stack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from headgate.home import Home
 
 OURS = ("HEADGATE_", "MLFLOW_", "PREFECT_")
 
@@ -56,10 +58,26 @@ def docker_base() -> str:
 
 
 @pytest.fixture(scope="session")
-def gateway_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A HEADGATE_HOME with supervisord and Envoy only: all that the local target needs."""
+def layers_cache(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Home], Home]:
+    """Lets homes share the runtime layers, each of which takes most of a minute."""
+    shared = tmp_path_factory.mktemp("layers")
+
+    def share(home: Home) -> Home:
+        home.layers.rmdir()
+        home.layers.symlink_to(shared)
+        return home
+
+    return share
+
+
+@pytest.fixture(scope="session")
+def gateway_home(
+    tmp_path_factory: pytest.TempPathFactory, layers_cache: Callable[[Home], Home]
+) -> Iterator[Path]:  # fmt: skip
+    """A HEADGATE_HOME with supervisord and Envoy only: all that the local and the Docker target need."""
     root = tmp_path_factory.mktemp("gateway")
-    with start_gateway(root):
+    with start_gateway(root) as home:
+        layers_cache(home)
         yield root
 
 

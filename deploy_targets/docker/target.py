@@ -5,7 +5,6 @@ What `observe` needs is in the containers' labels, so that it is known after our
 
 from __future__ import annotations
 
-import hashlib
 import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,6 +15,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import DeviceRequest, LogConfig
 
 from deploy_targets.behind_envoy import BehindEnvoy
+from deploy_targets.docker.stack import HOME_LABEL, home_id
 from deploy_targets.protocol import Feature
 from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
 from headgate.records import Finding, ModelVersion, Revision, RevisionState
@@ -33,8 +33,8 @@ PORT = 8080
 SCRATCH = "/var/lib/headgate"
 """The one folder that a container may write to and that outlives it."""
 
-_HOME, _ENDPOINT, _REVISION, _VERSION, _PORT, _REMOVE = (
-    f"io.headgate.{name}" for name in ("home", "endpoint", "revision", "version", "port", "remove-image")
+_ENDPOINT, _REVISION, _VERSION, _PORT, _REMOVE = (
+    f"io.headgate.{name}" for name in ("endpoint", "revision", "version", "port", "remove-image")
 )
 _USER = 65532
 _PIDS = 1024
@@ -76,8 +76,7 @@ class DockerTarget(BehindEnvoy):
 
     @cached_property
     def _home_id(self) -> str:
-        """Tells this stack's containers from those of others on the same daemon."""
-        return hashlib.sha256(str(self._home.root).encode()).hexdigest()[:10]
+        return home_id(self._home)
 
     def _servers(self, endpoint: str) -> Mapping[str, RevisionState]:
         servers = {}
@@ -117,7 +116,7 @@ class DockerTarget(BehindEnvoy):
             "image": revision.image.reference,
             "name": f"headgate-{self._home_id}-{endpoint}--{revision.name}",
             "labels": {
-                _HOME: self._home_id, _ENDPOINT: endpoint, _REVISION: revision.name, _PORT: str(port),
+                HOME_LABEL: self._home_id, _ENDPOINT: endpoint, _REVISION: revision.name, _PORT: str(port),
                 _VERSION: revision.version.model_dump_json(), _REMOVE: "no" if revision.keep_image else "yes",
             },
             "environment": {**self._env(endpoint, revision), "HEADGATE_SCRATCH": SCRATCH},
@@ -203,12 +202,12 @@ class DockerTarget(BehindEnvoy):
         """A network of our own, on which containers cannot reach each other."""
         if not self._client.networks.list(names=[f"^{self._network}$"]):
             self._client.networks.create(
-                self._network, driver="bridge", check_duplicate=True, labels={_HOME: self._home_id},
+                self._network, driver="bridge", check_duplicate=True, labels={HOME_LABEL: self._home_id},
                 options={"com.docker.network.bridge.enable_icc": "false"},
             )  # fmt: skip
 
     def _remove_network(self) -> None:
-        if self._client.containers.list(all=True, filters={"label": f"{_HOME}={self._home_id}"}):
+        if self._client.containers.list(all=True, filters={"label": f"{HOME_LABEL}={self._home_id}"}):
             return
         for network in self._client.networks.list(names=[f"^{self._network}$"]):
             network.remove()
@@ -217,7 +216,7 @@ class DockerTarget(BehindEnvoy):
         return next((found for found in self._containers(endpoint) if found.labels[_REVISION] == revision), None)
 
     def _containers(self, endpoint: str) -> list[Container]:
-        labels = [f"{_HOME}={self._home_id}", f"{_ENDPOINT}={endpoint}"]
+        labels = [f"{HOME_LABEL}={self._home_id}", f"{_ENDPOINT}={endpoint}"]
         try:
             return list(self._client.containers.list(all=True, ignore_removed=True, filters={"label": labels}))
         except (DockerException, requests.RequestException) as error:

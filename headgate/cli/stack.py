@@ -38,12 +38,14 @@ def up(new_ports: bool, as_json: bool) -> None:  # noqa: FBT001
             say(f"ended {len(leftovers)} processes that a killed supervisord left behind")
         _require_ports(ports)
     supervisor.start()
+    from deploy_targets.docker import start_containers
     from deploy_targets.envoy import Gateway
 
     gateway = Gateway(home.gateway, ports)
     gateway.prepare()
     for program in stack_programs(home, ports):
         supervisor.ensure(program)
+    start_containers(home)
     _wait("gateway", gateway.is_up, supervisor)
     _wait("mlflow-server", lambda: _answers(f"{ports.mlflow_url}/health"), supervisor)
     _wait("prefect-server", lambda: _answers(f"{ports.prefect_url}/api/health"), supervisor)
@@ -68,7 +70,10 @@ def down() -> None:
     if not home.root.exists():
         say("there is no local stack")
         return
+    from deploy_targets.docker import stop_containers
+
     Supervisor(home).stop()
+    stop_containers(home)
     say("the local stack is down; `headgate up` brings it and every endpoint back")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,15 +12,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from harness import DockerHarness, Harness, LocalHarness
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 @pytest.fixture(scope="session", params=["local", "docker"])
 def harness(request: pytest.FixtureRequest) -> Harness:
-    root = request.getfixturevalue("gateway_home")
     if request.param == "local":
-        return LocalHarness(root)
-    return DockerHarness(root, request.getfixturevalue("docker_base"))
+        return LocalHarness(request.getfixturevalue("gateway_home"))
+    return request.getfixturevalue("docker_harness")
 
 
 @pytest.fixture(scope="session")
-def docker_harness(gateway_home: Path, docker_base: str) -> DockerHarness:
-    return DockerHarness(gateway_home, docker_base)
+def docker_harness(gateway_home: Path, docker_base: str) -> Iterator[DockerHarness]:
+    made = DockerHarness(gateway_home, docker_base)
+    yield made
+    made.remove_images()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 from deploy_targets.docker import DockerTarget
@@ -76,11 +77,20 @@ class DockerHarness:
         self._home, self._base = Home(root), base
         self.target = DockerTarget(self._home)
         self.docker = self.target._client
+        self._images: set[str] = set()
 
     def revision(self, model: Path, version: int, *, ready_timeout: float = 60.0, **more: Any) -> Revision:
         artifact = fetch_artifact(str(model), self._home.root)
         image = build_container(self._home, artifact, "contract", ImageSettings(base=self._base))
+        self._images.add(image.reference)
         return revision_of(image, version, ready_timeout, **more)
+
+    def remove_images(self) -> None:
+        from docker.errors import ImageNotFound
+
+        for reference in self._images:
+            with contextlib.suppress(ImageNotFound):
+                self.docker.images.remove(reference, force=True)
 
     def kill(self, endpoint: str, revision: str) -> None:
         import psutil

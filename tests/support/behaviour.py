@@ -10,8 +10,9 @@ import mlflow
 class Behaviour(mlflow.pyfunc.PythonModel):
     """Doubles x; `does` names what else it does.
 
-    - double, triple: nothing else
+    - double, quadruple, triple: nothing else
     - broken: raises when it is loaded
+    - hungry: takes a gibibyte when it is loaded
     - hang: never finishes loading
     - negative: raises on negative x
     - always: raises on every x
@@ -25,6 +26,8 @@ class Behaviour(mlflow.pyfunc.PythonModel):
     def load_context(self, context):
         if self.does == "broken" and self.after == 0.0:
             raise RuntimeError("this model cannot be loaded")
+        if self.does == "hungry":
+            self.taken = [b"x" * 2**20 for _ in range(1024)]
         while self.does == "hang":
             time.sleep(1)
 

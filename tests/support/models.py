@@ -115,7 +115,7 @@ class Models:
         mlflow.pyfunc.save_model(
             path, python_model=behaviour.Behaviour(does, after), code_paths=[str(BEHAVIOUR)],
             signature=mlflow.models.ModelSignature(schema, Schema([ColSpec(DataType.double)])),
-            input_example=None if does == "hang" else pd.DataFrame({"x": [1.0]}),
+            input_example=None if does in {"hang", "hungry"} else pd.DataFrame({"x": [1.0]}),
             pip_requirements=pinned("mlflow", "pandas"),
         )  # fmt: skip
 

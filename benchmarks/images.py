@@ -1,0 +1,232 @@
+"""Releasing 2 GB of weights again: to a registry and to this machine's Docker, beside `docker build` and MLflow's.
+
+All parts are on this machine and on loopback. Needs Docker, docker-registry and a base image; MLflow's base gets its
+requirements beforehand, so that nothing is downloaded while the clock runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
+
+from support.base_image import find_base
+from support.models import Models
+from support.oci_registry import registry
+
+from headgate.home import Home
+from headgate.spec import ImageSettings
+from images import build_container, fetch_artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SIZE = int(os.environ.get("HEADGATE_BENCH_BYTES", "2000000000"))
+MIB = 2**20
+DOCKERFILE = "FROM {runtime}\nCOPY --chown=65532:65532 model /opt/headgate/model\n"
+MLFLOW_BASE = """FROM {base}
+RUN apt-get update && apt-get install -y --no-install-recommends python3-pip python-is-python3 nginx
+RUN rm -f /usr/lib/python3*/EXTERNALLY-MANAGED
+COPY site /usr/local/lib/python3.11/dist-packages
+"""
+
+
+def main() -> None:
+    """Print every table."""
+    base, why_not = find_base()
+    if base is None:
+        print(why_not)
+        return
+    if sys.argv[-2:-1] == ["--push"]:
+        push(base, *json.loads(sys.argv[-1]))
+        return
+    with tempfile.TemporaryDirectory() as folder, registry(Path(folder) / "registry") as host:
+        measure(Path(folder), base, host)
+
+
+def measure(folder: Path, base: str, host: str) -> None:
+    """All of it, in one run."""
+    home = Home(folder / "home").ensure()
+    model = Models(folder / "models")("pyfunc", does="double")
+    cold = clock(lambda: build(home, model, ImageSettings(base=base)))
+    first = build(home, model, ImageSettings(base=base))
+    image_bytes = int(docker("image", "inspect", "-f", "{{.Size}}", first.reference))
+    print(f"cold build of a small model: {cold:.0f} s, {image_bytes / 1e6:.0f} MB in Docker")
+    runtime = runtime_image(folder, first.reference)
+    other, other_cold = mlflow_image(folder, home, base, model)
+    print(
+        f"`mlflow models build-docker`, same base, packages at hand: {other_cold:.0f} s, {other / 1e6:.0f} MB in Docker"
+    )
+
+    # Everything but the weights is everywhere by now.
+    build(home, model, ImageSettings(base=base, repository=f"{host}/ours"))
+    docker("tag", runtime, f"{host}/docker:runtime")
+    docker("push", "-q", f"{host}/docker:runtime")
+    docker("tag", "bench-mlflow", f"{host}/mlflow:v0")
+    docker("push", "-q", f"{host}/mlflow:v0")
+    weights = model / "artifacts" / "weights.bin"
+    weights.parent.mkdir(exist_ok=True)
+
+    print(f"\n{SIZE / 1e9:g} GB of new weights, everything else unchanged")
+    new_weights(weights)
+    hashing = clock(lambda: sha256(weights))
+    uploading = clock(lambda: plain_upload(host, weights))
+    floor = hashing + uploading
+    row("one sha256 pass", hashing, floor)
+    row("one upload over loopback", uploading, floor)
+    new_weights(weights)
+    ours, memory = measured_push(folder, model, f"{host}/ours")
+    row(f"headgate, to the registry ({memory / 1e6:.0f} MB of memory)", ours, floor)
+    again, _ = measured_push(folder, model, f"{host}/ours")
+    row("headgate, the same once more", again, floor)
+    local = clock(lambda: build(home, model, ImageSettings(base=base)))
+    row("headgate, to Docker", local, floor)
+    new_weights(weights)
+    building = clock(lambda: docker_build(folder, runtime, model, f"{host}/docker:v1"))
+    pushing = clock(lambda: docker("push", "-q", f"{host}/docker:v1"))
+    row("docker build", building, floor)
+    row("docker build + docker push", building + pushing, floor)
+    new_weights(weights)
+    theirs = clock(lambda: (mlflow_build(model), docker("tag", "bench-mlflow", f"{host}/mlflow:v1"),
+                            docker("push", "-q", f"{host}/mlflow:v1")))  # fmt: skip
+    row("mlflow models build-docker + docker push", theirs, floor)
+    print(
+        f"\nto a registry: {(building + pushing) / ours:.1f} x as fast as docker build + push, {theirs / ours:.1f} x as "
+        f"fast as MLflow + push; {ours / floor:.2f} x one sha256 pass and one upload\n"
+        f"to Docker: {building / local:.2f} x as fast as docker build"
+    )
+    for name in (first.reference, runtime, "bench-mlflow", "bench-mlflow-base", f"{host}/docker:v1",
+                 f"{host}/docker:runtime", f"{host}/mlflow:v0", f"{host}/mlflow:v1"):  # fmt: skip
+        subprocess.run(["docker", "rmi", "-f", name], capture_output=True, check=False)
+
+
+def row(name: str, seconds: float, floor: float) -> None:
+    """One line."""
+    print(f"  {name:52}{seconds:8.2f} s{seconds / floor:8.2f} x", flush=True)
+
+
+def clock(work: Callable[[], object]) -> float:
+    """Seconds that it takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def build(home: Home, model: Path, settings: ImageSettings):  # noqa: ANN201
+    """Our image."""
+    return build_container(home, fetch_artifact(str(model), home.root), "bench", settings)
+
+
+def measured_push(folder: Path, model: Path, repository: str) -> tuple[float, int]:
+    """A push in a process of its own: seconds without Python's start, and the most memory it had."""
+    given = json.dumps([str(folder / "home"), str(model), repository])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", __file__, "--push", given], capture_output=True, text=True, check=True
+    )  # fmt: skip
+    seconds, memory = json.loads(done.stdout.splitlines()[-1])
+    return seconds, memory
+
+
+def push(base: str, home: str, model: str, repository: str) -> None:
+    """In that process."""
+    settings = ImageSettings(base=base, repository=repository)
+    seconds = clock(lambda: build(Home(Path(home)), Path(model), settings))
+    print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+
+
+def new_weights(path: Path) -> None:
+    """Random bytes, in the page cache as they are after training."""
+    with path.open("wb") as file:
+        for _ in range(SIZE // MIB):
+            file.write(os.urandom(MIB))
+    os.sync()
+    sha256(path)
+
+
+def sha256(path: Path) -> str:
+    """One pass."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def plain_upload(host: str, path: Path) -> None:
+    """The same bytes in one request, with a digest that is known."""
+    with httpx.Client(base_url=f"http://{host}/v2/plain/", timeout=600) as client, path.open("rb") as file:
+        location = client.post("blobs/uploads/").headers["location"]
+        sent = client.patch(location, content=iter(lambda: file.read(MIB), b""), headers={
+            "content-type": "application/octet-stream", "content-length": str(path.stat().st_size),
+        })  # fmt: skip
+        assert sent.status_code == 202, sent.text
+
+
+def docker(*arguments: str) -> str:
+    """The command line of Docker."""
+    environment = {**os.environ, "DOCKER_BUILDKIT": "0"}
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def runtime_image(folder: Path, reference: str) -> str:
+    """An image with everything but a model, as a team would keep one."""
+    context = folder / "runtime"
+    context.mkdir()
+    (context / "Dockerfile").write_text(f"FROM {reference}\n")
+    docker("build", "-q", "-t", "bench-runtime", str(context))
+    return "bench-runtime"
+
+
+def docker_build(folder: Path, runtime: str, model: Path, tag: str) -> None:
+    """What a careful person would write by hand."""
+    context = folder / "context"
+    shutil.rmtree(context, ignore_errors=True)
+    context.mkdir()
+    (context / "Dockerfile").write_text(DOCKERFILE.format(runtime=runtime))
+    # Links cost nothing; the context is still sent.
+    shutil.copytree(model, context / "model", copy_function=os.link)
+    docker("build", "-q", "-t", tag, str(context))
+
+
+def mlflow_image(folder: Path, home: Home, base: str, model: Path) -> tuple[int, float]:
+    """MLflow's image of the same model; bytes and seconds."""
+    context = folder / "mlflow"
+    context.mkdir()
+    (context / "Dockerfile").write_text(MLFLOW_BASE.format(base=base))
+    layer = next(home.layers.glob("runtime-*/layer.tar.gz"))
+    with tarfile.open(layer) as archive:
+        archive.extractall(context / "unpacked", filter="tar")
+    (context / "unpacked/opt/headgate/lib/python3.11/site-packages").rename(context / "site")
+    docker("build", "-q", "-t", "bench-mlflow-base", str(context))
+    seconds = clock(lambda: mlflow_build(model))
+    return int(docker("image", "inspect", "-f", "{{.Size}}", "bench-mlflow")), seconds
+
+
+def mlflow_build(model: Path) -> None:
+    """MLflow's own way, in a process of its own as it prints a lot."""
+    code = (
+        "import mlflow.models, sys; mlflow.models.build_docker(sys.argv[1], 'bench-mlflow', env_manager='local', "
+        "base_image='bench-mlflow-base')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(model)], capture_output=True, text=True, check=False,
+        env={**os.environ, "DOCKER_BUILDKIT": "0"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+if __name__ == "__main__":
+    main()

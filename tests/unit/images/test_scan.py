@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import pickle
+import zipfile
+import zlib
+
+import joblib
+import numpy as np
+import pytest
+
+from headgate.errors import ArtifactError, UnsafeArtifactError
+from headgate.records import Image
+from images import bill_of_materials, scan_artifact
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
+HARMFUL = pickle.dumps(Harmful())
+
+
+def zipped(path, content):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", content)
+
+
+@pytest.mark.parametrize("write", [
+    lambda folder: (folder / "model.pkl").write_bytes(HARMFUL),
+    lambda folder: (folder / "model.joblib").write_bytes(zlib.compress(HARMFUL)),
+    lambda folder: (folder / "model.joblib").write_bytes(gzip.compress(HARMFUL)),
+    lambda folder: zipped(folder / "model.pt", HARMFUL),
+    lambda folder: ((folder / "deep").mkdir(), (folder / "deep" / "x.PICKLE").write_bytes(HARMFUL)),
+])  # fmt: skip
+def test_a_file_that_runs_a_command_when_it_is_loaded_is_refused_and_named(tmp_path, write):
+    write(tmp_path)
+    with pytest.raises(UnsafeArtifactError, match=r"runs (posix|nt|os)\.system when it is loaded"):
+        scan_artifact(tmp_path, "block")
+    assert "system" in scan_artifact(tmp_path, "warn")[0]
+    assert scan_artifact(tmp_path, "off") == []
+
+
+@pytest.mark.parametrize("flavour", ["wine", "proba", "pyfunc"])
+def test_ordinary_models_pass(models, flavour):
+    assert scan_artifact(models(flavour, **({"does": "double"} if flavour == "pyfunc" else {})), "block") == []
+
+
+def test_what_cannot_be_read_to_its_end_is_said(tmp_path):
+    joblib.dump({"weights": np.zeros(1000)}, tmp_path / "model.joblib")
+    (note,) = scan_artifact(tmp_path, "block")
+    assert "not known what it runs" in note
+
+
+@pytest.mark.parametrize("policy", ["block", "off"])
+def test_an_empty_file_is_refused(tmp_path, policy):
+    (tmp_path / "model.pkl").touch()
+    with pytest.raises(ArtifactError, match=r"model\.pkl is empty \(0 bytes\)"):
+        scan_artifact(tmp_path, policy)
+
+
+def test_the_bill_of_materials_has_every_package_of_the_lock(tmp_path):
+    hashes = "a" * 64, "b" * 64
+    (tmp_path / "requirements.lock").write_text(
+        f"numpy==2.4.0 ; python_version >= '3.11' \\\n    --hash=sha256:{hashes[0]} \\\n    --hash=sha256:{hashes[1]}\n"
+        f"scikit_learn==1.8.0 \\\n    --hash=sha256:{hashes[0]}\n"
+    )
+    image = Image(digest=f"sha256:{'c' * 64}", lock_digest="", path=tmp_path, interpreter=None, size=1)
+    bom = json.loads(bill_of_materials(image, "wine", 3))
+    assert bom["specVersion"] == "1.6"
+    assert bom["metadata"]["component"]["hashes"][0]["content"] == "c" * 64
+    found = {part["purl"]: [entry["content"] for entry in part["hashes"]] for part in bom["components"]}
+    assert found == {"pkg:pypi/numpy@2.4.0": list(hashes), "pkg:pypi/scikit-learn@1.8.0": [hashes[0]]}
