@@ -39,6 +39,9 @@ _FORMAT = "1"
 """Changes when the same lock shall give another layer."""
 
 
+_COMPILERS = 4
+
+
 @dataclass(frozen=True)
 class Platform:
     """What an image runs on.
@@ -142,15 +145,30 @@ def _make(folder: Path, lock: str, python: str, server: dict[str, Path]) -> None
 
 
 def _compile(folder: Path, inside: str, python: str) -> None:
-    """Byte code beside the source, as a read-only image can never write it; the same bytes for the same source."""
+    """Byte code beside the source, as a read-only image can never write it; the same bytes for the same source.
+
+    Byte code depends a little on what its process compiled before (marshal marks what is referred to more than once), so
+    which process compiles what is fixed, and not left to whichever is free.
+    """
     if python != f"{sys.version_info.major}.{sys.version_info.minor}":
         return
-    subprocess.run(
-        [sys.executable, "-m", "compileall", "-q", "-s", str(folder), "-p", inside,
-         "--invalidation-mode", "unchecked-hash", str(folder)],
+    sources = sorted(folder.rglob("*.py"))
+    compiling = []
+    for part in range(_COMPILERS):
+        listing = folder.with_suffix(f".{part}")
+        listing.write_text("\n".join(map(str, sources[part::_COMPILERS])), encoding="utf-8")
+        command = [
+            sys.executable, "-m", "compileall", "-q", "-s", str(folder), "-p", inside,
+            "--invalidation-mode", "unchecked-hash", "-i", str(listing),
+        ]  # fmt: skip
         # Packages ship files that do not compile, such as templates; they are left as they are.
-        check=False, capture_output=True, env={**os.environ, "PYTHONHASHSEED": "0"},
-    )  # fmt: skip
+        env = {**os.environ, "PYTHONHASHSEED": "0"}
+        compiling.append(
+            (subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env), listing)
+        )
+    for process, listing in compiling:
+        process.wait()
+        listing.unlink()
 
 
 def _tree(folder: Path) -> dict[str, Path]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from itertools import chain
 from typing import TYPE_CHECKING
 
 import httpx
@@ -55,6 +54,7 @@ class Upload:
         self._hash = hashlib.sha256()
         self._hashed = 0
         self._stream: Iterator[bytes] = iter(())
+        self._rest = b""
         self._stream_at = -1
 
     def run(self) -> str:
@@ -89,17 +89,23 @@ class Upload:
             with attempt:
                 if attempt.retry_state.attempt_number > 1 and not self._ask_how_far():
                     self._restart()
+                # A list, which a request can be made of again when a token has run out.
                 piece = self._read(self._offset)
+                size = sum(map(len, piece))
                 headers = {
-                    "content-type": "application/octet-stream",
-                    "content-range": f"{self._offset}-{self._offset + len(piece) - 1}",
-                }
-                reply = self._repository.ask("PATCH", self._location, content=piece, headers=headers, accept=_LOST)
+                    "content-type": "application/octet-stream", "content-length": str(size),
+                    "content-range": f"{self._offset}-{self._offset + size - 1}",
+                }  # fmt: skip
+                try:
+                    reply = self._repository.ask("PATCH", self._location, content=piece, headers=headers, accept=_LOST)
+                finally:
+                    # httpx's replies are cycles that hold their request, and live until they are collected.
+                    piece.clear()
                 if reply.status_code in _LOST:
                     self._restart()
                     return
                 self._follow(reply)
-                self._offset += len(piece)
+                self._offset += size
 
     def _end(self) -> str:
         # What an earlier process had sent is not hashed yet.
@@ -114,29 +120,28 @@ class Upload:
             raise ImageRegistryError(f"{self._repository.name}: the registry lost an upload", fix="release again")
         return digest
 
-    def _read(self, offset: int) -> bytes:
-        """The piece that begins at an offset; what was not hashed yet is."""
+    def _read(self, offset: int) -> list[bytes]:
+        """The piece that begins at an offset, in parts; what was not hashed yet is."""
         if not self._digest and self._hashed < offset:
             for chunk in self._up_to(offset):
                 self._hash.update(chunk)
                 self._hashed += len(chunk)
         if self._stream_at != offset:
             self._stream, self._stream_at = self._content.read(offset), offset
-        parts, size = [], 0
-        for part in self._stream:
+            self._rest = b""
+        parts, size = [self._rest], len(self._rest)
+        while size < PIECE and (part := next(self._stream, b"")):
             parts.append(part)
             size += len(part)
-            if size >= PIECE:
-                break
-        if size > PIECE:
-            self._stream = chain([parts[-1][PIECE - size :]], self._stream)
-            parts[-1] = parts[-1][: PIECE - size]
-        piece = b"".join(parts)
-        self._stream_at += len(piece)
-        if not self._digest:
-            self._hash.update(memoryview(piece)[self._hashed - offset :])
-            self._hashed = max(self._hashed, offset + len(piece))
-        return piece
+        cut = len(parts[-1]) - max(size - PIECE, 0)
+        self._rest, parts[-1] = parts[-1][cut:], parts[-1][:cut]
+        for part in parts:
+            end = self._stream_at + len(part)
+            if not self._digest and self._hashed < end:
+                self._hash.update(memoryview(part)[self._hashed - end :])
+                self._hashed = end
+            self._stream_at = end
+        return parts
 
     def _up_to(self, offset: int) -> Iterator[bytes]:
         for chunk in self._content.read(self._hashed):
