@@ -147,8 +147,8 @@ def _make(folder: Path, lock: str, python: str, server: dict[str, Path]) -> None
 def _compile(folder: Path, inside: str, python: str) -> None:
     """Byte code beside the source, as a read-only image can never write it; the same bytes for the same source.
 
-    Byte code depends a little on what its process compiled before (marshal marks what is referred to more than once), so
-    which process compiles what is fixed, and not left to whichever is free.
+    Byte code depends a little on what its process compiled before (marshal marks what is referred to more than once),
+    so which process compiles what is fixed, and not left to whichever is free.
     """
     if python != f"{sys.version_info.major}.{sys.version_info.minor}":
         return
