@@ -91,7 +91,8 @@ def measure(folder: Path, base: str, host: str) -> None:
     row(f"headgate, to the registry ({memory / 1e6:.0f} MB of memory)", ours, floor)
     again, _ = measured_push(folder, model, base, f"{host}/ours")
     row("headgate, the same once more", again, floor)
-    local = clock(lambda: build(home, model, ImageSettings(base=base)))
+    loaded: list[str] = []
+    local = clock(lambda: loaded.append(build(home, model, ImageSettings(base=base)).reference))
     row("headgate, to Docker", local, floor)
     new_weights(weights)
     building = clock(lambda: docker_build(folder, runtime, model, f"{host}/docker:v1"))
@@ -107,7 +108,7 @@ def measure(folder: Path, base: str, host: str) -> None:
         f"{theirs / ours:.1f} x as fast as MLflow + push; {ours / floor:.2f} x one sha256 pass and one upload\n"
         f"to Docker: {building / local:.2f} x as fast as docker build"
     )
-    for name in (first.reference, runtime, "bench-mlflow", "bench-mlflow-base", f"{host}/docker:v1",
+    for name in (*loaded, first.reference, runtime, "bench-mlflow", "bench-mlflow-base", f"{host}/docker:v1",
                  f"{host}/docker:runtime", f"{host}/mlflow:v0", f"{host}/mlflow:v1"):  # fmt: skip
         subprocess.run(["docker", "rmi", "-f", name], capture_output=True, check=False)
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from client import Client
 
+from deploy_targets.docker import DockerTarget
 from deploy_targets.local import LocalTarget
 from headgate.release_file import parse_release
 from headgate.stack import Supervisor
@@ -39,14 +40,15 @@ QUICK = (
 class World:
     """One endpoint of its own, and everything that can be seen of it."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, kind: str = "local") -> None:
         self.stack = stack
+        self.kind = kind
         self.endpoint = f"flow-{next(_numbers)}"
-        self.target = LocalTarget(stack.home)
+        self.target = {"local": LocalTarget, "docker": DockerTarget}[kind](stack.home)
         self.journal = Journal(stack.home.journal_url)
 
     def text(self, artifact: Path | str, more: str = QUICK) -> str:
-        return f"model: {self.endpoint}\nartifact: {json.dumps(str(artifact))}\ntarget: {{kind: local}}\n{more}"
+        return f"model: {self.endpoint}\nartifact: {json.dumps(str(artifact))}\ntarget: {{kind: {self.kind}}}\n{more}"
 
     def release(self, artifact: Path | str, more: str = QUICK, **options: Any) -> ReleaseResult:
         from flows.release import release
@@ -97,14 +99,29 @@ class World:
         return {name.removeprefix(f"{self.endpoint}--").partition("-")[0] for name in names}
 
 
-@pytest.fixture
-def world(stack, monkeypatch):
+@contextmanager
+def open_world(stack, monkeypatch, kind: str = "local") -> Iterator[World]:
     for name, value in stack.env.items():
         monkeypatch.setenv(name, value)
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: stack.env["PREFECT_API_URL"]}):
-        opened = World(stack)
+        opened = World(stack, kind)
         yield opened
         opened.target.delete(opened.endpoint)
         opened.journal.close()
+
+
+@pytest.fixture
+def world(stack, monkeypatch):
+    with open_world(stack, monkeypatch) as opened:
+        yield opened
+
+
+@pytest.fixture
+def docker_world(stack, monkeypatch, docker_base, layers_cache):
+    if not stack.home.layers.is_symlink():
+        layers_cache(stack.home)
+    monkeypatch.setenv("HEADGATE_BASE_IMAGE", docker_base)
+    with open_world(stack, monkeypatch, "docker") as opened:
+        yield opened

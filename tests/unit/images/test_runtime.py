@@ -3,14 +3,15 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import random
 import tarfile
 
 import pytest
 
-from headgate.errors import RequirementsError
+from headgate.errors import PackageError, RequirementsError
 from headgate.home import Home
 from images.requirements import install_into, lock_requirements
-from images.runtime import this_platform
+from images.runtime import keep, this_platform
 
 
 @pytest.fixture
@@ -61,3 +62,12 @@ def test_a_package_without_any_wheel_is_built_here(small, tmp_path):
     lock = f"own-thing @ {(tmp_path / 'own_thing-1.0.tar.gz').as_uri()} --hash=sha256:{digest}\n"
     install_into(tmp_path / "site", lock, "3.11", this_platform().wheels)
     assert (tmp_path / "site" / "own_thing.py").read_text() == "answer = 42\n"
+
+
+def test_a_full_disk_is_named_and_nothing_half_is_left(tmp_path):
+    folder = tmp_path / "layer"
+    folder.mkdir()
+    (folder / "layer.tar.gz").symlink_to("/dev/full")
+    with pytest.raises(PackageError, match="cannot be written: No space left on device"):
+        keep(iter([random.randbytes(2**20)] * 3), folder)
+    assert not folder.exists()
