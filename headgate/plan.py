@@ -50,8 +50,9 @@ def make_plan(
         state: what the target says about the endpoint.
         problems: from the target's preflight and from what it cannot do.
     """
+    pushed = f", and push it to {spec.image.repository}" if spec.image.repository else ""
     steps = [
-        PlanStep(name="package", does=f"bundle {spec.artifact} with its server and locked requirements"),
+        PlanStep(name="package", does=f"bundle {spec.artifact} with its server and locked requirements{pushed}"),
         PlanStep(name="register", does=f"version of {spec.model} in MLflow, alias challenger"),
         PlanStep(
             name="deploy",

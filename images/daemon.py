@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 OURS = "io.headgate.lock"
 """The label that every image of ours has."""
 
+_MISSING = ("no such file", "not found")
+"""How a daemon says that it wants a layer that was left out."""
+
 _API_SECONDS = 600
 _CHUNK = 2**20
 
@@ -120,7 +123,9 @@ class Daemon:
             known = self._known(manifest)
             try:
                 self._send(manifest, tag, set(range(known)))
-            except ImageError:
+            except ImageError as error:
+                if not any(sign in error.message for sign in _MISSING):
+                    raise
                 # A daemon with another store wants them all.
                 layers = (*self.layers_of(base, home), *manifest.layers[len(base.layers) :])
                 self._send(Manifest(manifest.config, layers), tag, set())

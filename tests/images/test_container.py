@@ -191,3 +191,25 @@ def test_without_a_daemon_the_message_says_so(home, models, monkeypatch):
     artifact = fetch_artifact(str(models("pyfunc", does="double")), home.root)
     with pytest.raises(ImageError, match="no Docker daemon answers"):
         build_container(home, artifact, "contract", ImageSettings())
+
+
+def test_a_daemon_that_wants_every_layer_gets_every_layer(home, models, docker_base, daemon, monkeypatch):
+    """As one with another image store does, which does not look at what older images have."""
+    loads = []
+    send = Daemon._send
+
+    def refuses_gaps(self, manifest, tag, left_out):
+        loads.append(len(left_out))
+        if left_out:
+            raise ImageError("content digest sha256:ab: not found")
+        send(self, manifest, tag, left_out)
+
+    monkeypatch.setattr(Daemon, "_send", refuses_gaps)
+    artifact = fetch_artifact(str(models("pyfunc", does="quadruple")), home.root)
+    built = build_container(home, artifact, "contract", ImageSettings(base=docker_base))
+    try:
+        assert loads[0] > 0 == loads[1]
+        with running(daemon, built.reference) as (_, url):
+            wait_for(lambda: status(url) == 200, 60)
+    finally:
+        daemon.images.remove(built.reference, force=True)

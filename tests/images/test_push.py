@@ -22,11 +22,14 @@ from support.oci_registry import (
     token_server,
 )
 
-from headgate.errors import ImageRegistryError, ImageRegistryUnavailableError
+from headgate.errors import ImageError, ImageRegistryError, ImageRegistryUnavailableError
+from headgate.home import Home
 from images import upload
+from images.base import base_for_registry
 from images.layers import Content, Layer
-from images.manifest import CONFIG, MANIFEST, TAR, Blob, Manifest
-from images.repository import Repository
+from images.manifest import CONFIG, MANIFEST, TAR, Blob, Manifest, extend
+from images.repository import _INDEXES, Repository
+from images.runtime import this_platform
 
 pytestmark = pytest.mark.skipif(REGISTRY is None, reason="docker-registry is not installed")
 
@@ -209,6 +212,46 @@ def test_tokens_over_tls(weights, tmp_path, monkeypatch):
     assert reference.startswith(f"{host}/wine@sha256:")
     assert hashlib.sha256(content).digest() == hashlib.sha256(b"".join(weights.read(5))).digest()
     assert {scope.partition(":")[2].partition(":")[0] for scope in scopes} == {"wine"}
+
+
+@pytest.mark.parametrize("kind", ["image", "index"])
+def test_a_base_of_a_registry_needs_no_daemon_and_is_mounted(host, weights, tmp_path, monkeypatch, kind):
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    home, base = Home(tmp_path / "home").ensure(), f"bases/python-{kind}"
+    config = {
+        "architecture": this_platform().architecture, "os": "linux", "rootfs": {"diff_ids": [weights.digest]},
+        "config": {"Env": ["PATH=/usr/bin", "PYTHON_VERSION=3.11.9"], "Cmd": ["bash"], "Labels": {"theirs": "kept"}},
+    }  # fmt: skip
+    layer = Blob(weights.digest, weights.size, TAR, weights.read, weights.digest)
+    ours = Layer({"opt/headgate/model/a": Content(b"model")})
+    with bad_network(host) as network:
+        with Repository(f"{network.host}/{base}", home.uploads) as repository:
+            manifest = Manifest(Blob.of(json.dumps(config).encode(), CONFIG), (layer,))
+            repository.push(manifest, "v1")
+            if kind == "index":
+                entry = {"mediaType": MANIFEST, "size": len(manifest.content), "digest": manifest.digest}
+                entries = [
+                    {**entry, "platform": {"os": "linux", "architecture": name}}
+                    for name in ("s390x", this_platform().architecture)
+                ]
+                content = json.dumps({"schemaVersion": 2, "mediaType": _INDEXES[0], "manifests": entries})
+                headers = {"content-type": _INDEXES[0]}
+                repository.call("PUT", f"{base}/manifests/v1", headers=headers, content=content)
+        sent = network.sent
+        with Repository(f"{network.host}/team/wine-{kind}", home.uploads) as repository:
+            found = base_for_registry(f"{network.host}/{base}:v1", "3.11", repository, home)
+            own = Blob(ours.digest, ours.size, TAR, ours.read, ours.digest)
+            repository.push(extend(found, [own], {"Labels": {"ours": "too"}, "Env": ["A=b"]}), "v1")
+            made = repository.manifest("v1", this_platform().architecture)
+            stored_config = json.loads(b"".join(repository.read(made["config"]["digest"])))
+            with pytest.raises(ImageError, match=r"has Python 3\.11, and the model was trained with 3\.12"):
+                base_for_registry(f"{network.host}/{base}:v1", "3.12", repository, home)
+        assert network.sent - sent < 100_000, "the base was mounted"
+    assert [part["digest"] for part in made["layers"]] == [weights.digest, ours.digest]
+    assert stored_config["rootfs"]["diff_ids"] == [weights.digest, ours.digest]
+    assert stored_config["config"]["Labels"] == {"theirs": "kept", "ours": "too"}
+    assert stored_config["config"]["Env"] == ["PATH=/usr/bin", "PYTHON_VERSION=3.11.9", "A=b"]
+    assert "Cmd" not in stored_config["config"], "arguments of a base are not ours"
 
 
 def test_a_name_without_a_host_is_docker_hubs(tmp_path):
