@@ -70,6 +70,13 @@ def measure(folder: Path, base: str, host: str) -> None:
         f"`mlflow models build-docker`, same base, packages at hand: {other_cold:.0f} s, {other / 1e6:.0f} MB in Docker"
     )
 
+    weights_only(folder, home, model, base, host, runtime)
+    for name in (first.reference, runtime, "bench-mlflow", "bench-mlflow-base"):
+        subprocess.run(["docker", "rmi", "-f", name], capture_output=True, check=False)
+
+
+def weights_only(folder: Path, home: Home, model: Path, base: str, host: str, runtime: str) -> None:
+    """The second table."""
     # Everything but the weights is everywhere by now.
     build(home, model, ImageSettings(base=base, repository=f"{host}/ours"))
     docker("tag", runtime, f"{host}/docker:runtime")
@@ -108,8 +115,8 @@ def measure(folder: Path, base: str, host: str) -> None:
         f"{theirs / ours:.1f} x as fast as MLflow + push; {ours / floor:.2f} x one sha256 pass and one upload\n"
         f"to Docker: {building / local:.2f} x as fast as docker build"
     )
-    for name in (*loaded, first.reference, runtime, "bench-mlflow", "bench-mlflow-base", f"{host}/docker:v1",
-                 f"{host}/docker:runtime", f"{host}/mlflow:v0", f"{host}/mlflow:v1"):  # fmt: skip
+    names = ("docker:v1", "docker:runtime", "mlflow:v0", "mlflow:v1")
+    for name in (*loaded, *(f"{host}/{name}" for name in names)):
         subprocess.run(["docker", "rmi", "-f", name], capture_output=True, check=False)
 
 

@@ -10,6 +10,7 @@ import zlib
 from io import BytesIO
 from typing import TYPE_CHECKING, Literal
 
+import yaml
 from picklescan.scanner import SafetyLevel, ScanResult, scan_bytes, scan_file_path
 
 from headgate.errors import ArtifactError, UnsafeArtifactError
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 PICKLES = frozenset({".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt", ".bin", ".npy", ".npz", ".dill", ".zip"})
 """Endings of files that loading may run code from."""
+
+_BY_VALUE = "cloudpickle."
+"""What makes functions and classes from what a pickle holds of them."""
 
 _PACKED: dict[bytes, Callable[[bytes], bytes]] = {
     b"\x78": zlib.decompress, b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ": lzma.decompress,
@@ -45,7 +49,7 @@ def scan_artifact(folder: Path, policy: Literal["block", "warn", "off"]) -> list
         UnsafeArtifactError: under `block`, a file runs what is known to do harm when it is loaded.
         ArtifactError: a file is empty, or a link leads out of the folder.
     """
-    harmful, notes = [], []
+    harmful, notes, with_code = [], [], _declared_code(folder)
     for name, path in model_files(folder).items():
         if path.suffix.lower() not in PICKLES:
             continue
@@ -54,6 +58,9 @@ def scan_artifact(folder: Path, policy: Literal["block", "warn", "off"]) -> list
         if policy == "off":
             continue
         found, whole = _look(path)
+        if name in with_code and (own := [one for one in found if one.startswith(_BY_VALUE)]):
+            notes.append(f"{name} carries code of its own, which runs when it is loaded, as MLmodel says")
+            found = [one for one in found if one not in own]
         if found:
             harmful.append(f"{name} runs {', '.join(found)} when it is loaded")
         elif not whole:
@@ -64,6 +71,23 @@ def scan_artifact(folder: Path, policy: Literal["block", "warn", "off"]) -> list
             fix="do not load this model anywhere; if you know why it does that, set image.scan to warn",
         )
     return [*harmful, *notes]
+
+
+def _declared_code(folder: Path) -> set[str]:
+    """The files that MLmodel says are pickled with their code, as MLflow stores what people write themselves.
+
+    Such a file is a program like the model's `code/` folder, by its author's wish; in any other file the same is a way
+    to hide one.
+    """
+    try:
+        flavors = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]
+        declared = {flavors.get("python_function", {}).get("python_model")}
+        for flavor in flavors.values():
+            if flavor.get("serialization_format") == "cloudpickle":
+                declared |= {flavor.get("pickled_model"), flavor.get("model_path"), flavor.get("data")}
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return set()
+    return {name for name in declared if isinstance(name, str)}
 
 
 def _look(path: Path) -> tuple[list[str], bool]:

@@ -5,6 +5,7 @@ What `observe` needs is in the containers' labels, so that it is known after our
 
 from __future__ import annotations
 
+import contextlib
 import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -158,17 +159,15 @@ class DockerTarget(BehindEnvoy):
     def _end(self, endpoint: str, revision: str) -> None:
         container = self._find(endpoint, revision)
         if container is not None:
-            image = container.attrs["Image"]
             try:
-                if container.status == "running":
+                # Somebody may be quicker.
+                with contextlib.suppress(NotFound):
                     container.stop(timeout=_STOP_SECONDS)
-                container.remove(force=True, v=True)
-            except NotFound:
-                pass  # somebody was quicker
+                    container.remove(force=True, v=True)
+                if container.labels.get(_REMOVE) == "yes":
+                    self._remove_image(container.attrs["Image"])
             except (APIError, requests.RequestException) as error:
                 raise TargetError(f"the container of {revision} cannot be removed: {_reason(error)}") from error
-            if container.labels.get(_REMOVE) == "yes":
-                self._remove_image(image)
         self._remove_network()
 
     def _remove_image(self, image: str) -> None:

@@ -7,6 +7,7 @@ import pickle
 import zipfile
 import zlib
 
+import cloudpickle
 import joblib
 import numpy as np
 import pytest
@@ -47,6 +48,31 @@ def test_a_file_that_runs_a_command_when_it_is_loaded_is_refused_and_named(tmp_p
 @pytest.mark.parametrize("flavour", ["wine", "proba", "pyfunc"])
 def test_ordinary_models_pass(models, flavour):
     assert scan_artifact(models(flavour, **({"does": "double"} if flavour == "pyfunc" else {})), "block") == []
+
+
+def test_code_is_let_through_only_where_mlflow_puts_it(tmp_path):
+    by_value = cloudpickle.dumps(lambda x: x)
+    (tmp_path / "python_model.pkl").write_bytes(by_value)
+    (tmp_path / "MLmodel").write_text("flavors: {python_function: {python_model: python_model.pkl}}")
+    (note,) = scan_artifact(tmp_path, "block")
+    assert "carries code of its own" in note
+    (tmp_path / "model.pkl").write_bytes(by_value)
+    with pytest.raises(UnsafeArtifactError, match=r"artifact: model\.pkl runs cloudpickle"):
+        scan_artifact(tmp_path, "block")
+    (tmp_path / "MLmodel").write_text(
+        "flavors: {sklearn: {pickled_model: model.pkl, serialization_format: cloudpickle}}"
+    )
+    (tmp_path / "python_model.pkl").write_bytes(HARMFUL)
+    with pytest.raises(UnsafeArtifactError, match=r"artifact: python_model\.pkl runs \w+\.system"):
+        scan_artifact(tmp_path, "block")
+
+
+@pytest.mark.parametrize("text", ["", "- a", "flavors: 3", "flavors: {a: b}", "{", "flavors: {sklearn: }"])
+def test_an_mlmodel_that_cannot_be_read_lets_nothing_through(tmp_path, text):
+    (tmp_path / "MLmodel").write_text(text)
+    (tmp_path / "model.pkl").write_bytes(cloudpickle.dumps(lambda x: x))
+    with pytest.raises(UnsafeArtifactError):
+        scan_artifact(tmp_path, "block")
 
 
 def test_what_cannot_be_read_to_its_end_is_said(tmp_path):
