@@ -48,6 +48,11 @@ def test_times_owners_and_order_make_no_difference(tmp_path):
     assert [layer.digest for layer in first] == [layer.digest for layer in second]
 
 
+def test_the_same_files_are_the_same_bytes_in_every_version_of_this_code():
+    layer = Layer({"opt/b": Content(b"two", 0o755), "opt/a": Content(b"one")})
+    assert layer.digest == "sha256:6393d745518a4c87eb78aa728b6cf59acb1a28b949fe6a165557fd054d8da171"
+
+
 def test_large_files_are_layers_of_their_own_so_that_a_changed_tokenizer_leaves_the_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(layers, "LARGE_BYTES", 1000)
     (tmp_path / "small.bin").write_bytes(b"s" * 1500)
