@@ -13,7 +13,7 @@ demo: .venv/runtime  ## five releases of real models under live traffic, in abou
 	@$(BIN)/python examples/demo.py --target $(TARGET) $(ARGS)
 
 test: .venv/dev  ## every test, on real servers
-	$(call say,running the tests; about twenty minutes on two cores)
+	$(call say,running the tests; about twenty-five minutes on two cores)
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: .venv/dev  ## style, types, import contracts, schema, links of the docs
@@ -30,7 +30,7 @@ check: .venv/dev  ## style, types, import contracts, schema, links of the docs
 	@$(BIN)/python docs/check_links.py
 
 bench: .venv/dev  ## every benchmark; prints ratios measured side by side
-	$(call say,running the benchmarks; about forty minutes)
+	$(call say,running the benchmarks; about fifty minutes)
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
 schema: .venv/runtime  ## write release.schema.json

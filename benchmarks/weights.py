@@ -60,16 +60,9 @@ def measure(folder: Path, base: str, host: str) -> None:
     """All of it, in one run."""
     home = Home(folder / "home").ensure()
     model = Models(folder / "models")("pyfunc", does="double")
-    cold = clock(lambda: build(home, model, ImageSettings(base=base)))
     first = build(home, model, ImageSettings(base=base))
-    image_bytes = int(docker("image", "inspect", "-f", "{{.Size}}", first.reference))
-    print(f"cold build of a small model: {cold:.0f} s, {image_bytes / 1e6:.0f} MB in Docker")
     runtime = runtime_image(folder, first.reference)
-    other, other_cold = mlflow_image(folder, home, base, model)
-    print(
-        f"`mlflow models build-docker`, same base, packages at hand: {other_cold:.0f} s, {other / 1e6:.0f} MB in Docker"
-    )
-
+    mlflow_image(folder, home, base, model)
     weights_only(folder, home, model, base, host, runtime)
     for name in (first.reference, runtime, "bench-mlflow", "bench-mlflow-base"):
         subprocess.run(["docker", "rmi", "-f", name], capture_output=True, check=False)
@@ -218,8 +211,8 @@ def docker_build(folder: Path, runtime: str, model: Path, tag: str) -> None:
     docker("build", "-q", "-t", tag, str(context))
 
 
-def mlflow_image(folder: Path, home: Home, base: str, model: Path) -> tuple[int, float]:
-    """MLflow's image of the same model; bytes and seconds."""
+def mlflow_image(folder: Path, home: Home, base: str, model: Path) -> None:
+    """MLflow's image of the same model, and its base with every package that it installs."""
     context = folder / "mlflow"
     context.mkdir()
     (context / "Dockerfile").write_text(MLFLOW_BASE.format(base=base))
@@ -234,8 +227,7 @@ def mlflow_image(folder: Path, home: Home, base: str, model: Path) -> tuple[int,
          "gunicorn[gevent]", *tools], check=True,
     )  # fmt: skip
     docker("build", "-q", "-t", "bench-mlflow-base", str(context))
-    seconds = clock(lambda: mlflow_build(model))
-    return int(docker("image", "inspect", "-f", "{{.Size}}", "bench-mlflow")), seconds
+    mlflow_build(model)
 
 
 def mlflow_build(model: Path) -> None:
