@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 
 from support.base_image import find_base
 from support.models import Models, pinned
-from weights import build, clock, docker
+from weights import build, clock, docker, mlflow_build
 
 from headgate.home import Home
 from headgate.spec import ImageSettings
@@ -82,7 +82,7 @@ def main() -> None:
         model = Models(folder / "models")("wine")
         print(f"{'a first image of a scikit-learn model':40}{'seconds':>10}{'MB in Docker':>14}")
         row("headgate", "bench-ours", lambda: ours(folder, model))
-        row("mlflow models build-docker", "bench-mlflow", lambda: mlflow(model))
+        row("mlflow models build-docker", "bench-mlflow", lambda: mlflow_build(model, "bench-base"))
         bento = bento_of(folder)
         row("bentoml containerize", "bench-bento", lambda: docker(
             "build", "-q", "-t", "bench-bento", "-f", str(bento / "env/docker/Dockerfile"), str(bento)))  # fmt: skip
@@ -102,19 +102,6 @@ def ours(folder: Path, model: Path) -> None:
     os.environ["UV_CACHE_DIR"] = str(folder / "uv")
     image = build(Home(folder / f"home-{time.time_ns()}").ensure(), model, ImageSettings(base="bench-base"))
     docker("tag", image.reference, "bench-ours")
-
-
-def mlflow(model: Path) -> None:
-    """In a process of its own, as it prints a lot."""
-    code = (
-        "import mlflow.models, sys; "
-        "mlflow.models.build_docker(sys.argv[1], 'bench-mlflow', env_manager='local', base_image='bench-base')"
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, str(model)], capture_output=True, text=True, check=False,
-        env={**os.environ, "DOCKER_BUILDKIT": "0"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def bento_of(folder: Path) -> Path:

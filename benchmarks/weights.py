@@ -230,14 +230,14 @@ def mlflow_image(folder: Path, home: Home, base: str, model: Path) -> None:
     mlflow_build(model)
 
 
-def mlflow_build(model: Path) -> None:
+def mlflow_build(model: Path, base: str = "bench-mlflow-base") -> None:
     """MLflow's own way, in a process of its own as it prints a lot."""
     code = (
         "import mlflow.models, sys; mlflow.models.build_docker(sys.argv[1], 'bench-mlflow', env_manager='local', "
-        "base_image='bench-mlflow-base')"
+        "base_image=sys.argv[2])"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, str(model)], capture_output=True, text=True, check=False,
+        [sys.executable, "-W", "ignore", "-c", code, str(model), base], capture_output=True, text=True, check=False,
         env={**os.environ, "DOCKER_BUILDKIT": "0"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
