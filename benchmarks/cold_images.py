@@ -84,7 +84,7 @@ def main() -> None:
         row("headgate", "bench-ours", lambda: ours(folder, model))
         row("mlflow models build-docker", "bench-mlflow", lambda: mlflow_build(model, "bench-base"))
         bento = bento_of(folder)
-        row("bentoml containerize", "bench-bento", lambda: docker(
+        row("BentoML's Dockerfile", "bench-bento", lambda: docker(
             "build", "-q", "-t", "bench-bento", "-f", str(bento / "env/docker/Dockerfile"), str(bento)))  # fmt: skip
         subprocess.run(["docker", "rmi", "-f", "bench-base"], capture_output=True, check=False)
 
