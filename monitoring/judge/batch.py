@@ -7,7 +7,7 @@ batch itself.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,17 +79,31 @@ class Policy:
         return -math.log(self.alpha_promote)
 
 
-@dataclass
 class Evidence:
-    """Log e-values after a look; B judges.
+    """Log e-values after a look, of M metrics and B judges; a metric that is waited for has none.
 
     Attributes:
-        harm: by metric, of shape (B,).
-        harmless: by metric, of shape (B, steps): the least of the tests that the end of each step needs.
+        names: of the metrics, in order.
+        log_harm: of shape (B, M).
+        log_harmless: the least of the tests that the end of each step needs, of shape (B, M, steps); infinite for a
+            metric that no step waits for.
     """
 
-    harm: dict[str, Array] = field(default_factory=dict)
-    harmless: dict[str, Array] = field(default_factory=dict)
+    def __init__(self, names: Sequence[str], size: int, steps: int) -> None:
+        self.names = tuple(names)
+        self.log_harm = np.zeros((size, len(self.names)))
+        self.log_harmless = np.zeros((size, len(self.names), steps))
+
+    @property
+    def harm(self) -> dict[str, Array]:
+        """By metric, of shape (B,)."""
+        return dict(zip(self.names, self.log_harm.T, strict=True))
+
+    @property
+    def harmless(self) -> dict[str, Array]:
+        """By metric that a step waits for, of shape (B, steps)."""
+        values = dict(zip(self.names, self.log_harmless.swapaxes(0, 1), strict=True))
+        return {name: value for name, value in values.items() if np.isfinite(value).any()}
 
 
 class JudgeBatch:
@@ -109,7 +123,7 @@ class JudgeBatch:
         self.now = np.zeros(size)
         self.step_began = np.zeros(size)
         self.step_requests = np.zeros(size)
-        self.evidence = Evidence()
+        self.evidence = Evidence([metric.name for metric in policy.metrics], size, len(policy.shares))
         self.log_harm = np.zeros(size)
         self.log_peak = np.zeros(size)
         # One array for both arms, of which each metric's cells are a part.
@@ -121,6 +135,7 @@ class JudgeBatch:
         self._known = {metric.name: np.zeros((1, metric.cells)) for metric in policy.metrics}
         self._groups: list[Group] = []
         self._waiting: list[Metric] = [one for one in policy.metrics if not isinstance(one, Disagreement)]
+        self._paired = [(at, one) for at, one in enumerate(policy.metrics) if isinstance(one, Disagreement)]
         self._history: Mapping[str, Array] = {}
 
     @property
@@ -203,28 +218,23 @@ class JudgeBatch:
 
     def _form(self, members: list[Member]) -> Group:
         places = [self._places[metric.name] for metric, _, _ in members]
-        group = Group(members, places, self.size, self._history)
+        columns = [self.evidence.names.index(metric.name) for metric, _, _ in members]
+        group = Group(members, places, columns, self.size, self._history)
         self._groups.append(group)
         self._waiting = [metric for metric in self._waiting if metric.name not in group.names]
         return group
 
     def _weigh(self) -> None:
-        evidence, steps = Evidence(), len(self.policy.shares)
+        evidence = self.evidence
         for group in self._groups:
-            group.weigh(evidence.harm, evidence.harmless)
-        for metric in self.policy.metrics:
-            if isinstance(metric, Disagreement):
-                counts = self._totals[0, :, self._places[metric.name]]
-                evidence.harm[metric.name] = np.array(
-                    [paired.log_excess(int(hits), int(pairs), metric.tolerance) for pairs, hits in counts]
-                )
-                shown = [paired.log_shortfall(int(hits), int(pairs), metric.tolerance) for pairs, hits in counts]
-                evidence.harmless[metric.name] = np.repeat(np.array(shown)[:, None], steps, axis=1)
-            elif metric.name not in evidence.harm:
-                evidence.harm[metric.name] = np.zeros(self.size)
-                evidence.harmless[metric.name] = np.zeros((self.size, steps))
-        self.evidence = evidence
-        self.log_harm = log_mean(np.stack(list(evidence.harm.values()), axis=-1))
+            group.weigh(evidence.log_harm, evidence.log_harmless)
+        for place, metric in self._paired:
+            counts = self._totals[0, :, self._places[metric.name]].astype(int).tolist()
+            limit = metric.tolerance
+            evidence.log_harm[:, place] = [paired.log_excess(hits, pairs, limit) for pairs, hits in counts]
+            shown = np.array([paired.log_shortfall(hits, pairs, limit) for pairs, hits in counts])
+            evidence.log_harmless[:, place] = shown[:, None]
+        self.log_harm = log_mean(evidence.log_harm)
         self.log_peak = np.maximum(self.log_peak, self.log_harm)
 
     @property
@@ -236,8 +246,8 @@ class JudgeBatch:
 
     def is_harmless(self) -> Array:
         """Whether every metric's non-inferiority is shown at the present step's margins, of shape (judges,)."""
-        shown = np.array(list(self.evidence.harmless.values()))[:, self._every, self.step]
-        return np.asarray((shown >= self.policy.needed_to_promote).all(axis=0))
+        shown = self.evidence.log_harmless[self._every, :, self.step]
+        return np.asarray(shown.min(axis=-1) >= self.policy.needed_to_promote)
 
     def undispersed(self) -> list[str]:
         """Why the dispersion of the stable version's replicas was not measured, where it was not."""
@@ -252,17 +262,15 @@ class JudgeBatch:
         return 1.0
 
     def _decide(self) -> None:
-        policy, requests = self.policy, self.requests
-        last = self.step == len(policy.shares) - 1
-        harmless = self.is_harmless()
-        if policy.ramp == "evidence":
-            step_done = harmless
-        else:
-            part = policy.min_requests * np.array(policy.shares)[self.step] / sum(policy.shares)
-            due = self.step_began + policy.min_duration / len(policy.shares)
-            step_done = np.logical_and(requests - self.step_requests >= part, self.now >= due)
-        enough = (requests >= policy.min_requests) & (self.now >= policy.min_duration)
+        policy, harmless = self.policy, self.is_harmless()
         running = (self.phase == RUNNING) | (self.phase == ADVANCE)
+        step_done = harmless if policy.ramp == "evidence" else self._is_due()
+        due = step_done | (self.log_harm >= policy.needed) | (self.now >= policy.max_duration)
+        if not (due & running).any():
+            self.phase = np.where(running, RUNNING, self.phase)
+            return
+        last, requests = self.step == len(policy.shares) - 1, self.requests
+        enough = (requests >= policy.min_requests) & (self.now >= policy.min_duration)
         # What stands lower outweighs what stands above it.
         verdict = np.full(self.size, RUNNING)
         verdict[self.now >= policy.max_duration] = INCONCLUSIVE
@@ -276,6 +284,13 @@ class JudgeBatch:
             self.step_began = np.where(advanced, self.now, self.step_began)
             self.step_requests = np.where(advanced, requests, self.step_requests)
             self.begin_step(advanced)
+
+    def _is_due(self) -> Array:
+        """Whether the present step has had its part of the requests and of the time, of shape (judges,)."""
+        policy, shares = self.policy, np.array(self.policy.shares)
+        part = policy.min_requests * shares[self.step] / shares.sum()
+        due = self.step_began + policy.min_duration / len(shares)
+        return np.logical_and(self.requests - self.step_requests >= part, self.now >= due)
 
     def begin_step(self, where: Array) -> None:
         """Bet afresh, as versions break when their traffic grows; `where` says for which judges."""

@@ -24,7 +24,7 @@ Arrays have the axes (judge, test, alternative): one release is a batch of one, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,7 +44,7 @@ _SHRINK = 20.0
 """Requests at the stable version's rate that the canary is credited with before its own count."""
 
 _TINY = 1e-9
-_NEAR, _EXACT = 1e-3, 1e-8
+_NEAR, _EXACT = 3e-3, 1e-8
 _FREE_STEPS, _NEWTON_STEPS = 8, 70
 
 
@@ -71,11 +71,20 @@ class Hypotheses:
     def __len__(self) -> int:
         return len(self.rho)
 
-    @staticmethod
-    def join(parts: list[Hypotheses]) -> Hypotheses:
+    @property
+    def is_general(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Whether the projection has no closed form."""
+        return (self.rho != 1) | (self.delta != 0)
+
+    @classmethod
+    def join(cls, parts: list[Hypotheses]) -> Hypotheses:
         """All tests of several, in order."""
-        fields = ("rho", "delta", "side", "prior", "starts", "near")
-        return Hypotheses(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
+        names = [field.name for field in fields(cls)]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    def take(self, order: np.ndarray[Any, np.dtype[np.int64]]) -> Hypotheses:
+        """The tests in another order."""
+        return Hypotheses(*(getattr(self, field.name)[order] for field in fields(self)))
 
 
 class Block(NamedTuple):
@@ -115,16 +124,19 @@ class EProcesses:
         # Log-odds from the line: a multiple of the way to b, or a step of its own.
         near = tests.near[:, None]
         self._gaps, self._steps = np.where(near, GAPS, 0.0), np.where(near, 0.0, tests.side[:, None] * OFFSETS)
-        self._general = np.flatnonzero((tests.rho != 1) | (tests.delta != 0))
-        self._line = tests.rho[self._general, None], tests.delta[self._general, None]
+        self._upward = tests.side > 0
+        general = np.flatnonzero(tests.is_general)
+        # A slice where that is all of them in between: it needs no copies.
+        together = len(general) > 0 and general[-1] - general[0] == len(general) - 1
+        self._general = slice(general[0], general[-1] + 1) if together else general
+        self._line = tests.rho[general, None], tests.delta[general, None]
         self._root: Array | None = None
 
     @property
     def log_values(self) -> Array:
         """Evidence against each null hypothesis, as natural logarithms, of shape (judges, tests)."""
         betting = np.logaddexp.reduce(self._log_products, axis=-1)
-        with np.errstate(divide="ignore"):
-            return np.asarray(np.logaddexp(betting, np.log(self._reserve)))
+        return np.asarray(np.logaddexp(betting, _log_mass(self._reserve)))
 
     def restart(self, mass: Array) -> None:
         """Give every product fresh mass with the next block: a fault that begins now is met at full strength.
@@ -165,8 +177,7 @@ class EProcesses:
             log_e: of shape (judges, tests, alternatives).
             phi: as in `observe`.
         """
-        with np.errstate(divide="ignore"):
-            fresh = np.log(self._pending / self._alternatives)
+        fresh = _log_mass(self._pending / self._alternatives)
         self._reserve = self._reserve - self._pending
         self._pending = np.zeros(self._pending.shape)
         tempered = log_e / np.asarray(phi)[..., None] if np.ndim(phi) else log_e / phi
@@ -177,16 +188,18 @@ class EProcesses:
         tests = self.tests
         canary_hits, canary, stable_hits, stable = self._seen
         b = _inside((stable_hits + _PRIOR_WEIGHT * tests.prior) / (stable + _PRIOR_WEIGHT))
-        line = tests.rho * b + tests.delta
-        # A line outside of (0, 1) leaves nothing to bet on.
-        possible = (line > _TINY) & (line < 1 - _TINY)
-        line = _inside(line)
+        exact = tests.rho * b + tests.delta
+        line = _inside(exact)
         log_line = np.log(line / (1 - line))
         gap = np.log(b / (1 - b)) - log_line
         odds = np.exp(log_line[..., None] + gap[..., None] * self._gaps + self._steps)
         plug_in = (canary_hits + _SHRINK * b) / (canary + _SHRINK)
-        beyond = np.where(tests.side > 0, np.maximum(plug_in, line), np.minimum(plug_in, line))
-        a = _inside(np.concatenate([odds / (1 + odds), beyond[..., None]], axis=-1))
+        a = np.empty((*b.shape, self._alternatives))
+        np.divide(odds, 1 + odds, out=a[..., :-1])
+        a[..., -1] = np.where(self._upward, np.maximum(plug_in, line), np.minimum(plug_in, line))
+        a = _inside(a)
+        # A line outside of (0, 1) leaves nothing to bet on.
+        possible = exact == line
         if not (everywhere := possible.all()):
             a = np.where(possible[..., None], a, line[..., None])
         total = block.canary + block.stable
@@ -194,9 +207,8 @@ class EProcesses:
         omega, b3 = omega[..., None], b[..., None]
         null_stable = omega * a + (1 - omega) * b3
         null_canary = null_stable.copy()
-        if self._general.size:
-            at = self._general
-            rho, delta = self._line
+        at, (rho, delta) = self._general, self._line
+        if len(rho):
             if not everywhere:
                 # Any line will do where no bet is made.
                 somewhere = possible[:, at, None]
@@ -278,10 +290,11 @@ def _project(
         bend = of_both * lean_s - above + of_stable * lean_c - rho_squared * before
         step_down = slope**2 - value * bend
         # Nothing is where the line leaves (0, 1), and there is no bet.
-        following = s - value * slope / (step_down + (step_down == 0))
+        length = value * slope / (step_down + (step_down == 0))
+        following = s - length
         if step < _FREE_STEPS:
             # The error of a step is about the cube of its length, on the scale on which rates near 0 or 1 differ.
-            done = (np.abs(following - s) <= _NEAR * np.minimum(stable, canary)).all()
+            done = (np.abs(length) <= _NEAR * np.minimum(stable, canary)).all()
             s = np.minimum(np.maximum(following, low), high)
         else:
             low, high = np.where(value < 0, s, low), np.where(value > 0, s, high)
@@ -293,6 +306,11 @@ def _project(
         if done:
             break
     return s, (s - lowest) / (highest - lowest + _TINY**2)
+
+
+def _log_mass(mass: Array) -> Array:
+    """The logarithm; of no mass so low that adding it changes nothing."""
+    return np.log(np.maximum(mass, 1e-300))
 
 
 def _inside(rate: Array) -> Array:

@@ -13,9 +13,6 @@ from monitoring.judge.metrics import HARM, Comparison, Indices, Metric
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_ARM_OF_COUNT = [0, 0, 1, 1]
-"""Whose each of a block's counts is."""
-
 HALF_LIFE = 1800.0
 """Seconds over which half of the mass for restarts is spent; geometric, so it never runs out."""
 
@@ -35,13 +32,15 @@ class Runs(NamedTuple):
         order: of the tests.
         starts: where each run begins.
         log_sizes: of each run.
-        names: which runs are which metric's.
+        firsts: the first run of each metric that has any.
+        columns: these metrics' places in the evidence.
     """
 
     order: Indices
     starts: Indices
     log_sizes: Array
-    names: dict[str, slice]
+    firsts: Indices
+    columns: Indices
 
 
 class Group:
@@ -50,27 +49,36 @@ class Group:
     Args:
         members: metrics that are all graded, then of one only, or all not.
         places: where each one's cells stand among all.
+        columns: where each one's evidence stands among all metrics'.
         size: how many judges.
         history: by metric, counts of the stable replicas before the release, of shape (rows, replicas, cells).
     """
 
-    def __init__(self, members: list[Member], places: list[slice], size: int, history: Mapping[str, Array]) -> None:
+    def __init__(
+        self, members: list[Member], places: list[slice], columns: list[int], size: int, history: Mapping[str, Array]
+    ) -> None:
         self._members = members
         self.names = [metric.name for metric, _, _ in members]
         parts = [comparison for _, comparison, _ in members]
         tests = Hypotheses.join([part.tests for part in parts])
+        # Those with a closed form first; the others can then be had without a copy.
+        order = np.argsort(tests.is_general, kind="stable")
+        tests = tests.take(order)
         self._canary, self._stable, trials = (
-            _diagonal([getattr(part, name) for part in parts]) for name in ("canary", "stable", "trials")
+            _diagonal([getattr(part, name) for part in parts])[:, order] for name in ("canary", "stable", "trials")
         )
-        # From cells to a block: the canary's hits and trials, and the stable version's.
-        self._counts = np.stack([self._canary, trials, self._stable, trials])
+        # From each arm's cells to its hits and trials, side by side.
+        self._counts = np.stack([np.hstack([hits, trials]) for hits in (self._canary, self._stable)])
         self._cells = np.concatenate([np.arange(place.start, place.stop) for place in places])
-        step, stratum = (np.concatenate([getattr(part, name) for part in parts]) for name in ("step", "stratum"))
+        step, stratum = (np.concatenate([getattr(part, name) for part in parts])[order] for name in ("step", "stratum"))
+        owner = np.repeat(columns, [len(part.tests) for part in parts])[order]
         self._is_harm = step == HARM
-        self._harm, self._harmless = self._runs(parts, np.where(self._is_harm, stratum, -1)), self._runs(parts, step)
+        self._harm = _runs(owner, np.where(self._is_harm, stratum, -1))
+        self._harmless = _runs(owner, step)
         self.processes = EProcesses(tests, size)
         self.dispersions = [_dispersion(member, history.get(member.metric.name)) for member in members]
-        self._phi = np.concatenate([dispersion.phi for dispersion in self.dispersions])
+        self._order = order
+        self._phi = self._dispersion_by_test()
         cells, nothing = np.concatenate([known for _, _, known in members])[None], np.zeros((1, len(tests)))
         self.processes.learn(Block(nothing, nothing, cells @ self._stable, cells @ trials))
 
@@ -82,7 +90,9 @@ class Group:
             passed: seconds since the last look, for each judge.
         """
         arms = fresh[:, :, self._cells]
-        block = Block(*(arms[_ARM_OF_COUNT] @ self._counts))
+        canary, stable = arms @ self._counts
+        tests = len(self._is_harm)
+        block = Block(canary[:, :tests], canary[:, tests:], stable[:, :tests], stable[:, tests:])
         self.processes.spend(1 - 0.5 ** (passed / HALF_LIFE), self._is_harm)
         bets = self.processes.bets(block)
         graded = self._members[0].metric.graded
@@ -94,16 +104,21 @@ class Group:
         """Bet afresh on harm; `mass` of shape (judges,)."""
         self.processes.restart(mass[:, None] * self._is_harm)
 
-    def weigh(self, harm: dict[str, Array], harmless: dict[str, Array]) -> None:
-        """Write down each metric's evidence: of harm, and for each step of none, the least of its tests."""
-        values, (order, starts, log_sizes, names) = self.processes.log_values, self._harm
-        strata = np.logaddexp.reduceat(values[:, order], starts, axis=1) - log_sizes
-        products = np.add.reduceat(strata, [place.start for place in names.values()], axis=1)
-        harm.update(zip(names, products.T, strict=True))
-        order, starts, _, names = self._harmless
-        if len(order):
-            least = np.minimum.reduceat(values[:, order], starts, axis=1)
-            harmless.update((name, least[:, place]) for name, place in names.items())
+    def weigh(self, log_harm: Array, log_harmless: Array) -> None:
+        """Write down each metric's evidence: of harm, and for each step of none, the least of its tests.
+
+        Args:
+            log_harm: of shape (judges, metrics).
+            log_harmless: of shape (judges, metrics, steps).
+        """
+        values, harm, harmless = self.processes.log_values, self._harm, self._harmless
+        strata = np.logaddexp.reduceat(values[:, harm.order], harm.starts, axis=1) - harm.log_sizes
+        log_harm[:, harm.columns] = np.add.reduceat(strata, harm.firsts, axis=1)
+        # A metric without tests of no harm keeps no step waiting.
+        log_harmless[:, harm.columns] = np.inf
+        if len(harmless.order):
+            least = np.minimum.reduceat(values[:, harmless.order], harmless.starts, axis=1)
+            log_harmless[:, harmless.columns] = least.reshape(len(least), len(harmless.columns), -1)
 
     def to_dict(self) -> dict[str, Any]:
         """The state, as JSON."""
@@ -116,21 +131,11 @@ class Group:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where `to_dict` stopped, bit for bit."""
         self.dispersions = [Dispersion(np.array(phi), why_not) for phi, why_not in state["dispersions"]]
-        self._phi = np.concatenate([dispersion.phi for dispersion in self.dispersions])
+        self._phi = self._dispersion_by_test()
         self.processes.restore(state["processes"])
 
-    def _runs(self, parts: list[Comparison], kinds: Indices) -> Runs:
-        """Runs of the tests of one metric and one kind; those of kind -1 are left out."""
-        owner = np.repeat(np.arange(len(parts)), [len(part.step) for part in parts])
-        order = np.array([test for test in np.lexsort((kinds, owner)) if kinds[test] >= 0], int)
-        keys = list(zip(owner[order].tolist(), kinds[order].tolist(), strict=True))
-        starts = [place for place, key in enumerate(keys) if place == 0 or key != keys[place - 1]]
-        owners = [keys[start][0] for start in starts]
-        names = {
-            self.names[one]: slice(owners.index(one), owners.index(one) + owners.count(one))
-            for one in sorted(set(owners))
-        }
-        return Runs(order, np.array(starts, int), np.log(np.diff([*starts, len(order)])), names)
+    def _dispersion_by_test(self) -> Array:
+        return np.concatenate([dispersion.phi for dispersion in self.dispersions])[self._order]
 
     def _graded(self, bets: Bets, canary: Array, stable: Array) -> Array:
         """Log e-values where hits are shares v of a trial: v a/c + (1-v) (1-a)/(1-c) for each."""
@@ -141,6 +146,15 @@ class Group:
             log_e += canary[:, cell, None, None] * np.log(of_canary * a / c + (1 - of_canary) * (1 - a) / (1 - c))
             log_e += stable[:, cell, None, None] * np.log(of_stable * b / s + (1 - of_stable) * (1 - b) / (1 - s))
         return log_e
+
+
+def _runs(owner: Indices, kinds: Indices) -> Runs:
+    """Runs of the tests of one metric, `owner`, and one kind; those of kind -1 are left out."""
+    order = np.array([test for test in np.lexsort((kinds, owner)) if kinds[test] >= 0], int)
+    keys = np.stack([owner[order], kinds[order]])
+    starts = np.flatnonzero(np.append(True, (np.diff(keys) != 0).any(axis=0))[: len(order)])
+    owners, firsts = np.unique(keys[0, starts], return_index=True)
+    return Runs(order, starts, np.log(np.diff([*starts, len(order)])), firsts, owners)
 
 
 def _dispersion(member: Member, history: Array | None) -> Dispersion:
