@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 OURS = ("HEADGATE_", "MLFLOW_", "PREFECT_")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in two processes, a file stays in one of them, and all files that use Docker in the same."""
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        uses_docker = any(part in file for part in ("/contract/", "/images/test_container", "docker"))
+        item.add_marker(pytest.mark.xdist_group("docker" if uses_docker else file))
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test depends on what the developer has set."""

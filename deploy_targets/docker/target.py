@@ -93,10 +93,10 @@ class DockerTarget(BehindEnvoy):
         container = self._find(endpoint, revision.name)
         if container is not None and container.status == "running":
             return
-        if container is not None:
-            container.remove(force=True)
         self._pull(revision)
         try:
+            if container is not None:
+                container.remove(force=True)
             self._ensure_network()
             created = self._client.containers.create(**self._options(endpoint, revision, port))
             created.start()
@@ -158,17 +158,17 @@ class DockerTarget(BehindEnvoy):
 
     def _end(self, endpoint: str, revision: str) -> None:
         container = self._find(endpoint, revision)
-        if container is not None:
-            try:
+        try:
+            if container is not None:
                 # Somebody may be quicker.
                 with contextlib.suppress(NotFound):
                     container.stop(timeout=_STOP_SECONDS)
                     container.remove(force=True, v=True)
                 if container.labels.get(_REMOVE) == "yes":
                     self._remove_image(container.attrs["Image"])
-            except (APIError, requests.RequestException) as error:
-                raise TargetError(f"the container of {revision} cannot be removed: {_reason(error)}") from error
-        self._remove_network()
+            self._remove_network()
+        except (APIError, requests.RequestException) as error:
+            raise TargetError(f"not all of {revision} can be removed: {_reason(error)}", fix="docker info") from error
 
     def _remove_image(self, image: str) -> None:
         if not self._client.containers.list(all=True, filters={"ancestor": image}):

@@ -20,6 +20,8 @@ from monitoring.judge.metrics import Disagreement, ErrorRate, Metric, MetricErro
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
+
 RUNNING, ADVANCE, ROLLBACK, PROMOTE, INCONCLUSIVE = range(5)
 
 ARMS = ("canary", "stable")
@@ -244,7 +246,7 @@ class JudgeBatch:
         cells = self._totals[0, :, self._places[metric.name]]
         return np.asarray(cells[:, 0] if isinstance(metric, ErrorRate | Disagreement) else cells.sum(axis=-1))
 
-    def is_harmless(self) -> Array:
+    def is_harmless(self) -> Flags:
         """Whether every metric's non-inferiority is shown at the present step's margins, of shape (judges,)."""
         shown = self.evidence.log_harmless[self._every, :, self.step]
         return np.asarray(shown.min(axis=-1) >= self.policy.needed_to_promote)
@@ -285,12 +287,12 @@ class JudgeBatch:
             self.step_requests = np.where(advanced, requests, self.step_requests)
             self.begin_step(advanced)
 
-    def _is_due(self) -> Array:
+    def _is_due(self) -> Flags:
         """Whether the present step has had its part of the requests and of the time, of shape (judges,)."""
         policy, shares = self.policy, np.array(self.policy.shares)
         part = policy.min_requests * shares[self.step] / shares.sum()
         due = self.step_began + policy.min_duration / len(shares)
-        return np.logical_and(self.requests - self.step_requests >= part, self.now >= due)
+        return np.asarray((self.requests - self.step_requests >= part) & (self.now >= due))
 
     def begin_step(self, where: Array) -> None:
         """Bet afresh, as versions break when their traffic grows; `where` says for which judges."""

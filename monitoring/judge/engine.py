@@ -15,9 +15,11 @@ By Ville's inequality the product exceeds 1/α with probability at most α, howe
 
 b is the stable version's running rate. a is the canary's own shrunk rate, or one of seven others: for harm, log-odds
 offsets beyond the line; for non-inferiority, rates around b, as a good canary is like the stable version. The eight
-products are mixed. A fault that begins late is met by giving each product fresh mass as time
-goes by: M_t = (M_{t-1} + π_t) E_t, with Σ π_t ≤ 1. Dividing log E by φ ≥ 1 (tempering) keeps an e-value by Jensen's
-inequality, and pays for requests that fail together.
+products are mixed, evenly where requests are independent. A fault that begins late is met by giving each product
+fresh mass as time goes by: M_t = (M_{t-1} + π_t) E_t, with Σ π_t ≤ 1. Dividing log E by φ ≥ 1 (tempering) keeps an
+e-value by Jensen's inequality, and pays for requests that fail together. It multiplies by φ what a mixture's weights
+cost, too; so for harm the fixed alternatives get a φ-th of their weights then, and the canary's own rate, which finds
+any of them in time, the rest.
 
 Arrays have the axes (judge, test, alternative): one release is a batch of one, a simulation a batch of thousands.
 """
@@ -74,7 +76,7 @@ class Hypotheses:
     @property
     def is_general(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Whether the projection has no closed form."""
-        return (self.rho != 1) | (self.delta != 0)
+        return np.asarray((self.rho != 1) | (self.delta != 0))
 
     @classmethod
     def join(cls, parts: list[Hypotheses]) -> Hypotheses:
@@ -121,6 +123,7 @@ class EProcesses:
         self._log_products = np.full((*shape, self._alternatives), -np.inf)
         self._reserve = np.ones(shape)
         self._pending = np.broadcast_to(tests.starts, shape).copy()
+        self.temper(np.ones(len(tests)))
         # Log-odds from the line: a multiple of the way to b, or a step of its own.
         near = tests.near[:, None]
         self._gaps, self._steps = np.where(near, GAPS, 0.0), np.where(near, 0.0, tests.side[:, None] * OFFSETS)
@@ -155,33 +158,42 @@ class EProcesses:
         """
         self.restart((self._reserve - self._pending) * part[:, None] * where)
 
-    def observe(self, block: Block, phi: Array | float = 1.0) -> None:
+    def temper(self, phi: Array) -> None:
+        """Say how much more than independent requests counts vary; before the first block.
+
+        Args:
+            phi: at least 1, of shape (tests,).
+        """
+        self._phi = phi[:, None]
+        fixed = np.where(self.tests.near, 1.0, 1 / phi)[:, None] / self._alternatives
+        weights = np.repeat(fixed, self._alternatives, axis=1)
+        weights[:, -1] = 1 - weights[:, :-1].sum(axis=1)
+        self._log_weights = np.log(weights)
+
+    def observe(self, block: Block) -> None:
         """Take one block of counts.
 
         Args:
             block: one in which the canary has no request changes no evidence; one without stable requests can
                 only show that the canary is below δ, which is what the stable version may do at no failures.
-            phi: how much more than independent requests counts vary, at least 1; of shape (judges, tests).
         """
-        self.multiply(log_e_values(self.bets(block), block), phi)
+        self.multiply(log_e_values(self.bets(block), block))
         self.learn(block)
 
     def learn(self, block: Block) -> None:
         """Remember counts, for the bets to come; those from before the release, too, which are no evidence."""
         self._seen += block
 
-    def multiply(self, log_e: Array, phi: Array | float = 1.0) -> None:
+    def multiply(self, log_e: Array) -> None:
         """Bet, with fresh mass where some is pending.
 
         Args:
             log_e: of shape (judges, tests, alternatives).
-            phi: as in `observe`.
         """
-        fresh = _log_mass(self._pending / self._alternatives)
+        fresh = _log_mass(self._pending)[..., None] + self._log_weights
         self._reserve = self._reserve - self._pending
         self._pending = np.zeros(self._pending.shape)
-        tempered = log_e / np.asarray(phi)[..., None] if np.ndim(phi) else log_e / phi
-        self._log_products = np.logaddexp(self._log_products, fresh[..., None]) + tempered
+        self._log_products = np.logaddexp(self._log_products, fresh) + log_e / self._phi
 
     def bets(self, block: Block) -> Bets:
         """The alternatives, from earlier looks only, and their projections for this block's exposure."""

@@ -78,7 +78,7 @@ class Group:
         self.processes = EProcesses(tests, size)
         self.dispersions = [_dispersion(member, history.get(member.metric.name)) for member in members]
         self._order = order
-        self._phi = self._dispersion_by_test()
+        self._temper()
         cells, nothing = np.concatenate([known for _, _, known in members])[None], np.zeros((1, len(tests)))
         self.processes.learn(Block(nothing, nothing, cells @ self._stable, cells @ trials))
 
@@ -97,7 +97,7 @@ class Group:
         bets = self.processes.bets(block)
         graded = self._members[0].metric.graded
         log_e = self._graded(bets, *arms) if graded else log_e_values(bets, block)
-        self.processes.multiply(log_e, self._phi)
+        self.processes.multiply(log_e)
         self.processes.learn(block)
 
     def restart(self, mass: Array) -> None:
@@ -131,11 +131,12 @@ class Group:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where `to_dict` stopped, bit for bit."""
         self.dispersions = [Dispersion(np.array(phi), why_not) for phi, why_not in state["dispersions"]]
-        self._phi = self._dispersion_by_test()
+        self._temper()
         self.processes.restore(state["processes"])
 
-    def _dispersion_by_test(self) -> Array:
-        return np.concatenate([dispersion.phi for dispersion in self.dispersions])[self._order]
+    def _temper(self) -> None:
+        phi = np.concatenate([dispersion.phi for dispersion in self.dispersions])
+        self.processes.temper(phi[self._order])
 
     def _graded(self, bets: Bets, canary: Array, stable: Array) -> Array:
         """Log e-values where hits are shares v of a trial: v a/c + (1-v) (1-a)/(1-c) for each."""

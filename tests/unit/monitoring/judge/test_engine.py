@@ -143,7 +143,8 @@ def test_tempering_divides_the_log():
     values = []
     for phi in (1.0, 4.0):
         processes = EProcesses(hypotheses((1.0, 0.0, 1)))
-        processes.multiply(np.full((1, 1, len(OFFSETS) + 1), 8.0), phi)
+        processes.temper(np.array([phi]))
+        processes.multiply(np.full((1, 1, len(OFFSETS) + 1), 8.0))
         values.append(processes.log_values[0, 0])
     assert values == pytest.approx([8.0, 2.0])
 
