@@ -122,7 +122,7 @@ class JudgeBatch:
         self._every = np.arange(size)
         self.step = np.zeros(size, int)
         self.phase = np.full(size, RUNNING)
-        self.now = np.zeros(size)
+        self.now, self.paused = np.zeros(size), np.zeros(size)
         self.step_began = np.zeros(size)
         self.step_requests = np.zeros(size)
         self.evidence = Evidence([metric.name for metric in policy.metrics], size, len(policy.shares))
@@ -162,7 +162,9 @@ class JudgeBatch:
         """Where the cumulative counters stand when the shift begins."""
         self._last = self._read(stable, canary)
 
-    def observe(self, at: Array | float, stable: Mapping[str, Any], canary: Mapping[str, Any]) -> Array:
+    def observe(
+        self, at: Array | float, stable: Mapping[str, Any], canary: Mapping[str, Any], *, paused: bool = False
+    ) -> Array:
         """Take one look.
 
         Args:
@@ -170,6 +172,7 @@ class JudgeBatch:
             stable: by metric, cumulative counters of shape (cells,) or (judges, cells). A metric that is missing, or
                 an arm without requests, is waited for. A counter that fell began again at zero.
             canary: the same.
+            paused: stay in the present step; only harm ends it, and the time does not count towards the end.
 
         Returns:
             The phase of each judge; one that has decided stays so.
@@ -184,7 +187,9 @@ class JudgeBatch:
         for metric in self._waiting:
             self._known[metric.name] += fresh[1, :, self._places[metric.name]].sum(axis=0)
         self._weigh()
-        self._decide()
+        if paused:
+            self.paused = self.paused + passed
+        self._decide(paused=paused)
         return self.phase
 
     def _read(self, stable: Mapping[str, Any], canary: Mapping[str, Any]) -> Array:
@@ -263,11 +268,13 @@ class JudgeBatch:
                 return float(group.dispersions[group.names.index(name)].phi.max())
         return 1.0
 
-    def _decide(self) -> None:
-        policy, harmless = self.policy, self.is_harmless()
+    def _decide(self, *, paused: bool) -> None:
+        policy = self.policy
+        harmful, is_over = self.log_harm >= policy.needed, self.now - self.paused >= policy.max_duration
+        harmless = self.is_harmless()
         running = (self.phase == RUNNING) | (self.phase == ADVANCE)
         step_done = harmless if policy.ramp == "evidence" else self._is_due()
-        due = step_done | (self.log_harm >= policy.needed) | (self.now >= policy.max_duration)
+        due = harmful if paused else step_done | harmful | is_over
         if not (due & running).any():
             self.phase = np.where(running, RUNNING, self.phase)
             return
@@ -275,10 +282,11 @@ class JudgeBatch:
         enough = (requests >= policy.min_requests) & (self.now >= policy.min_duration)
         # What stands lower outweighs what stands above it.
         verdict = np.full(self.size, RUNNING)
-        verdict[self.now >= policy.max_duration] = INCONCLUSIVE
-        verdict[step_done & ~last] = ADVANCE
-        verdict[step_done & last & harmless & enough] = PROMOTE
-        verdict[self.log_harm >= policy.needed] = ROLLBACK
+        if not paused:
+            verdict[is_over] = INCONCLUSIVE
+            verdict[step_done & ~last] = ADVANCE
+            verdict[step_done & last & harmless & enough] = PROMOTE
+        verdict[harmful] = ROLLBACK
         self.phase = np.where(running, verdict, self.phase)
         advanced = running & (verdict == ADVANCE)
         if advanced.any():
@@ -302,7 +310,7 @@ class JudgeBatch:
 
     def to_dict(self) -> dict[str, Any]:
         """The state, as JSON."""
-        arrays = ("step", "phase", "now", "step_began", "step_requests", "log_harm", "log_peak")
+        arrays = ("step", "phase", "now", "paused", "step_began", "step_requests", "log_harm", "log_peak")
         return {
             **{name: getattr(self, name).tolist() for name in arrays},
             "total": self._totals.tolist(), "last": self._last.tolist(),
@@ -312,7 +320,7 @@ class JudgeBatch:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where `to_dict` stopped, bit for bit."""
-        for name in ("step", "phase", "now", "step_began", "step_requests", "log_harm", "log_peak"):
+        for name in ("step", "phase", "now", "paused", "step_began", "step_requests", "log_harm", "log_peak"):
             setattr(self, name, np.array(state[name]))
         self._totals, self._last = np.array(state["total"]), np.array(state["last"])
         self._known = {name: np.array(cells) for name, cells in state["known"].items()}

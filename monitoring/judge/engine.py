@@ -302,11 +302,11 @@ def _project(
         bend = of_both * lean_s - above + of_stable * lean_c - rho_squared * before
         step_down = slope**2 - value * bend
         # Nothing is where the line leaves (0, 1), and there is no bet.
-        length = value * slope / (step_down + (step_down == 0))
-        following = s - length
+        following = s - value * slope / (step_down + (step_down == 0))
         if step < _FREE_STEPS:
-            # The error of a step is about the cube of its length, on the scale on which rates near 0 or 1 differ.
-            done = (np.abs(length) <= _NEAR * np.minimum(stable, canary)).all()
+            # The error of a step is about the cube of its length, on the scale on which rates near 0 or 1 differ. The
+            # length is Newton's: Halley's is short at an extreme of the derivative, too, far from any root.
+            done = (np.abs(value) <= _NEAR * np.minimum(stable, canary) * np.abs(slope)).all()
             s = np.minimum(np.maximum(following, low), high)
         else:
             low, high = np.where(value < 0, s, low), np.where(value > 0, s, high)

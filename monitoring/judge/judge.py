@@ -101,16 +101,18 @@ class SequentialJudge:
         """Where the cumulative counters stand when the shift begins."""
         self._batch.begin(stable, canary)
 
-    def observe(self, at: float, stable: Mapping[str, Any], canary: Mapping[str, Any]) -> Judgement:
+    def observe(
+        self, at: float, stable: Mapping[str, Any], canary: Mapping[str, Any], *, paused: bool = False
+    ) -> Judgement:
         """Take one look; see `JudgeBatch.observe`."""
         step, share, before = self.step, self.share, self._requests()
-        phase = int(self._batch.observe(at, stable, canary)[0])
+        phase = int(self._batch.observe(at, stable, canary, paused=paused)[0])
         if self._steady:
             fresh = self._requests() - before
             self._ratio.observe(share, fresh[0], fresh[1])
         # In the look after a change of weights, requests of both splits arrive.
         self._steady = phase != ADVANCE
-        return self._judgement(phase, step)
+        return self._judgement(phase, step, paused=paused)
 
     def totals(self, arm: str) -> dict[str, Array]:
         """What was counted since the shift began, by metric; `arm` is stable or canary."""
@@ -134,7 +136,7 @@ class SequentialJudge:
                 return np.array([self._batch.total[arm][metric.name][0, 0] for arm in ("canary", "stable")])
         return np.zeros(2)
 
-    def _judgement(self, phase: int, step: int) -> Judgement:
+    def _judgement(self, phase: int, step: int, *, paused: bool) -> Judgement:
         batch, policy = self._batch, self.policy
         culprits = _culprits({name: float(value[0]) for name, value in batch.evidence.harm.items()}, policy.alpha)
         alarms: tuple[str, ...] = ()
@@ -143,7 +145,7 @@ class SequentialJudge:
         return Judgement(
             phase=PHASES[phase], e_value=_exp(batch.log_harm[0]), needed=1 / policy.alpha,
             p_value=min(1.0, _exp(-batch.log_peak[0])), culprits=culprits,
-            message=words.message(batch, self.subject, phase, policy.shares[step], culprits, alarms),
+            message=words.message(batch, self.subject, phase, policy.shares[step], culprits, alarms, paused=paused),
             metrics={metric.name: self._state(metric, step) for metric in policy.metrics}, alarms=alarms,
         )  # fmt: skip
 

@@ -48,8 +48,9 @@ def observed(metric: Any, canary: Array, stable: Array) -> str:  # noqa: ANN401 
 
 
 def message(
-    batch: JudgeBatch, subject: str, phase: int, share: float, culprits: tuple[str, ...], alarms: tuple[str, ...]
-) -> str:
+    batch: JudgeBatch, subject: str, phase: int, share: float, culprits: tuple[str, ...], alarms: tuple[str, ...],
+    *, paused: bool = False,
+) -> str:  # fmt: skip
     """One verdict, whole."""
     policy = batch.policy
     at = f"{subject} at {format_percent(share)}"
@@ -60,7 +61,7 @@ def message(
         return f"advance {at} to {format_percent(policy.shares[int(batch.step[0])])}: {evidence}"
     if phase == PROMOTE:
         return f"promote {at}: {evidence}{_guarantee(batch)}"
-    lacks = " and ".join(lacking(batch)) or "more time"
+    lacks = "someone to resume it" if paused else " and ".join(lacking(batch)) or "more time"
     said = f"{evidence}{detectable(batch)}{''.join(f'; {alarm}' for alarm in alarms)}"
     if phase == INCONCLUSIVE:
         return f"undecided {at} after {format_duration(policy.max_duration)}: it still needs {lacks}; {said}"

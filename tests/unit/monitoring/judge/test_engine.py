@@ -60,6 +60,7 @@ def test_without_a_margin_the_projection_is_the_pooled_mean():
 
 
 @settings(max_examples=500, deadline=None)
+@example(a=0.171875, b=0.990234375, omega=0.51953125, rho=1.0, delta=0.0, start=0.78125)
 @example(a=0.5, b=0.9989999999999999, omega=0.00390625, rho=1.0, delta=0.001, start=0.5)
 @example(a=1e-5, b=1e-5, omega=0.5, rho=1.25, delta=0.001, start=0.0)
 @given(
