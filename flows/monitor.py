@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from prefect import flow
 
 from flows.rollback import rollback
+from headgate.actor import whoami
 from headgate.records import HealthReport
-from headgate.release_file import load_release
 from headgate.spec import ReleaseSpec
 from registry import Kind, history
 from registry.lease import holder
 from tasks.inspect import inspect
-from tasks.job import new_id, open_release, whoami
+from tasks.job import new_id, open_release
 from tasks.step import run
 from tasks.undo import retire_expired
+from tasks.watched import resolve
 
 
 @flow(name="monitor", flow_run_name="monitor")
@@ -29,7 +28,7 @@ async def monitor(spec: ReleaseSpec | str, actor: str = "") -> HealthReport:
     Raises:
         MonitorError: the check itself could not be made; nothing was changed.
     """
-    described = load_release(Path(spec)) if isinstance(spec, str) else spec
+    described = resolve(spec)
     with open_release(described, new_id(described.endpoint, "monitor"), actor or f"monitor ({whoami()})") as job:
         report = run(inspect, job)
         acts = report.triggered and "drift" in described.rollback.on

@@ -6,6 +6,7 @@ import time
 
 from prefect import flow
 
+from headgate.actor import whoami
 from headgate.errors import BadInputError
 from headgate.home import Home
 from headgate.phases import Phase
@@ -13,7 +14,7 @@ from headgate.records import ReleaseResult, Revision
 from headgate.spec import ReleaseSpec
 from registry import Journal, Kind, history
 from registry.journal import open_journal
-from tasks.job import ReleaseJob, whoami
+from tasks.job import ReleaseJob
 from tasks.report import conclude
 from tasks.shift import promote as give_all_traffic
 from tasks.step import run

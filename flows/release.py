@@ -6,13 +6,15 @@ import time
 from pathlib import Path
 
 from prefect import flow
+from prefect.exceptions import Pause
 from prefect.runtime import flow_run
 
 from headgate.errors import HeadgateError, RolledBackError, TimedOutError
 from headgate.phases import Phase
 from headgate.records import ReleaseResult
-from headgate.release_file import load_release
 from headgate.spec import ReleaseSpec
+from tasks.approval import approve
+from tasks.entry import hold_in_turn, require_worker
 from tasks.gates import shadow, smoke
 from tasks.job import ReleaseJob, open_release
 from tasks.package import check, deploy, package, register
@@ -20,6 +22,7 @@ from tasks.report import conclude
 from tasks.shift import promote, shift
 from tasks.step import run
 from tasks.undo import retire_expired, undo
+from tasks.watched import resolve
 
 
 def _run_name() -> str:
@@ -28,25 +31,32 @@ def _run_name() -> str:
     return f"release {Path(spec).stem if isinstance(spec, str) else spec.endpoint}"
 
 
-@flow(name="release", flow_run_name=_run_name)
-async def release(spec: ReleaseSpec | str, release_id: str = "", actor: str = "") -> ReleaseResult:
+@flow(name="release", flow_run_name=_run_name, persist_result=True)
+async def release(
+    spec: ReleaseSpec | str, release_id: str = "", actor: str = "", artifact: str = "", override_freeze: str = ""
+) -> ReleaseResult:
     """Release the model that a file describes.
 
     Args:
-        spec: the release file's content, or the path of one that the worker can read.
+        spec: the release file's content; the path of one that the worker can read; or `watched:<endpoint>`, the file
+            that `headgate watch` was given.
         release_id: resume this release; a new one by default.
         actor: who asked; by default the user who runs this.
+        artifact: release this instead of the file's artifact.
+        override_freeze: why this release may begin in a freeze window, in an emergency.
 
     Raises:
         HeadgateError: it was rejected, rolled back, held or failed; the subclass says which. Except when held,
             the champion has all traffic and nothing of the candidate is left.
     """
-    described = load_release(Path(spec)) if isinstance(spec, str) else spec
+    described = resolve(spec, artifact)
+    require_worker(described)
     began = time.monotonic()
-    with open_release(described, release_id, actor) as job, job.hold():
-        job.begin()
+    with open_release(described, release_id, actor) as job, hold_in_turn(job, override_freeze):
         try:
-            _carry_out(job)
+            await _carry_out(job)
+        except Pause:
+            raise
         except TimedOutError as held:
             run(conclude, job, held, began)
             raise
@@ -67,24 +77,27 @@ def _undo(job: ReleaseJob, error: BaseException) -> BaseException:
     return error
 
 
-def _carry_out(job: ReleaseJob) -> None:
+async def _carry_out(job: ReleaseJob) -> None:
     if job.phase() is Phase.UNDOING:
         raise RolledBackError("its undoing was interrupted, and is finished now")
     run(check, job)
     artifact, image = run(package, job)
     version = run(register, job, artifact, image)
+    job.stay_while_paused()
+    await approve(job, "deploy")
     revision = run(deploy, job, version, image)
     champion = job.champion
     reason = "the judge found it no worse"
     if champion is not None and champion.name == revision.name:
         reason = "its content is live already"
     else:
-        job.obey_abort()
+        job.stay_while_paused()
         run(smoke, job, revision)
-        if champion is None:
-            reason = "the first version"
-        else:
+        if champion is not None:
             run(shadow, job, champion, revision)
-            reason = run(shift, job, champion, revision).reason
-    job.obey_abort()
+        job.stay_while_paused()
+        await approve(job, "shift")
+        reason = "the first version" if champion is None else run(shift, job, champion, revision).reason
+        await approve(job, "promote")
+    job.stay_while_paused()
     run(promote, job, revision, reason)

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from prefect import flow
 
 from deploy_targets import open_target
-from headgate.errors import NothingToRollBackError, RolledBackError, TimedOutError
+from headgate.actor import whoami
+from headgate.errors import NothingToRollBackError
 from headgate.home import Home
 from headgate.phases import Outcome
 from headgate.records import ReleaseResult
 from headgate.spec import ReleaseSpec
-from registry import Entry, Kind, history
+from registry import Kind, history
 from registry.journal import open_journal
-from registry.lease import holder
-from tasks.job import ABORT, Job, ReleaseJob, new_id, whoami
-from tasks.report import OUTCOME, conclude
+from tasks.ending import end_release
+from tasks.job import Job, ReleaseJob, new_id
 from tasks.rollback import bring_up, find_earlier, retire_failed, switch_back
 from tasks.step import run
-from tasks.undo import undo
-
-if TYPE_CHECKING:
-    from registry.history import InFlight
-
-_ABORT_SECONDS = 120.0
-_POLL_SECONDS = 0.1
 
 
 @flow(name="rollback", flow_run_name="rollback {endpoint}")
@@ -54,46 +46,13 @@ async def rollback(endpoint: str, reason: str, version: int | None = None, actor
         described = ReleaseSpec.model_validate(spec)
         by = actor or whoami()
         if started is not None:
-            ended = _end_release(ReleaseJob(home, journal, described, started.release_id, by), started, reason)
+            ended = end_release(ReleaseJob(home, journal, described, started.release_id, by), reason)
             # It may have been promoted before it saw the wish; then there is something to go back from.
             wanted = ended.champion if version is None else version
             if ended.outcome is not Outcome.PROMOTED and wanted == ended.champion:
                 return ended
         job_id = new_id(endpoint, "rollback")
         return _go_back(Job(home, journal, open_target(described.target), endpoint, job_id, by), reason, version)
-
-
-def _end_release(job: ReleaseJob, started: InFlight, reason: str) -> ReleaseResult:
-    began = time.monotonic()
-    asked = None
-    while time.monotonic() - began < _ABORT_SECONDS:
-        held = holder(job.journal, job.endpoint)
-        if held is None:
-            ended = _ended(job, asked)
-            return ended or _undo_abandoned(job, reason, began)
-        if asked is None:
-            asked = job.write(Kind.DECISION, ABORT, reason)
-        time.sleep(_POLL_SECONDS)
-    raise TimedOutError(
-        f"release {started.release_id} of {job.endpoint} was not taken back within {_ABORT_SECONDS:g} s",
-        fix="see headgate status; it obeys at its next step; else end its process, and roll back again",
-    )
-
-
-def _ended(job: ReleaseJob, asked: Entry | None) -> ReleaseResult | None:
-    """How its own process ended the release, once it was asked to."""
-    for row in job.journal.read(job.endpoint, release_id=job.release_id, after=asked.seq) if asked else []:
-        if row.what == OUTCOME:
-            return ReleaseResult.model_validate(row.evidence["result"])
-    return None
-
-
-def _undo_abandoned(job: ReleaseJob, reason: str, began: float) -> ReleaseResult:
-    """Undo a release that no process holds."""
-    with job.hold():
-        error = RolledBackError(f"{job.actor} took it back: {reason}")
-        run(undo, job, error.message)
-        return run(conclude, job, error, began)
 
 
 def _go_back(job: Job, reason: str, version: int | None) -> ReleaseResult:

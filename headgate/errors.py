@@ -166,6 +166,14 @@ class RejectedError(HeadgateError):
     exit_code = 3
 
 
+class FrozenError(RejectedError):
+    """A freeze window forbids releases; nothing was changed."""
+
+
+class NotApprovedError(RejectedError):
+    """Someone rejected the release, or nobody approved it in time."""
+
+
 class RolledBackError(HeadgateError):
     """The judge took the challenger back while it had live traffic."""
 

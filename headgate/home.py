@@ -1,6 +1,7 @@
 """HEADGATE_HOME: the one folder that holds everything Headgate keeps on this machine.
 
 stack.json        the ports of the local stack, chosen once
+secrets.json      what its programs know each other by; only its owner can read it
 journal.db        releases, leases, history (registry/journal.py)
 supervisor/       supervisord's configuration, one file a program
 gateway/          Envoy's bootstrap, routes and clusters (deploy_targets/envoy.py)
@@ -42,6 +43,11 @@ class Home:
     def stack_file(self) -> Path:
         """The local stack's ports."""
         return self.root / "stack.json"
+
+    @property
+    def secrets_file(self) -> Path:
+        """The local stack's secrets."""
+        return self.root / "secrets.json"
 
     @property
     def journal_url(self) -> str:

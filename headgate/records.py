@@ -284,6 +284,7 @@ class Look(Record):
         harmless: each metric's evidence that the canary is within the present step's margins.
         culprits: the metrics that are shown to be worse.
         alarms: what is wrong with the counting.
+        paused: whether someone wanted the release to stay where it is: only a rollback could end it.
     """
 
     seconds: float
@@ -297,6 +298,7 @@ class Look(Record):
     harmless: dict[str, float] = Field(default_factory=dict)
     culprits: tuple[str, ...] = ()
     alarms: tuple[str, ...] = ()
+    paused: bool = False
     verdict: Verdict
     reason: str
 

@@ -10,16 +10,14 @@ import re
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from headgate.operating import Approval, Freeze, Reference, ReleaseWhen, Strict, check_cron, check_timezone
 from headgate.records import Resources
 from headgate.units import BASIS_POINTS, Duration, Percent, basis_points, format_percent
 
 PLANNED: dict[str, str] = {
     "gates.evaluate": "the offline evaluation gate",
-    "approvals": "approvals",
-    "notify": "notifications",
-    "monitor.schedule": "scheduled monitoring",
     "monitor.data_quality": "the data-quality check",
 }
 """Entries of the design that are refused with this name until they are built."""
@@ -36,12 +34,6 @@ TARGETS_GROUP = "headgate.targets"
 _BYTES = {"Mi": 2**20, "Gi": 2**30}
 _IMAGE_NAME = r"^[a-zA-Z0-9.-]+(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[\w.-]+)?(@sha256:[0-9a-f]{64})?$"
 _NAME = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
-
-
-class Strict(BaseModel):
-    """An entry of release.yaml: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def known_targets() -> list[str]:
@@ -299,8 +291,10 @@ class Trigger(Strict):
 
 
 class Monitor(Strict):
-    """What `headgate monitor` checks."""
+    """What `headgate monitor` checks, and `headgate watch` schedules."""
 
+    schedule: str = Field("*/15 * * * *", description="When, as a cron expression; from `headgate watch` on.")
+    timezone: str = Field("UTC", description="Of the schedule.")
     window: Duration = Field(3600.0, description="How far back a check looks.")
     reference: str = Field(
         "training",
@@ -309,6 +303,9 @@ class Monitor(Strict):
     min_rows: int = Field(100, ge=1, description="Fewer rows than this are too few to check.")
     drift: Drift = Drift()
     trigger: Trigger = Trigger()
+
+    _cron = field_validator("schedule")(check_cron)
+    _zone = field_validator("timezone")(check_timezone)
 
 
 class ReleaseSpec(Strict):
@@ -328,6 +325,17 @@ class ReleaseSpec(Strict):
     traffic: Literal["live"] = Field("live", description="Where the requests of the comparison come from.")
     rollback: Rollback = Rollback()
     monitor: Monitor | None = Field(None, description="Without it, `headgate monitor` has nothing to check.")
+    approvals: tuple[Approval, ...] = Field((), description="Who has to agree; releases then run on a Prefect worker.")
+    when_busy: Literal["refuse", "queue"] = Field(
+        "refuse", description="What a release does while another one has the endpoint: end at once, or wait its turn."
+    )
+    freeze: tuple[Freeze, ...] = Field((), description="When nothing is released; rollbacks always may.")
+    release_when: ReleaseWhen | None = Field(
+        None, description="Release a version of the model by itself when MLflow's registry says so."
+    )
+    notify: tuple[Reference, ...] = Field(
+        (), description="Who is told, by reference: env:NAME of an Apprise URL, or block:TYPE/NAME of Prefect."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -335,6 +343,14 @@ class ReleaseSpec(Strict):
         if isinstance(data, dict) and isinstance(data.get("model"), str) and not data.get("endpoint"):
             return {**data, "endpoint": data["model"].lower().replace("_", "-").replace(" ", "-")}
         return data
+
+    @field_validator("approvals")
+    @classmethod
+    def _once(cls, approvals: tuple[Approval, ...]) -> tuple[Approval, ...]:
+        before = [approval.before for approval in approvals]
+        if len(set(before)) < len(before):
+            raise ValueError("at most one approval before each of deploy, shift and promote")
+        return approvals
 
     @field_validator("endpoint")
     @classmethod

@@ -72,7 +72,9 @@ class RolloutJudge:
         """The canary's weight in the present step, in basis points."""
         return self._strategy.shares[self._judge.step]
 
-    def look(self, seconds: float, stable: Counts, canary: Counts, *, canary_problem: str = "") -> Look:
+    def look(
+        self, seconds: float, stable: Counts, canary: Counts, *, canary_problem: str = "", paused: bool = False
+    ) -> Look:
         """Read the counters once.
 
         Args:
@@ -80,15 +82,16 @@ class RolloutJudge:
             stable: cumulative counters of the stable revision.
             canary: cumulative counters of the canary.
             canary_problem: why the canary is not ready, when it is not.
+            paused: stay in the present step; only harm ends it.
         """
         # Once may be a health check that came late, or a gateway that has just been started again.
         self._problem_looks = self._problem_looks + 1 if canary_problem else 0
         share = self.share
-        judgement = self._judge.observe(seconds, self._cells(stable), self._cells(canary))
+        judgement = self._judge.observe(seconds, self._cells(stable), self._cells(canary), paused=paused)
         verdict, reason = Verdict(judgement.phase), judgement.message
         if self._problem_looks > 1:
             verdict, reason = Verdict.ROLLBACK, f"roll back {self._subject} at {_percent(share)}: it {canary_problem}"
-        return self._look(seconds, share, judgement, verdict, reason)
+        return self._look(seconds, share, judgement, verdict, reason).model_copy(update={"paused": paused})
 
     def resume(self, looks: Iterable[Look], stable: Counts, canary: Counts) -> float:
         """Take the looks of a shift that was cut short, as they were written down; the evidence goes on from there.
@@ -105,7 +108,7 @@ class RolloutJudge:
         self._judge.begin(self._cells(nothing), self._cells(nothing))
         for look in looks:
             seconds = look.seconds
-            self._judge.observe(seconds, self._cells(look.stable), self._cells(look.canary))
+            self._judge.observe(seconds, self._cells(look.stable), self._cells(look.canary), paused=look.paused)
         self._judge.begin(self._cells(stable), self._cells(canary))
         return seconds
 

@@ -37,6 +37,10 @@ SHIFT_BEGAN = "shift began"
 """The note with the stable version's counters that a shift's judge starts from."""
 
 
+APPROVAL_REQUESTED, APPROVAL = "approval requested", "approval"
+"""The note that someone is asked, and the decision with the answer; both have the content's `key`."""
+
+
 class Shift(Record):
     """The shift of a release, as it was written down.
 
@@ -105,6 +109,24 @@ def spec_of(journal: Journal, endpoint: str) -> dict[str, Any] | None:
     """The release file of the newest release, as it was written down when that began."""
     started = [row for row in journal.read(endpoint, kinds=(Kind.PHASE,)) if row.what == Phase.STARTED]
     return dict(started[-1].evidence["spec"]) if started else None
+
+
+def open_approvals(journal: Journal, endpoint: str) -> list[dict[str, Any]]:
+    """What the release in flight waits for: the evidence of each request that nobody has answered."""
+    flight = in_flight(journal, endpoint)
+    if flight is None or flight.phase is Phase.UNDOING:
+        return []
+    rows = journal.read(endpoint, kinds=(Kind.NOTE, Kind.DECISION), release_id=flight.release_id)
+    answered = {row.evidence["key"] for row in rows if row.what == APPROVAL}
+    asked = [row.evidence for row in rows if row.what == APPROVAL_REQUESTED]
+    return [request for request in asked if request["key"] not in answered]
+
+
+def is_paused(journal: Journal, endpoint: str, release_id: str) -> bool:
+    """Whether someone wants a release to stay where it is."""
+    rows = journal.read(endpoint, kinds=(Kind.DECISION,), release_id=release_id)
+    asked = [row.what for row in rows if row.what in {"pause", "resume"}]
+    return bool(asked) and asked[-1] == "pause"
 
 
 def shift_of(journal: Journal, release_id: str, endpoint: str = "") -> Shift | None:

@@ -61,6 +61,23 @@ leases = sa.Table(
     sa.Column("fence", sa.Integer, nullable=False),
 )
 
+tickets = sa.Table(
+    "tickets",
+    metadata,
+    sa.Column("endpoint", sa.String(64), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("release_id", sa.String(64), nullable=False),
+    sa.Column("holder", sa.String(200), nullable=False),
+    sa.Column("expires", sa.Float, nullable=False),
+)
+
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("id", sa.String(200), primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+)
+
 
 class Kind(StrEnum):
     """What sort of thing a row tells."""

@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 30.0
 
+_PARKED = "flow run "
+"""How the holder of a parked lease is named, followed by the run's id."""
+
 
 class Holder(Record):
     """Who holds an endpoint, as `status` shows it; `expires` is seconds since 1970."""
@@ -40,6 +43,11 @@ class Holder(Record):
         """Whether the lease has not run out."""
         return self.expires > time.time()
 
+    @property
+    def flow_run(self) -> str:
+        """The suspended flow run that the endpoint is kept for; empty where a process holds it."""
+        return self.holder.removeprefix(_PARKED) if self.holder.startswith(_PARKED) else ""
+
 
 def this_process() -> str:
     """How this process is named in a lease."""
@@ -54,13 +62,18 @@ class Lease:
         endpoint: what is held.
         release_id: on whose behalf.
         seconds: how long it lasts when this process dies.
+        unpark: take a parked lease from whatever release it is kept for, not only from this one.
     """
 
-    def __init__(self, journal: Journal, endpoint: str, release_id: str, *, seconds: float = LEASE_SECONDS) -> None:
+    def __init__(
+        self, journal: Journal, endpoint: str, release_id: str, *, seconds: float = LEASE_SECONDS, unpark: bool = False
+    ) -> None:
         self._journal = journal
         self._endpoint = endpoint
         self._release_id = release_id
         self._seconds = seconds
+        self._unpark = unpark
+        self._parked: tuple[str, float] | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.fence = 0
@@ -80,6 +93,15 @@ class Lease:
             self._thread.join()
         self._release()
 
+    def park(self, flow_run: str, until: float) -> None:
+        """Keep the endpoint, once this block ends, for a suspended flow run: no process renews it.
+
+        Args:
+            flow_run: the run's id.
+            until: seconds since 1970, from which on anybody may take the endpoint.
+        """
+        self._parked = f"{_PARKED}{flow_run}", until
+
     @mapped
     def check(self) -> None:
         """Ask the journal whether the endpoint is still ours; called before every change of traffic.
@@ -98,7 +120,7 @@ class Lease:
         with self._journal.writing() as connection:
             query = sa.select(leases).where(leases.c.endpoint == self._endpoint)
             current = connection.execute(query.with_for_update()).mappings().one_or_none()
-            if current is not None and current["expires"] > now:
+            if current is not None and current["expires"] > now and not self._may_unpark(current):
                 raise EndpointBusyError(
                     f"{self._endpoint} is held by {current['holder']} for release {current['release_id']}, "
                     f"for another {current['expires'] - now:.0f} s unless it renews",
@@ -118,6 +140,10 @@ class Lease:
                 raise EndpointBusyError(f"{self._endpoint} was taken by another process just now") from error
         return fence
 
+    def _may_unpark(self, current: sa.RowMapping) -> bool:
+        is_ours = self._unpark or current["release_id"] == self._release_id
+        return is_ours and str(current["holder"]).startswith(_PARKED)
+
     def _renew(self) -> None:
         while not self._stop.wait(self._seconds / 3):
             try:
@@ -128,15 +154,19 @@ class Lease:
                 logger.warning("the lease on %s is not renewed, trying again: %s", self._endpoint, error.message)
 
     def _release(self) -> None:
-        self._extend(0.0)
+        if self._parked is None:
+            self._extend(0.0)
+        else:
+            holder, until = self._parked
+            self._extend(until, holder=holder)
 
     @mapped
-    def _extend(self, expires: float) -> bool:
+    def _extend(self, expires: float, **changes: str) -> bool:
         with self._journal.writing() as connection:
             done = connection.execute(
                 leases.update()
                 .where(leases.c.endpoint == self._endpoint, leases.c.fence == self.fence)
-                .values(expires=expires)
+                .values(expires=expires, **changes)
             )
         return done.rowcount == 1
 

@@ -10,8 +10,6 @@ from headgate.errors import RejectedError, TargetUnavailableError
 from headgate.phases import Phase, is_behind
 from headgate.records import Mirror, Payload, Revision, ShadowReport, Traffic, Window
 from headgate.units import basis_points, format_duration
-from images import input_example
-from monitoring.shadow import ShadowComparison
 from registry import Kind
 from tasks import artifacts
 from tasks.job import ReleaseJob
@@ -95,6 +93,8 @@ def shadow(job: ReleaseJob, champion: Revision, challenger: Revision) -> ShadowR
 def _compare(job: ReleaseJob, champion: Revision, challenger: Revision, deadline: float) -> ShadowReport:
     gate = job.spec.gates.shadow
     assert gate is not None  # noqa: S101 - shadow() asked
+    from monitoring.shadow import ShadowComparison  # noqa: PLC0415 - heavy; the run is seen to run before it
+
     comparison = ShadowComparison(gate, job.spec.judge.false_rollback, champion.name, challenger.name)
     read_from, dead_looks = datetime.now(UTC), 0
     while True:
@@ -107,8 +107,7 @@ def _compare(job: ReleaseJob, champion: Revision, challenger: Revision, deadline
         dead_looks = dead_looks + 1 if _problem(job, challenger) else 0
         if dead_looks > _DEAD_LOOKS:
             _refuse_dead(job, challenger)
-        job.obey_abort()
-        time.sleep(_READ_SECONDS)
+        job.wait_until(time.monotonic() + _READ_SECONDS)
 
 
 def _problem(job: ReleaseJob, challenger: Revision) -> str:
@@ -129,6 +128,8 @@ def _refuse_dead(job: ReleaseJob, challenger: Revision) -> None:
 
 def _examples(where: str, revision: Revision) -> list[Payload]:
     if where == "input_example":
+        from images import input_example  # noqa: PLC0415 - heavy; the run is seen to run before it
+
         logged = input_example(revision.image.path / "model")
         return [logged] if logged else []
     try:

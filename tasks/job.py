@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import secrets
-import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from prefect.context import FlowRunContext
+
 from deploy_targets import DeployTarget, open_target
+from headgate.actor import whoami
 from headgate.errors import BadInputError, EndpointBusyError, RegistryError, RolledBackError
 from headgate.home import Home
 from headgate.phases import ENDED, Phase, is_behind, may_enter
 from headgate.stack import Ports
 from registry import Entry, Journal, Kind, Lease, Versions, history
 from registry.journal import open_journal
+from registry.orders import ABORT, PAUSE, RESUME
+from tasks.events import announce
+from tasks.notify import Notices
 from tasks.step import log
 
 if TYPE_CHECKING:
@@ -25,22 +30,26 @@ if TYPE_CHECKING:
     from headgate.spec import ReleaseSpec
 
 Listener = Callable[[Entry], None]
-listeners: list[Listener] = []
+listeners: list[Listener] = [announce]
 """Called with every row that this process writes; the command line shows progress with it."""
 
-ABORT = "abort"
-"""The decision by which someone asks the holder of a release to take it back."""
-
-
-def whoami() -> str:
-    """Who is acting: HEADGATE_ACTOR, or the user and machine."""
-    return os.environ.get("HEADGATE_ACTOR") or f"{getpass.getuser()}@{socket.gethostname()}"
+OBEY_SECONDS = 0.2
+"""How often a release that waits for something asks what was asked of it."""
 
 
 def new_id(endpoint: str, what: str = "") -> str:
     """A name for a release or a rollback, that sorts by time."""
     now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return "-".join(part for part in (what, endpoint, now, secrets.token_hex(2)) if part)
+
+
+def release_id_of_run(endpoint: str) -> str:
+    """The name of the release that the present flow run carries out: the same when the run is started again."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context is not None else None
+    if run is None or run.created is None:
+        return new_id(endpoint)
+    return f"{endpoint}-{run.created:%Y%m%d-%H%M%S}-{run.id.hex[:4]}"
 
 
 def tracking_uri(home: Home) -> str:
@@ -75,11 +84,16 @@ class Job:
         self.actor = actor
         self.lease: Lease | None = None
         self._seen = 0
+        self._paused = False
 
     @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Hold the endpoint; only then may anything be changed."""
-        with Lease(self.journal, self.endpoint, self.release_id) as lease:
+    def hold(self, *, unpark: bool = False) -> Iterator[None]:
+        """Hold the endpoint; only then may anything be changed.
+
+        Args:
+            unpark: also take an endpoint that is kept for another release's suspended run.
+        """
+        with Lease(self.journal, self.endpoint, self.release_id, unpark=unpark) as lease:
             self.lease = lease
             try:
                 yield
@@ -141,17 +155,44 @@ class Job:
             self.lease.check()
         self.target.route(self.endpoint, traffic)
 
-    def obey_abort(self) -> None:
-        """Stop where someone has asked for it since this job began.
+    @property
+    def is_paused(self) -> bool:
+        """Whether someone has asked the release to stay where it is."""
+        return self._paused
+
+    def obey(self) -> None:
+        """Read what was asked of this release since the last time.
 
         Raises:
-            RolledBackError: they have.
+            RolledBackError: to take it back.
         """
         rows = self.journal.read(self.endpoint, kinds=(Kind.DECISION,), release_id=self.release_id, after=self._seen)
         for row in rows:
             self._seen = row.seq
             if row.what == ABORT:
                 raise RolledBackError(f"{row.actor} took it back: {row.reason}")
+            if row.what in {PAUSE, RESUME}:
+                self._paused = row.what == PAUSE
+
+    def wait_until(self, moment: float) -> None:
+        """Wait, and obey while waiting.
+
+        Args:
+            moment: on the monotonic clock.
+
+        Raises:
+            RolledBackError: someone took the release back.
+        """
+        self.obey()
+        while (remaining := moment - time.monotonic()) > 0:
+            time.sleep(min(remaining, OBEY_SECONDS))
+            self.obey()
+
+    def stay_while_paused(self) -> None:
+        """Between two steps: go on only when nobody wants the release to stay where it is."""
+        self.obey()
+        while self.is_paused:
+            self.wait_until(time.monotonic() + OBEY_SECONDS)
 
 
 class ReleaseJob(Job):
@@ -161,6 +202,7 @@ class ReleaseJob(Job):
         super().__init__(home, journal, open_target(spec.target), spec.endpoint, release_id, actor)
         self.spec = spec
         self.waited = 0.0
+        self.notices = Notices(spec.notify)
         self.report_file = home.root / "reports" / spec.endpoint / f"{release_id}.html"
         self._versions: Versions | None = None
 
@@ -170,6 +212,19 @@ class ReleaseJob(Job):
         if self._versions is None:
             self._versions = Versions(tracking_uri(self.home), self.spec.model, self.spec.endpoint)
         return self._versions
+
+    def write(
+        self, kind: Kind, what: str, reason: str = "", evidence: Mapping[str, Any] | None = None, *, actor: str = ""
+    ) -> Entry:
+        """Write a row, and tell those whom the release file names."""
+        written = super().write(kind, what, reason, evidence, actor=actor)
+        self.notices.tell(written)
+        return written
+
+    def finish_telling(self) -> None:
+        """Wait for messages that are being sent, and note those that could not be."""
+        for problem in self.notices.problems():
+            super().write(Kind.NOTE, "not told", problem)
 
     def begin(self) -> None:
         """Start, or resume, where nothing else is in flight.
@@ -205,4 +260,4 @@ def open_release(spec: ReleaseSpec, release_id: str, actor: str) -> Iterator[Rel
     """A release in hand; nothing is held yet."""
     home = Home.from_env().ensure()
     with open_journal(home.journal_url) as journal:
-        yield ReleaseJob(home, journal, spec, release_id or new_id(spec.endpoint), actor or whoami())
+        yield ReleaseJob(home, journal, spec, release_id or release_id_of_run(spec.endpoint), actor or whoami())

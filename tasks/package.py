@@ -10,7 +10,6 @@ from headgate.errors import BadInputError, UnsupportedError
 from headgate.phases import Phase
 from headgate.plan import Plan, make_plan
 from headgate.records import Artifact, Finding, Image, ModelVersion, Revision, Traffic
-from images import bill_of_materials, build_container, build_image, fetch_artifact, scan_artifact
 from registry import Kind
 from tasks import artifacts
 from tasks.job import ReleaseJob
@@ -43,6 +42,8 @@ def package(job: ReleaseJob) -> tuple[Artifact, Image]:
     Raises:
         BadInputError: the release is resumed, and the artifact is another one now.
     """
+    from images import fetch_artifact, scan_artifact  # noqa: PLC0415 - heavy; the run is seen to run before it
+
     with tempfile.TemporaryDirectory(dir=job.home.root, prefix=".artifact-") as folder:
         artifact = fetch_artifact(job.spec.artifact, Path(folder))
         for found in scan_artifact(artifact.path, job.spec.image.scan):
@@ -67,6 +68,8 @@ def package(job: ReleaseJob) -> tuple[Artifact, Image]:
 
 
 def _build(job: ReleaseJob, artifact: Artifact) -> Image:
+    from images import build_container, build_image  # noqa: PLC0415 - heavy; the run is seen to run before it
+
     if job.target.RUNS_CONTAINERS:
         return build_container(job.home, artifact, job.spec.model, job.spec.image)
     return build_image(job.home, artifact)
@@ -75,6 +78,8 @@ def _build(job: ReleaseJob, artifact: Artifact) -> Image:
 @step
 def register(job: ReleaseJob, artifact: Artifact, image: Image) -> ModelVersion:
     """Make the version in MLflow and name it challenger."""
+    from images import bill_of_materials  # noqa: PLC0415 - heavy; the run is seen to run before it
+
     version = job.versions.register(artifact, image)
     job.versions.attach(version, "sbom.cdx.json", bill_of_materials(image, version.name, version.version))
     job.versions.set_challenger(version.version)

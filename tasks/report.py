@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from headgate.errors import HeadgateError, RegistryError, RejectedError, RolledBackError, TargetError, TimedOutError
 from headgate.phases import Outcome, Phase
 from headgate.records import Event, HealthReport, Look, ReleaseResult, ShadowReport
-from monitoring.report import Evidence, write_report
 from registry import Entry, Journal, Kind, history
+from registry.orders import OUTCOME
 from registry.release_run import ReleaseRun
 from tasks import artifacts
 from tasks.job import ReleaseJob, tracking_uri
@@ -18,11 +18,10 @@ from tasks.step import step
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from monitoring.report import Evidence
+
 REPORT_LATE = "report late"
 _LATE_NOTES = 20
-
-OUTCOME = "outcome"
-"""The decision that ends a release; its evidence is the `ReleaseResult`."""
 
 
 def outcome_of(error: BaseException | None) -> Outcome:
@@ -55,16 +54,42 @@ def conclude(job: ReleaseJob, error: BaseException | None, began: float) -> Rele
         waited=job.waited,
     )  # fmt: skip
     job.write(Kind.DECISION, OUTCOME, f"{outcome}: {reason}", {"result": result.model_dump(mode="json")})
+    job.finish_telling()
     rows = job.journal.read(job.endpoint, release_id=job.release_id)
     try:
-        write_report(_evidence(job, result, rows), job.report_file)
-        link = ReleaseRun(tracking_uri(job.home), job.journal, job.endpoint, job.release_id).attach(job.report_file)
+        link = _store(job, result, rows)
         artifacts.show_report(job.endpoint, link)
         _catch_up(job)
     except (RegistryError, OSError) as problem:
         # However the release ended is what counts; the next one brings this report to MLflow.
         job.write(Kind.NOTE, REPORT_LATE, str(problem))
     return result
+
+
+def interim_report(job: ReleaseJob) -> str:
+    """The report so far, for someone who has to decide.
+
+    Returns:
+        Where it can be read in MLflow's pages.
+
+    Raises:
+        RegistryError: MLflow does not answer.
+    """
+    rows = job.journal.read(job.endpoint, release_id=job.release_id)
+    champion = job.champion
+    result = ReleaseResult(
+        release_id=job.release_id, endpoint=job.endpoint, outcome=Outcome.HELD, reason="it waits for an approval",
+        version=_version(rows), champion=champion.version.version if champion else None, waited=job.waited,
+    )  # fmt: skip
+    return _store(job, result, rows)
+
+
+def _store(job: ReleaseJob, result: ReleaseResult, rows: Sequence[Entry]) -> str:
+    from monitoring.report import write_report  # noqa: PLC0415 - heavy; the run is seen to run before it
+
+    write_report(_evidence(job, result, rows), job.report_file)
+    run = ReleaseRun(tracking_uri(job.home), job.journal, job.endpoint, job.release_id)
+    return run.attach(job.report_file)
 
 
 def _catch_up(job: ReleaseJob) -> None:
@@ -86,6 +111,8 @@ def result_of(journal: Journal, release_id: str) -> ReleaseResult | None:
 
 
 def _evidence(job: ReleaseJob, result: ReleaseResult, rows: Sequence[Entry]) -> Evidence:
+    from monitoring.report import Evidence  # noqa: PLC0415 - heavy; the run is seen to run before it
+
     shadow = next((row.evidence["report"] for row in reversed(rows) if "report" in row.evidence), None)
     checks = job.journal.read(job.endpoint, kinds=(Kind.CHECK,), newest=1)
     first = rows[0].at

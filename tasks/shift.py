@@ -10,7 +10,6 @@ from headgate.errors import RegistryError, RolledBackError, TargetError, TargetU
 from headgate.phases import Phase
 from headgate.records import Counts, Look, Mirror, Revision, Rollout, Traffic, Verdict
 from headgate.units import BASIS_POINTS
-from monitoring.rollout import RolloutJudge
 from registry import Kind, history
 from tasks import artifacts
 from tasks.job import ReleaseJob
@@ -18,6 +17,8 @@ from tasks.step import step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from monitoring.rollout import RolloutJudge
 
 LOOK_SECONDS = 1.0
 BLIND_SECONDS = 30.0
@@ -33,6 +34,9 @@ def shift(job: ReleaseJob, stable: Revision, canary: Revision) -> Rollout:
         RolledBackError: the judge took it back; all traffic is on the stable revision again.
         TimedOutError: the judge could not decide in time, and the file says to hold.
     """
+    if (judged := _judged(job)) is not None:
+        # What was waited for since is somebody's approval.
+        return judged
     job.enter(Phase.SHIFTING, f"{canary.name} against {stable.name}")
     began = time.monotonic()
     try:
@@ -54,6 +58,14 @@ def shift(job: ReleaseJob, stable: Revision, canary: Revision) -> Rollout:
     return rollout
 
 
+def _judged(job: ReleaseJob) -> Rollout | None:
+    """The shift, where this release was already found fit to be promoted."""
+    for row in job.journal.read(job.endpoint, kinds=(Kind.DECISION,), release_id=job.release_id):
+        if row.what == "judge" and row.evidence["rollout"]["verdict"] == Verdict.PROMOTE:
+            return Rollout.model_validate(row.evidence["rollout"])
+    return None
+
+
 def _look_until_decided(job: ReleaseJob, stable: Revision, canary: Revision, began: float) -> tuple[Look, int]:
     judge, before = _judge(job, stable, canary)
     began -= before
@@ -63,8 +75,7 @@ def _look_until_decided(job: ReleaseJob, stable: Revision, canary: Revision, beg
     job.route(_traffic(job, stable, canary, judge.share))
     while True:
         looks += 1
-        _wait_until(began + looks * LOOK_SECONDS)
-        job.obey_abort()
+        job.wait_until(began + looks * LOOK_SECONDS)
         try:
             look = _one_look(job, judge, time.monotonic() - began, stable, canary)
         except TargetUnavailableError:
@@ -90,6 +101,8 @@ def _judge(job: ReleaseJob, stable: Revision, canary: Revision) -> tuple[Rollout
     Returns:
         The judge, and the seconds of the shift that have passed for it.
     """
+    from monitoring.rollout import RolloutJudge  # noqa: PLC0415 - heavy; the run is seen to run before it
+
     counts, bounds = job.target.counts(job.endpoint), job.target.LATENCY_BOUNDS
     now = counts.get(stable.name, _ZERO), counts.get(canary.name, _ZERO)
     cut_short = history.shift_of(job.journal, job.release_id, job.endpoint)
@@ -109,7 +122,10 @@ def _one_look(job: ReleaseJob, judge: RolloutJudge, seconds: float, stable: Revi
     if steady is None or not steady.ready:
         # Traffic is not given back to a version that cannot take it, and what ails both is not the canary's fault.
         problem = ""
-    return judge.look(seconds, counts.get(stable.name, _ZERO), counts.get(canary.name, _ZERO), canary_problem=problem)
+    return judge.look(
+        seconds, counts.get(stable.name, _ZERO), counts.get(canary.name, _ZERO),
+        canary_problem=problem, paused=job.is_paused,
+    )  # fmt: skip
 
 
 def _traffic(job: ReleaseJob, stable: Revision, canary: Revision, share: int) -> Traffic:
@@ -117,12 +133,6 @@ def _traffic(job: ReleaseJob, stable: Revision, canary: Revision, share: int) ->
     if job.spec.strategy.kind == "blue-green":
         return Traffic.all_to(canary.name, Mirror(revision=stable.name, share=BASIS_POINTS))
     return Traffic.split(stable.name, canary.name, share)
-
-
-def _wait_until(moment: float) -> None:
-    remaining = moment - time.monotonic()
-    if remaining > 0:
-        time.sleep(remaining)
 
 
 @step

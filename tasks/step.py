@@ -51,6 +51,18 @@ def in_flow_run() -> bool:
     return FlowRunContext.get() is not None or TaskRunContext.get() is not None
 
 
+def can_suspend() -> bool:
+    """Whether this is a run of a deployment, which can end and be started again by a worker."""
+    context = FlowRunContext.get()
+    return context is not None and context.flow_run is not None and context.flow_run.deployment_id is not None
+
+
+def flow_run_id() -> str:
+    """The id of the flow run that is going on; empty without one."""
+    context = FlowRunContext.get()
+    return str(context.flow_run.id) if context is not None and context.flow_run is not None else ""
+
+
 def log(message: str) -> None:
     """Tell the flow run's log, or Python's where there is none."""
     logger = get_run_logger() if in_flow_run() else logging.getLogger("headgate")

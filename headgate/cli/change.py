@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from headgate.actor import whoami
 from headgate.cli.environment import prefect_is_up, require_prefect, use_stack
 from headgate.cli.output import Progress, json_option, print_json, say
 from headgate.errors import HeadgateError
@@ -26,54 +27,71 @@ def _interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _run(flow_run: Coroutine[Any, Any, _T]) -> _T:
+def run_flow(flow_run: Coroutine[Any, Any, _T]) -> _T:
     """Run a flow. Ctrl-C takes a release back at once; asyncio's own handling would wait for its end."""
     signal.signal(signal.SIGINT, _interrupt)
     return asyncio.run(flow_run)
 
 
-_file = click.argument("path", type=click.Path(path_type=Path), default=Path("release.yaml"))
-_actor = click.option("--actor", default="", help="Who is acting; default: HEADGATE_ACTOR, or the user.")
+file_argument = click.argument("path", type=click.Path(path_type=Path), default=Path("release.yaml"))
+actor_option = click.option("--actor", default="", help="Who is acting; default: HEADGATE_ACTOR, or the user.")
+reason_option = click.option("--reason", required=True, help="Why; it is written into the history.")
 
 
 @click.command()
-@_file
+@file_argument
 @click.option("--release-id", default="", help="Resume this release.")
-@_actor
+@click.option("--override-freeze", default="", help="In an emergency: why it may begin in a freeze window.")
+@click.option("--watch", is_flag=True, help="Have a Prefect worker carry it out, and watch it from here.")
+@click.option("--deployment", envvar="HEADGATE_DEPLOYMENT", default="local", help="Which one, with --watch.")
+@click.option("--timeout", type=float, default=0.0, help="Watch for at most so many seconds; the release goes on.")
+@actor_option
 @json_option
-def release(path: Path, release_id: str, actor: str, as_json: bool) -> None:  # noqa: FBT001
+def release(
+    path: Path, release_id: str, override_freeze: str, watch: bool, deployment: str, timeout: float, actor: str,  # noqa: FBT001
+    as_json: bool,  # noqa: FBT001
+) -> None:  # fmt: skip
     """Release the model that PATH describes.
 
     The last line on stdout with --json is the result. Exit codes: 0 promoted, 1 failed, 2 bad input,
-    3 rejected by a gate, 4 rolled back by the judge, 5 held undecided.
+    3 rejected by a gate or a person, 4 rolled back by the judge or a person, 5 undecided or still going on.
     """
     spec = load_release(path)
     home = use_stack()
     require_prefect()
-    from flows.release import release as release_flow
     from registry.journal import open_journal
     from tasks import job
     from tasks.report import result_of
 
     run_id = release_id or job.new_id(spec.endpoint)
     say(f"release {run_id}")
+    if spec.approvals and not watch:
+        say("it has approvals, for which no process can wait: a worker carries it out")
     try:
         with Progress() as progress:
-            job.listeners.append(progress.show)
-            result = _run(release_flow(spec, run_id, actor))
+            if watch or spec.approvals:
+                from tasks.watching import carry_out
+
+                given = {"release_id": run_id, "actor": actor or whoami(), "override_freeze": override_freeze}
+                result = carry_out(spec, given, f"release/{deployment}", progress.show, timeout or None)
+            else:
+                from flows.release import release as release_flow
+
+                job.listeners.append(progress.show)
+                result = run_flow(release_flow(spec, run_id, actor, override_freeze=override_freeze))
     except HeadgateError:
         with open_journal(home.journal_url) as journal:
             known = result_of(journal, run_id)
         if known is not None:
-            _print_result(known, as_json=as_json)
+            print_result(known, as_json=as_json)
         raise
-    _print_result(result, as_json=as_json)
+    print_result(result, as_json=as_json)
 
 
 @click.command()
 @click.argument("endpoint")
-@click.option("--reason", required=True, help="Why; it is written into the history.")
-@_actor
+@reason_option
+@actor_option
 @json_option
 def promote(endpoint: str, reason: str, actor: str, as_json: bool) -> None:  # noqa: FBT001
     """Promote the held release of ENDPOINT."""
@@ -84,15 +102,15 @@ def promote(endpoint: str, reason: str, actor: str, as_json: bool) -> None:  # n
 
     with Progress() as progress:
         job.listeners.append(progress.show)
-        result = _run(promote_flow(endpoint, reason, actor))
-    _print_result(result, as_json=as_json)
+        result = run_flow(promote_flow(endpoint, reason, actor))
+    print_result(result, as_json=as_json)
 
 
 @click.command()
 @click.argument("endpoint")
-@click.option("--reason", required=True, help="Why; it is written into the history.")
+@reason_option
 @click.option("--to", "version", type=int, help="A version that was live before; default: the one before this.")
-@_actor
+@actor_option
 @json_option
 def rollback(endpoint: str, reason: str, version: int | None, actor: str, as_json: bool) -> None:  # noqa: FBT001
     """Go back to the version before, or end the release of ENDPOINT that is in flight.
@@ -109,12 +127,34 @@ def rollback(endpoint: str, reason: str, version: int | None, actor: str, as_jso
         call = rollback_flow.fn  # type: ignore[assignment]
     with Progress() as progress:
         job.listeners.append(progress.show)
-        result = _run(call(endpoint, reason, version, actor))
-    _print_result(result, as_json=as_json)
+        result = run_flow(call(endpoint, reason, version, actor))
+    print_result(result, as_json=as_json)
 
 
 @click.command()
-@_file
+@click.argument("endpoint", default="")
+@actor_option
+@json_option
+def reconcile(endpoint: str, actor: str, as_json: bool) -> None:  # noqa: FBT001
+    """End releases of ENDPOINT, or of all, that nobody carries out any more; works while Prefect is down."""
+    use_stack()
+    from flows.reconcile import reconcile as reconcile_flow
+    from tasks import job
+
+    with Progress() as progress:
+        job.listeners.append(progress.show)
+        ended = run_flow((reconcile_flow if prefect_is_up() else reconcile_flow.fn)(endpoint, actor))
+    if as_json:
+        print_json([result.model_dump(mode="json") for result in ended])
+        return
+    for result in ended:
+        print_result(result, as_json=False)
+    if not ended:
+        click.echo("nothing was left to end")
+
+
+@click.command()
+@file_argument
 @json_option
 def monitor(path: Path, as_json: bool) -> None:  # noqa: FBT001
     """Check the endpoint of PATH for drift; roll back where the file says so."""
@@ -126,7 +166,7 @@ def monitor(path: Path, as_json: bool) -> None:  # noqa: FBT001
 
     with Progress() as progress:
         job.listeners.append(progress.show)
-        report = _run(monitor_flow(spec))
+        report = run_flow(monitor_flow(spec))
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
@@ -135,7 +175,8 @@ def monitor(path: Path, as_json: bool) -> None:  # noqa: FBT001
         )
 
 
-def _print_result(result: ReleaseResult, *, as_json: bool) -> None:
+def print_result(result: ReleaseResult, *, as_json: bool) -> None:
+    """How a release or a rollback ended, on stdout."""
     if as_json:
         print_json(result.model_dump(mode="json"))
         return

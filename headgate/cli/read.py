@@ -48,7 +48,12 @@ def status(endpoint: str | None, as_json: bool) -> None:  # noqa: FBT001
         if row["in_flight"]:
             flight = row["in_flight"]
             held = f", held by {row['holder']}" if row["holder"] else ", held by nobody"
-            click.echo(f"  release {flight['release_id']} is {flight['phase']} since {flight['since']}{held}")
+            paused = ", paused" if flight["paused"] else ""
+            click.echo(f"  release {flight['release_id']} is {flight['phase']}{paused} since {flight['since']}{held}")
+        for wait in row["approvals"]:
+            click.echo(f"  it waits for approval before {wait['before']}, until {wait['expires_at']}: {wait['url']}")
+        for number, release_id in enumerate(row["queue"], start=1):
+            click.echo(f"  {number}. in line: {release_id}")
         if row["problem"]:
             click.echo(f"  {row['problem']}")
 
@@ -116,7 +121,7 @@ def _stack(home: Home) -> list[dict[str, Any]]:
             "state": states[name].state if name in states else "DOWN",
             "where": where.get(name, ""),
         }
-        for name in [*where, "worker"]
+        for name in [*where, "worker", "receiver"]
     ]
 
 
@@ -125,6 +130,7 @@ def _endpoint(journal: Journal, endpoint: str) -> dict[str, Any]:
     from headgate.spec import ReleaseSpec
     from registry import history as past
     from registry.lease import holder
+    from registry.queue import waiting
 
     spec = past.spec_of(journal, endpoint)
     state: EndpointState | None = None
@@ -147,8 +153,10 @@ def _endpoint(journal: Journal, endpoint: str) -> dict[str, Any]:
         "url": state.url if state else "",
         "champion": {"version": str(reign.revision.version), "revision": reign.revision.name,
                      "since": _ago(reign.since)} if reign else None,
-        "in_flight": {"release_id": flight.release_id, "phase": flight.phase, "since": _ago(flight.since)}
-        if flight else None,
+        "in_flight": {"release_id": flight.release_id, "phase": flight.phase, "since": _ago(flight.since),
+                      "paused": past.is_paused(journal, endpoint, flight.release_id)} if flight else None,
+        "approvals": past.open_approvals(journal, endpoint),
+        "queue": [ticket.release_id for ticket in waiting(journal, endpoint)],
         "holder": held.holder if held else None,
         "revisions": [
             {"name": name, "ready": seen.ready, "detail": seen.detail,

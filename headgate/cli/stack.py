@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import click
 import httpx
 
+from headgate.cli.environment import use_stack
 from headgate.cli.output import json_option, print_json, print_table, say
 from headgate.errors import HomeError
 from headgate.home import Home
 from headgate.stack import Ports, Supervisor
+from headgate.stack.deployed import deploy_all, is_deployed
 from headgate.stack.ports import is_free, listener
 from headgate.stack.programs import WORK_POOL, client_env, stack_programs
+from headgate.stack.secrets import Secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,14 +53,17 @@ def up(new_ports: bool, as_json: bool) -> None:  # noqa: FBT001
     _wait("mlflow-server", lambda: _answers(f"{ports.mlflow_url}/health"), supervisor)
     _wait("prefect-server", lambda: _answers(f"{ports.prefect_url}/api/health"), supervisor)
     _wait("worker", lambda: _work_pool_is_online(ports), supervisor)
+    _wait("receiver", lambda: _answers(f"{ports.receiver_url}/health"), supervisor)
     env = client_env(home, ports)
+    _connect(home, ports)
     if as_json:
         print_json({"ports": ports.model_dump(), "env": env})
         return
     print_table(
         f"local stack in {home.root}", ["program", "where"],
         [("gateway", f"{ports.gateway_url}/<endpoint>/invocations"), ("prefect-server", ports.prefect_url),
-         ("mlflow-server", ports.mlflow_url), ("worker", f"work pool {WORK_POOL}")],
+         ("mlflow-server", ports.mlflow_url), ("worker", f"work pool {WORK_POOL}"),
+         ("receiver", f"{ports.receiver_url}/mlflow and /alertmanager")],
     )  # fmt: skip
     click.echo(f"To log models here:     export MLFLOW_TRACKING_URI={env['MLFLOW_TRACKING_URI']}")
     click.echo(f"To use Prefect's CLI:   export PREFECT_API_URL={env['PREFECT_API_URL']}")
@@ -93,6 +99,20 @@ def doctor(as_json: bool) -> None:  # noqa: FBT001
         )  # fmt: skip
     if any(finding.severity == "error" for finding in findings):
         sys.exit(1)
+
+
+def _connect(home: Home, ports: Ports) -> None:
+    """Deploy the flows, say what events lead to, and have MLflow tell the receiver; all of it once."""
+    from registry.webhooks import ensure_webhook
+
+    ensure_webhook(ports.mlflow_url, f"{ports.receiver_url}/mlflow", Secrets.of(home).webhook)
+    use_stack()
+    if not is_deployed(home, ports.prefect_url):
+        say("deploying the flows")
+        deploy_all(home, ports.prefect_url)
+        from tasks.automations import apply_automations
+
+        apply_automations()
 
 
 def _require_ports(ports: Ports) -> None:

@@ -29,6 +29,7 @@ class Ports(BaseModel):
     gateway_admin: int
     prefect: int
     mlflow: int
+    receiver: int = 0
 
     @property
     def gateway_url(self) -> str:
@@ -49,6 +50,11 @@ class Ports(BaseModel):
     def mlflow_url(self) -> str:
         """The MLflow server."""
         return f"http://{HOST}:{self.mlflow}"
+
+    @property
+    def receiver_url(self) -> str:
+        """Where webhooks are taken; /mlflow and /alertmanager follow."""
+        return f"http://{HOST}:{self.receiver}"
 
     @classmethod
     def remembered(cls, home: Home) -> Ports | None:
@@ -80,12 +86,15 @@ class Ports(BaseModel):
             HomeError: no port of HEADGATE_PORTS is free.
         """
         remembered = cls.remembered(home)
-        if remembered is not None:
+        known = {name: port for name, port in remembered.model_dump().items() if port} if remembered else {}
+        if remembered and len(known) == len(cls.model_fields):
             return remembered
+        # A file of an earlier version lacks the programs that came later.
+        missing = [name for name in cls.model_fields if name not in known]
         taken: set[int] = set()
-        for name in cls.model_fields:
-            taken.add(free_port(for_what=name.replace("_", " "), besides=taken))
-        ports = cls(**dict(zip(cls.model_fields, sorted(taken), strict=True)))
+        for name in missing:
+            taken.add(free_port(for_what=name.replace("_", " "), besides={*taken, *known.values()}))
+        ports = cls(**known, **dict(zip(missing, sorted(taken), strict=True)))
         write_atomically(home.stack_file, json.dumps(ports.model_dump(), indent=2) + "\n")
         return ports
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headgate.stack.ports import HOST, Ports
+from headgate.stack.secrets import Secrets
 from headgate.stack.supervisor import Program
 
 if TYPE_CHECKING:
@@ -36,9 +38,9 @@ def client_env(home: Home, ports: Ports) -> dict[str, str]:
 
 
 def stack_programs(home: Home, ports: Ports) -> list[Program]:
-    """Envoy, MLflow, the Prefect server and a worker, in the order that they are started."""
+    """Envoy, the Prefect server, MLflow, a worker and the receiver of webhooks, in the order that they are started."""
     binaries = Path(sys.executable).parent
-    env = client_env(home, ports)
+    env, secrets = client_env(home, ports), Secrets.of(home)
     database = home.mlflow / "mlflow.db"
     return [
         Program("gateway", [str(binaries / "envoy"), "-c", str(home.gateway / "envoy.yaml"),
@@ -56,14 +58,29 @@ def stack_programs(home: Home, ports: Ports) -> list[Program]:
              "--workers", "1", "--backend-store-uri", f"sqlite:///{database}",
              "--artifacts-destination", str(home.mlflow / "artifacts")],
             # Headgate runs none of MLflow's background jobs, whose seven consumers take 1.7 GB.
-            {**env, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            {
+                **env, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                # Its webhooks go to our receiver, on this machine and in the clear.
+                "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": secrets.mlflow_key,
+                "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+            },
             home.mlflow,
             settle_seconds=1,
         ),
         Program(
             "worker",
             [sys.executable, "-m", "prefect", "worker", "start", "--pool", WORK_POOL, "--type", "process"],
-            {**env, "PREFECT_WORKER_QUERY_SECONDS": "2"},
+            # prefect.yaml says `python`, and means this one.
+            {**env, "PREFECT_WORKER_QUERY_SECONDS": "0.5", "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"},
+            settle_seconds=1,
+        ),
+        Program(
+            "receiver",
+            [sys.executable, "-m", "tasks.receiver"],
+            {
+                **env, "HEADGATE_RECEIVER_PORT": str(ports.receiver),
+                "HEADGATE_WEBHOOK_SECRET": secrets.webhook, "HEADGATE_ALERT_TOKEN": secrets.alerts,
+            },
             settle_seconds=1,
         ),
     ]  # fmt: skip

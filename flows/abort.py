@@ -1,0 +1,35 @@
+"""End the release that is in flight; what is live stays live."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from headgate.actor import whoami
+from headgate.home import Home
+from headgate.records import ReleaseResult
+from headgate.spec import ReleaseSpec
+from registry import history
+from registry.journal import open_journal
+from registry.orders import require_in_flight
+from tasks.ending import end_release
+from tasks.job import ReleaseJob
+
+
+@flow(name="abort", flow_run_name="abort {endpoint}")
+async def abort(endpoint: str, reason: str, actor: str = "") -> ReleaseResult:
+    """Take back the release of an endpoint that is in flight, also one that waits for an approval.
+
+    Args:
+        endpoint: what clients call.
+        reason: why; it is written into the history.
+        actor: who asked; by default the user who runs this.
+
+    Raises:
+        NothingToRollBackError: none is in flight.
+    """
+    home = Home.from_env().ensure()
+    with open_journal(home.journal_url) as journal:
+        started, spec = require_in_flight(journal, endpoint), history.spec_of(journal, endpoint)
+        described = ReleaseSpec.model_validate(spec)
+        job = ReleaseJob(home, journal, described, started.release_id, actor or whoami())
+        return end_release(job, reason)

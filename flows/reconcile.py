@@ -1,0 +1,77 @@
+"""End releases that nobody carries out any more: whose process died, run was cancelled or approval expired."""
+
+from __future__ import annotations
+
+import time
+
+from prefect import flow
+
+from headgate.actor import whoami
+from headgate.home import Home
+from headgate.records import ReleaseResult
+from headgate.spec import ReleaseSpec
+from registry import Journal, history
+from registry.journal import open_journal
+from registry.lease import LEASE_SECONDS, Holder, holder
+from tasks.approval import open_requests, run_is_over
+from tasks.ending import undo_abandoned, why_abandoned
+from tasks.job import ReleaseJob
+from tasks.step import run
+from tasks.undo import retire_expired
+
+_ASK_SECONDS = 1.0
+
+
+@flow(name="reconcile", flow_run_name="reconcile")
+async def reconcile(endpoint: str = "", actor: str = "") -> list[ReleaseResult]:
+    """Put endpoints back on their champion whose release has no living holder.
+
+    A held release stays: it waits for a person. What is no longer kept warm is removed.
+
+    Args:
+        endpoint: only this one; all by default.
+        actor: in whose name; `reconcile` by default.
+
+    Returns:
+        How each release that was found has ended.
+    """
+    home = Home.from_env().ensure()
+    with open_journal(home.journal_url) as journal:
+        names = [endpoint] if endpoint else journal.endpoints()
+        ended = [_reconcile(home, journal, name, actor or f"reconcile ({whoami()})") for name in names]
+    return [result for result in ended if result is not None]
+
+
+def _reconcile(home: Home, journal: Journal, endpoint: str, actor: str) -> ReleaseResult | None:
+    flight = history.in_flight(journal, endpoint)
+    spec = history.spec_of(journal, endpoint)
+    if spec is None:
+        return None
+    release_id = flight.release_id if flight else "reconcile"
+    job = ReleaseJob(home, journal, ReleaseSpec.model_validate(spec), release_id, actor)
+    if flight is None:
+        if holder(journal, endpoint) is None:
+            with job.hold():
+                run(retire_expired, job, job.spec.rollback.keep_warm)
+        return None
+    asked = [request for request in open_requests(journal) if request.release_id == flight.release_id]
+    held = _dead_or_alive(journal, endpoint)
+    if held is not None and not (held.flow_run and run_is_over(held.flow_run)):
+        return None
+    current = history.in_flight(journal, endpoint)
+    error = why_abandoned(flight, expired=asked[-1].before if asked else "")
+    if error is None or current is None or current.release_id != flight.release_id:
+        return None
+    return undo_abandoned(job, error)
+
+
+def _dead_or_alive(journal: Journal, endpoint: str) -> Holder | None:
+    """Who holds the endpoint, once it is clear whether that process lives: a lease that is renewed has a living one."""
+    first = holder(journal, endpoint)
+    deadline = time.monotonic() + LEASE_SECONDS
+    while first is not None and not first.flow_run and time.monotonic() < deadline:
+        time.sleep(_ASK_SECONDS)
+        now = holder(journal, endpoint)
+        if now is None or now.fence != first.fence or now.expires > first.expires:
+            return now
+    return holder(journal, endpoint)

@@ -1,0 +1,12 @@
+"""Who is acting, as the history names them."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+
+
+def whoami() -> str:
+    """HEADGATE_ACTOR, or the user and machine."""
+    return os.environ.get("HEADGATE_ACTOR") or f"{getpass.getuser()}@{socket.gethostname()}"

@@ -1,0 +1,66 @@
+"""The flows of prefect.yaml on the Prefect server: deployed by Prefect itself, once for each state of the code."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headgate.errors import HeadgateError
+from headgate.home import write_atomically
+
+if TYPE_CHECKING:
+    from headgate.home import Home
+
+
+def prefect_file() -> Path:
+    """prefect.yaml: in a checkout beside the packages, in an installation among the flows."""
+    folder = _source("flows").parent
+    beside = folder.parent / "prefect.yaml"
+    return beside if beside.exists() else folder / "prefect.yaml"
+
+
+def _source(module: str) -> Path:
+    found = importlib.util.find_spec(module)
+    assert found is not None  # noqa: S101 - it is installed with this module
+    return Path(str(found.origin))
+
+
+def is_deployed(home: Home, server: str) -> bool:
+    """Whether this server has the flows as they are now, as far as this machine remembers."""
+    remembered = _remembered(home)
+    return remembered.exists() and remembered.read_text(encoding="utf-8") == _fingerprint(server)
+
+
+def deploy_all(home: Home, server: str) -> None:
+    """Deploy what prefect.yaml describes.
+
+    Args:
+        home: where is remembered what was deployed.
+        server: the server's address.
+
+    Raises:
+        HeadgateError: Prefect refuses.
+    """
+    file = prefect_file()
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=file.parent)
+    if ran.returncode != 0:
+        raise HeadgateError(f"the flows cannot be deployed: {(ran.stderr or ran.stdout).strip()[-1000:]}")
+    write_atomically(_remembered(home), _fingerprint(server))
+
+
+def _remembered(home: Home) -> Path:
+    return home.prefect / "deployed.sha256"
+
+
+def _fingerprint(server: str) -> str:
+    """Of the server, prefect.yaml, and what the flows' parameters are made from."""
+    file = prefect_file()
+    modules = [_source("headgate.spec"), _source("headgate.operating")]
+    sources = [file, *sorted(_source("flows").parent.glob("*.py")), *modules]
+    content = [server, *(path.read_text(encoding="utf-8") for path in sources)]
+    return hashlib.sha256("\n".join(content).encode()).hexdigest()

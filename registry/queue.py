@@ -1,0 +1,96 @@
+"""The line before an endpoint: releases that wait for it, first come, first served.
+
+A ticket is renewed while its holder waits, so that one whose process has died holds nobody up.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from headgate.records import Record
+from registry.journal import mapped, tickets
+from registry.lease import this_process
+
+if TYPE_CHECKING:
+    from registry.journal import Journal
+
+TICKET_SECONDS = 15.0
+
+
+class Ticket(Record):
+    """A place in the line; `expires` is seconds since 1970."""
+
+    endpoint: str
+    number: int
+    release_id: str
+    holder: str
+    expires: float
+
+
+@mapped
+def waiting(journal: Journal, endpoint: str) -> list[Ticket]:
+    """Who waits for an endpoint and still lives, the first one first."""
+    alive = tickets.c.expires > time.time()
+    query = sa.select(tickets).where(tickets.c.endpoint == endpoint, alive).order_by(tickets.c.number)
+    with journal.engine.connect() as connection:
+        return [Ticket(**row) for row in connection.execute(query).mappings()]
+
+
+class Place:
+    """One release's place in an endpoint's line.
+
+    Args:
+        journal: where the line is kept.
+        endpoint: what is waited for.
+        release_id: who waits.
+    """
+
+    def __init__(self, journal: Journal, endpoint: str, release_id: str) -> None:
+        self._journal, self._endpoint, self._release_id = journal, endpoint, release_id
+        self.number = self._take()
+
+    @mapped
+    @retry(
+        # Two took the same number; the loser takes the next one.
+        retry=retry_if_exception_type(sa.exc.IntegrityError), stop=stop_after_attempt(10),
+        wait=wait_random_exponential(multiplier=0.01, max=0.5), reraise=True,
+    )  # fmt: skip
+    def _take(self) -> int:
+        now = time.time()
+        with self._journal.writing() as connection:
+            connection.execute(tickets.delete().where(tickets.c.expires < now))
+            last = sa.select(sa.func.max(tickets.c.number)).where(tickets.c.endpoint == self._endpoint)
+            number = int(connection.execute(last).scalar() or 0) + 1
+            connection.execute(
+                tickets.insert().values(
+                    endpoint=self._endpoint, number=number, release_id=self._release_id, holder=this_process(),
+                    expires=now + TICKET_SECONDS,
+                )
+            )  # fmt: skip
+        return number
+
+    @mapped
+    def ahead(self) -> list[Ticket]:
+        """Who comes before; asking renews the place."""
+        with self._journal.writing() as connection:
+            renewed = connection.execute(
+                tickets.update()
+                .where(tickets.c.endpoint == self._endpoint, tickets.c.number == self.number)
+                .values(expires=time.time() + TICKET_SECONDS)
+            )
+        if not renewed.rowcount:
+            # This process stood still for so long that others took it for dead.
+            self.number = self._take()
+        return [ticket for ticket in waiting(self._journal, self._endpoint) if ticket.number < self.number]
+
+    @mapped
+    def leave(self) -> None:
+        """Give the place up."""
+        with self._journal.writing() as connection:
+            connection.execute(
+                tickets.delete().where(tickets.c.endpoint == self._endpoint, tickets.c.number == self.number)
+            )

@@ -1,0 +1,107 @@
+"""The deployed flows: scheduled for each watched endpoint, and run by name."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import ObjectNotFound, PrefectException
+
+from headgate.errors import BadInputError, TargetUnavailableError
+from tasks.watched import PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from uuid import UUID
+
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import State
+    from prefect.client.schemas.responses import DeploymentResponse
+
+    from headgate.spec import ReleaseSpec
+
+LOCAL = "local"
+"""The name of the deployments for the local stack's worker; HEADGATE_DEPLOYMENT names others."""
+
+
+def schedule_monitor(spec: ReleaseSpec, deployment: str = LOCAL) -> bool:
+    """Check an endpoint by the schedule of its release file: one schedule an endpoint, made or changed.
+
+    Returns:
+        Whether there is anything to check.
+    """
+    if spec.monitor is None:
+        unschedule_monitor(spec.endpoint, deployment)
+        return False
+    schedule = CronSchedule(cron=spec.monitor.schedule, timezone=spec.monitor.timezone)
+    parameters = {"spec": f"{PREFIX}{spec.endpoint}"}
+    with _client() as client:
+        monitor = _deployment(client, f"monitor/{deployment}")
+        known = _schedule_of(client, monitor.id, spec.endpoint)
+        if known is not None:
+            client.update_deployment_schedule(
+                monitor.id, known, active=True, schedule=schedule, parameters=parameters, slug=spec.endpoint
+            )
+        else:
+            fresh = DeploymentScheduleCreate(schedule=schedule, parameters=parameters, slug=spec.endpoint)
+            client.create_deployment_schedules(monitor.id, [fresh])
+    return True
+
+
+def unschedule_monitor(endpoint: str, deployment: str = LOCAL) -> bool:
+    """Check an endpoint no more; whether it was checked."""
+    with _client() as client:
+        monitor = _deployment(client, f"monitor/{deployment}")
+        known = _schedule_of(client, monitor.id, endpoint)
+        if known is not None:
+            client.delete_deployment_schedule(monitor.id, known)
+    return known is not None
+
+
+def submit(name: str, parameters: Mapping[str, Any]) -> UUID:
+    """Have a worker run a deployment.
+
+    Args:
+        name: such as release/local.
+        parameters: the flow's.
+
+    Returns:
+        The flow run's id.
+    """
+    with _client() as client:
+        deployment = _deployment(client, name)
+        return client.create_flow_run_from_deployment(deployment.id, parameters=dict(parameters)).id
+
+
+def state_of(run: UUID) -> State[Any] | None:
+    """The state of a flow run."""
+    with _client() as client:
+        return client.read_flow_run(run).state
+
+
+@contextmanager
+def _client() -> Iterator[SyncPrefectClient]:
+    """A client, whose errors are ours."""
+    try:
+        with get_client(sync_client=True) as client:
+            yield client
+    except (PrefectException, httpx.HTTPError) as error:
+        raise TargetUnavailableError(f"the Prefect server does not do what it is asked: {error}") from error
+
+
+def _deployment(client: SyncPrefectClient, name: str) -> DeploymentResponse:
+    try:
+        return client.read_deployment_by_name(name)
+    except ObjectNotFound as error:
+        raise BadInputError(
+            f"the Prefect server has no deployment {name}", fix="headgate up, or prefect --no-prompt deploy --all"
+        ) from error
+
+
+def _schedule_of(client: SyncPrefectClient, deployment: UUID, endpoint: str) -> UUID | None:
+    found = client.read_deployment_schedules(deployment)
+    return next((schedule.id for schedule in found if schedule.slug == endpoint), None)

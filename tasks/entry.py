@@ -1,0 +1,116 @@
+"""How a release gets its endpoint: not in a freeze window, not past others that wait, one at a time."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from headgate.errors import BadInputError, EndpointBusyError, FrozenError
+from headgate.operating import frozen_until
+from registry import Kind, history
+from registry.queue import Place, waiting
+from tasks.step import can_suspend, log
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from headgate.spec import ReleaseSpec
+    from tasks.job import ReleaseJob
+
+_ASK_SECONDS = 0.5
+
+
+def require_worker(spec: ReleaseSpec) -> None:
+    """Approvals need a run that can end and be started again.
+
+    Raises:
+        BadInputError: this one cannot.
+    """
+    if spec.approvals and not can_suspend():
+        raise BadInputError(
+            f"{spec.endpoint} has approvals, and a release that waits for one is suspended: no process can wait for it",
+            fix="run it on a worker: headgate release --watch, or prefect deployment run release/local",
+        )
+
+
+@contextmanager
+def hold_in_turn(job: ReleaseJob, override_freeze: str) -> Iterator[None]:
+    """Hold the endpoint, once nothing forbids it and nobody is before us, and begin.
+
+    Args:
+        job: the release; one that has begun goes on without waiting for its turn.
+        override_freeze: why it may begin in a freeze window.
+
+    Raises:
+        FrozenError: a freeze window forbids it.
+        EndpointBusyError: another release has the endpoint, and the file says not to wait.
+    """
+    if job.phase() is not None:
+        with job.hold():
+            job.begin()
+            yield
+        return
+    check_freeze(job, override_freeze)
+    with ExitStack() as held:
+        if job.spec.when_busy == "queue":
+            _wait_for_turn(job, held)
+        else:
+            _refuse_to_overtake(job)
+            held.enter_context(job.hold())
+        job.begin()
+        if override_freeze:
+            job.write(Kind.DECISION, "freeze overridden", override_freeze)
+        yield
+
+
+def check_freeze(job: ReleaseJob, override: str) -> None:
+    """Refuse in a freeze window.
+
+    Raises:
+        FrozenError: it is one, and nobody says why this release may.
+    """
+    now = datetime.now(UTC)
+    frozen = frozen_until(job.spec.freeze, now)
+    if frozen is None or override.strip():
+        return
+    window, end = frozen
+    why = f" ({window.reason})" if window.reason else ""
+    raise FrozenError(
+        f"{job.endpoint} is frozen until {end:%a %F %H:%M} {window.timezone}{why}",
+        fix='wait, or in an emergency: headgate release --override-freeze "why"',
+    )
+
+
+def _refuse_to_overtake(job: ReleaseJob) -> None:
+    line = waiting(job.journal, job.endpoint)
+    if line:
+        raise EndpointBusyError(
+            f"{len(line)} release(s) wait for {job.endpoint}, the first is {line[0].release_id} ({line[0].holder})",
+            fix="wait too, with when_busy: queue, or release later",
+        )
+
+
+def _wait_for_turn(job: ReleaseJob, held: ExitStack) -> None:
+    """Take a place in the line, and the endpoint when it is ours; the place is given up in any case."""
+    place, said = Place(job.journal, job.endpoint, job.release_id), ""
+    try:
+        while True:
+            before = [ticket.release_id for ticket in place.ahead()]
+            other = history.in_flight(job.journal, job.endpoint)
+            names = [*([other.release_id] if other else []), *before]
+            if not names:
+                try:
+                    held.enter_context(job.hold())
+                except EndpointBusyError as busy:
+                    # A rollback, or a check, that is over in a moment.
+                    names = [busy.message]
+                else:
+                    return
+            if (waits := f"{job.release_id} waits for {', '.join(names)}") != said:
+                said = waits
+                log(waits)
+            time.sleep(_ASK_SECONDS)
+    finally:
+        place.leave()

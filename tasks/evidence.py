@@ -1,0 +1,88 @@
+"""What someone who is asked for an approval sees: the plan, the content, the comparison, and where the plots are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from headgate.errors import HeadgateError
+from headgate.phases import Phase
+from headgate.units import format_percent, rough_percent
+from registry import Kind
+from tasks.package import plan_release
+from tasks.report import interim_report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tasks.job import ReleaseJob
+
+
+def evidence(job: ReleaseJob, before: str) -> str:
+    """Markdown for the form.
+
+    Args:
+        job: the release that waits.
+        before: the step that waits.
+    """
+    rows = job.journal.read(job.endpoint, release_id=job.release_id)
+    image = next(row.evidence["image"] for row in rows if row.what == Phase.PACKAGED)
+    version = next(row.evidence["version"] for row in rows if row.what == Phase.REGISTERED)
+    champion = job.champion
+    facts = [
+        ("release", f"`{job.release_id}`, asked for by {job.actor}"),
+        ("new version", f"{version['name']} v{version['version']}, from `{job.spec.artifact}`"),
+        ("image", f"`{image['digest']}` ({image['size'] / 1e6:.1f} MB)"),
+        ("champion", f"{champion.version}, `{champion.name}`" if champion else "none: this is the first version"),
+        *_gates(job),
+        *_judged(job),
+        ("report with plots", _link(job)),
+    ]
+    plan = plan_release(job)
+    steps = _table(("step", "does", "gate"), ((step.name, step.does, step.gate) for step in plan.steps))
+    return "\n".join([
+        f"# {job.endpoint}: {before} {version['name']} v{version['version']}?", "",
+        *_table(("", ""), facts), "", "## Plan", "", *steps, "",
+        "**decision**: approve or reject. **approver**: your name. **reason**: why; both are kept in the history.",
+    ])  # fmt: skip
+
+
+def _gates(job: ReleaseJob) -> list[tuple[str, str]]:
+    facts = []
+    for row in job.journal.read(job.endpoint, kinds=(Kind.DECISION,), release_id=job.release_id):
+        if row.what == "smoke":
+            facts.append(("smoke", row.reason))
+        elif row.what == "shadow" and "report" in row.evidence:
+            report = row.evidence["report"]
+            facts.append(("shadow", _compared(report)))
+            facts += [
+                (f"differs {number}", f"`{one['request']}`: `{one['champion']}` became `{one['challenger']}`")
+                for number, one in enumerate(report["examples"][:3], start=1)
+            ]
+    return facts
+
+
+def _compared(report: dict[str, Any]) -> str:
+    return (
+        f"{report['pairs']} pairs, {report['disagreements']} differ ({rough_percent(report['rate'])}, at most "
+        f"{format_percent(report['limit'])} may), {report['unmatched']} unmatched; median latency "
+        f"{report['latency_ratio']:.2f} times the champion's"
+    )
+
+
+def _judged(job: ReleaseJob) -> list[tuple[str, str]]:
+    looks = job.journal.read(job.endpoint, kinds=(Kind.LOOK,), release_id=job.release_id, newest=1)
+    return [("judge", look.reason) for look in looks]
+
+
+def _link(job: ReleaseJob) -> str:
+    try:
+        link = interim_report(job)
+    except (HeadgateError, OSError) as error:
+        return f"not in MLflow ({str(error).splitlines()[0]}); on the worker: `{job.report_file}`"
+    return f"[in MLflow]({link})"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    clean = ([cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows)
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return lines + ["| " + " | ".join(row) + " |" for row in clean]

@@ -1,0 +1,218 @@
+"""Webhooks in, Prefect events out: a small server that MLflow's registry and Alertmanager call.
+
+It starts nothing itself. What an event leads to is an automation of the Prefect server (tasks/automations.py), where it
+can be seen, changed and switched off. Run it with `python -m tasks.receiver`; its settings are environment variables:
+HEADGATE_WEBHOOK_SECRET, HEADGATE_ALERT_TOKEN, HEADGATE_RECEIVER_PORT, PREFECT_API_URL, and PREFECT_API_AUTH_STRING
+where the server asks for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import json
+import os
+import uuid
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import uvicorn
+from anyio import to_thread
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from headgate.errors import BadInputError, HeadgateError
+from headgate.events import ALERT_FIRING, VERSION_WANTED, resource_of
+from headgate.home import Home
+from headgate.stack.ports import HOST
+from registry.journal import open_journal
+from registry.watches import watched
+from registry.webhooks import RefusedError, claim, give_up, verify
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from starlette.requests import Request
+
+    from headgate.spec import ReleaseSpec
+    from registry import Journal
+
+MAX_BODY = 1_000_000
+_SECONDS = 10.0
+_NAMESPACE = uuid.UUID("b3a7c9de-52c0-4a38-9f0e-6d5f3f9a1b42")
+
+Event = dict[str, Any]
+_ACTIONS = {VERSION_WANTED: "release", ALERT_FIRING: "rollback"}
+
+
+async def mlflow(request: Request) -> JSONResponse:
+    """A delivery of MLflow: a version got an alias or a tag."""
+    body = await _body(request)
+    if body is None:
+        return _refused(413, f"a delivery has at most {MAX_BODY} bytes")
+    try:
+        delivery = verify(request.headers, body, request.app.state.secret)
+    except RefusedError as error:
+        return _refused(401, error.message)
+    try:
+        content = json.loads(body)
+        entity, data = content["entity"], content["data"]
+        name, version = str(data["name"]), str(data["version"])
+    except (ValueError, KeyError, TypeError):
+        return _refused(400, "the body is no delivery of MLflow's registry: entity, data.name and data.version")
+
+    def wanted(spec: ReleaseSpec) -> bool:
+        when = spec.release_when
+        if when is None or spec.model != name:
+            return False
+        said = data.get("alias") if entity == "model_version_alias" else data.get("key")
+        return bool(said) and said == (when.alias if entity == "model_version_alias" else when.tag)
+
+    def events(journal: Journal) -> list[Event]:
+        return [
+            _event(
+                VERSION_WANTED, spec.endpoint, delivery,
+                {"model": name, "version": version, "artifact": f"models:/{name}/{version}",
+                 "reason": f"{entity} of {name} v{version}"},
+            )
+            for spec in watched(journal).values() if wanted(spec)
+        ]  # fmt: skip
+
+    return await _pass_on(request, f"mlflow/{delivery}", events)
+
+
+async def alertmanager(request: Request) -> JSONResponse:
+    """A notification of Alertmanager (version 4 of its format); each firing alert names an endpoint by a label."""
+    shown = request.headers.get("authorization", "")
+    if not hmac.compare_digest(shown.encode(), f"Bearer {request.app.state.token}".encode()):
+        return _refused(
+            401, "Alertmanager's http_config needs `authorization: {credentials: …}`; see docs/operating.md"
+        )
+    body = await _body(request)
+    if body is None:
+        return _refused(413, f"a notification has at most {MAX_BODY} bytes")
+    try:
+        firing = [alert for alert in json.loads(body)["alerts"] if alert["status"] == "firing"]
+        found = [(alert["labels"]["endpoint"], alert["labels"].get("alertname", "alert"), alert) for alert in firing]
+    except (ValueError, KeyError, TypeError):
+        return _refused(400, "each alert has a status, and those that fire a label `endpoint`")
+    passed: list[str] = []
+    for endpoint, name, alert in found:
+        said = alert.get("annotations", {}).get("summary", "")
+        key = f"alert/{endpoint}/{alert.get('fingerprint', name)}/{alert.get('startsAt', '')}"
+        event = _event(ALERT_FIRING, endpoint, key, {"alert": name, "reason": f"alert {name}: {said}".rstrip(": ")})
+        reply = await _pass_on(request, key, partial(_these, [event]))
+        if reply.status_code >= 400:  # noqa: PLR2004 - HTTP's own limit
+            return reply
+        passed += json.loads(bytes(reply.body))["events"]
+    return JSONResponse({"events": passed}, 202)
+
+
+def _these(events: list[Event], _journal: Journal) -> list[Event]:
+    return events
+
+
+async def health(_request: Request) -> JSONResponse:
+    """Whether it runs."""
+    return JSONResponse({"status": "ok"})
+
+
+async def _pass_on(request: Request, key: str, events: Callable[[Journal], list[Event]]) -> JSONResponse:
+    """Emit the events of a delivery, once; one that cannot be passed on may come again."""
+    state = request.app.state
+
+    def take() -> list[Event] | None:
+        with open_journal(state.home.journal_url) as journal:
+            return events(journal) if claim(journal, key) else None
+
+    def let_go() -> None:
+        with open_journal(state.home.journal_url) as journal:
+            give_up(journal, key)
+
+    try:
+        fresh = await to_thread.run_sync(take)
+    except HeadgateError as error:
+        return _refused(503, error.message)
+    if fresh is None:
+        return JSONResponse({"events": [], "note": "this delivery was taken before"}, 200)
+    if fresh:
+        try:
+            (await state.prefect.post("/events", json=fresh)).raise_for_status()
+        except httpx.HTTPError as error:
+            await to_thread.run_sync(let_go)
+            return _refused(503, f"the Prefect server does not take the event: {type(error).__name__}")
+    return JSONResponse({"events": [event["event"] for event in fresh]}, 202)
+
+
+def _event(name: str, endpoint: str, key: str, payload: dict[str, str]) -> Event:
+    return {
+        "id": str(uuid.uuid5(_NAMESPACE, f"{key}/{endpoint}")),
+        "occurred": datetime.now(UTC).isoformat(),
+        "event": name,
+        "resource": resource_of(endpoint, action=_ACTIONS[name]),
+        "payload": {"schema": 1, "endpoint": endpoint, **payload},
+    }
+
+
+async def _body(request: Request) -> bytes | None:
+    """The body; None where it is too large, of which no more is read."""
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BODY:
+            return None
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _refused(status: int, why: str) -> JSONResponse:
+    return JSONResponse({"error": why}, status)
+
+
+def make_app(home: Home, *, secret: str, token: str, prefect_api: str, prefect_auth: str = "") -> Starlette:
+    """The server.
+
+    Args:
+        home: where the journal is.
+        secret: what MLflow signs with.
+        token: what Alertmanager shows.
+        prefect_api: where events go.
+        prefect_auth: `user:password`, where that server asks for it.
+    """
+    user, _, password = prefect_auth.partition(":")
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        auth = httpx.BasicAuth(user, password) if prefect_auth else None
+        async with httpx.AsyncClient(base_url=prefect_api, timeout=_SECONDS, auth=auth) as client:
+            app.state.home, app.state.secret, app.state.token, app.state.prefect = home, secret, token, client
+            yield
+
+    routes = [
+        Route("/mlflow", mlflow, methods=["POST"]), Route("/alertmanager", alertmanager, methods=["POST"]),
+        Route("/health", health),
+    ]  # fmt: skip
+    return Starlette(routes=routes, lifespan=lifespan)
+
+
+def main() -> None:
+    """Serve, as the environment says.
+
+    Raises:
+        BadInputError: a setting is missing.
+    """
+    names = ("HEADGATE_WEBHOOK_SECRET", "HEADGATE_ALERT_TOKEN", "HEADGATE_RECEIVER_PORT", "PREFECT_API_URL")
+    missing = [name for name in names if not os.environ.get(name)]
+    if missing:
+        raise BadInputError(f"not set: {', '.join(missing)}", fix="headgate up sets them; see docs/operating.md")
+    secret, token, port, api = (os.environ[name] for name in names)
+    auth = os.environ.get("PREFECT_API_AUTH_STRING", "")
+    app = make_app(Home.from_env().ensure(), secret=secret, token=token, prefect_api=api, prefect_auth=auth)
+    uvicorn.run(app, host=os.environ.get("HEADGATE_RECEIVER_HOST", HOST), port=int(port), log_level="warning")
+
+
+if __name__ == "__main__":
+    main()
