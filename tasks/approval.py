@@ -149,7 +149,7 @@ async def _ask(job: ReleaseJob, request: Request) -> Entry:
     from tasks.evidence import evidence  # noqa: PLC0415 - heavy; the run is seen to run before it
 
     remaining = max(math.ceil(request.expires_at.timestamp() - time.time()), 1)
-    form = Answer.with_initial_data(description=evidence(job, request.before), decision="reject")
+    form = Answer.with_initial_data(description=evidence(job, request.before, request.spec_hash), decision="reject")
     job.finish_telling()
     try:
         given: Answer = await asuspend_flow_run(wait_for_input=form, timeout=remaining, key=request.key)

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from tasks.job import ReleaseJob
 
 
-def evidence(job: ReleaseJob, before: str) -> str:
+def evidence(job: ReleaseJob, before: str, spec_hash: str) -> str:
     """Markdown for the form.
 
     Args:
         job: the release that waits.
         before: the step that waits.
+        spec_hash: of the release file that is approved.
     """
     rows = job.journal.read(job.endpoint, release_id=job.release_id)
     image = next(row.evidence["image"] for row in rows if row.what == Phase.PACKAGED)
@@ -31,18 +32,20 @@ def evidence(job: ReleaseJob, before: str) -> str:
     facts = [
         ("release", f"`{job.release_id}`, asked for by {job.actor}"),
         ("new version", f"{version['name']} v{version['version']}, from `{job.spec.artifact}`"),
-        ("image", f"`{image['digest']}` ({image['size'] / 1e6:.1f} MB)"),
+        ("image", f"`{image['digest'][:19]}` ({image['size'] / 1e6:.1f} MB)"),
         ("champion", f"{champion.version}, `{champion.name}`" if champion else "none: this is the first version"),
         *_gates(job),
         *_judged(job),
         ("report with plots", _link(job)),
     ]
-    plan = plan_release(job)
-    steps = _table(("step", "does", "gate"), ((step.name, step.does, step.gate) for step in plan.steps))
+    steps = [
+        (step.name, step.does + (f"; {step.gate}" if step.gate else "")) for step in plan_release(job).steps
+    ]  # fmt: skip
     return "\n".join([
         f"# {job.endpoint}: {before} {version['name']} v{version['version']}?", "",
-        *_table(("", ""), facts), "", "## Plan", "", *steps, "",
-        "**decision**: approve or reject. **approver**: your name. **reason**: why; both are kept in the history.",
+        *_listed(facts), "", "## Plan", "", *_listed(steps), "", "## Your answer", "",
+        "Who approves or rejects, and why, is kept in the history. The answer holds for this content only:", "",
+        "```", f"image         {image['digest']}", f"release file  sha256:{spec_hash}", "```",
     ])  # fmt: skip
 
 
@@ -82,7 +85,6 @@ def _link(job: ReleaseJob) -> str:
     return f"[in MLflow]({link})"
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    clean = ([cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows)
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return lines + ["| " + " | ".join(row) + " |" for row in clean]
+def _listed(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """A list, not a table: the form is narrow, and a table's long cells are cut off in it."""
+    return [f"- **{name}**: {' '.join(text.split())}" for name, text in rows]

@@ -9,7 +9,7 @@ import click
 
 from headgate.cli.change import actor_option, print_result, reason_option, run_flow
 from headgate.cli.environment import prefect_is_up, require_prefect, use_stack
-from headgate.cli.output import json_option, print_json, print_table, say
+from headgate.cli.output import json_option, print_json, say
 from headgate.errors import BadInputError, HeadgateError
 from headgate.home import Home
 
@@ -74,10 +74,13 @@ def approvals(as_json: bool) -> None:  # noqa: FBT001
     if as_json:
         print_json([request.model_dump(mode="json") for request in requests])
         return
-    print_table(
-        "waiting for approval", ["release", "before", "image", "until", "form"],
-        [(r.release_id, r.before, r.digest[:19], f"{r.expires_at:%F %T}", r.url) for r in requests],
-    )  # fmt: skip
+    for request in requests:
+        click.echo(
+            f"{request.release_id}: before {request.before}, image {request.digest[:19]}, "
+            f"until {request.expires_at:%F %T %Z}\n  {request.url}"
+        )
+    if not requests:
+        click.echo("nothing waits for approval")
 
 
 @click.command()

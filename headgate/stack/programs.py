@@ -71,7 +71,7 @@ def stack_programs(home: Home, ports: Ports) -> list[Program]:
             "worker",
             [sys.executable, "-m", "prefect", "worker", "start", "--pool", WORK_POOL, "--type", "process"],
             # prefect.yaml says `python`, and means this one.
-            {**env, "PREFECT_WORKER_QUERY_SECONDS": "0.5", "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"},
+            {**env, "PREFECT_WORKER_QUERY_SECONDS": "0.5", "PATH": _path(binaries)},
             settle_seconds=1,
         ),
         Program(
@@ -84,3 +84,8 @@ def stack_programs(home: Home, ports: Ports) -> list[Program]:
             settle_seconds=1,
         ),
     ]  # fmt: skip
+
+
+def _path(binaries: Path) -> str:
+    """The search path with this environment's programs first."""
+    return os.pathsep.join([str(binaries), *os.get_exec_path()])

@@ -12,20 +12,21 @@ import httpx
 import pandas as pd
 import pytest
 from client import Client
+from support.stack import wait_for
 
 from deploy_targets.docker import DockerTarget
 from deploy_targets.local import LocalTarget
+from headgate.records import ReleaseResult
 from headgate.release_file import parse_release
 from headgate.stack import Supervisor
-from registry import Journal, Versions, history
+from registry import Journal, Kind, Versions, history
+from registry.lease import holder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from support.stack import Stack
-
-    from headgate.records import ReleaseResult
 
 _numbers = itertools.count(1)
 
@@ -54,6 +55,27 @@ class World:
         from flows.release import release
 
         return asyncio.run(release(parse_release(self.text(artifact, more)), **options))
+
+    def submit(self, artifact: Path | str, more: str = QUICK, **parameters: str) -> str:
+        """Have the stack's worker release something; gives the flow run's id."""
+        from tasks.deployments import submit
+
+        spec = parse_release(self.text(artifact, more)).model_dump(mode="json")
+        return str(submit("release/local", {"spec": spec, **parameters}))
+
+    def ended(self, number: int = 1, seconds: float = 120.0) -> ReleaseResult:
+        """How the endpoint's release of that number ended, counted from 1, once it has and lets go of the endpoint."""
+
+        def outcomes() -> list[Any]:
+            rows = self.journal.read(self.endpoint, kinds=(Kind.DECISION,))
+            return [row.evidence["result"] for row in rows if row.what == "outcome"]
+
+        wait_for(lambda: len(outcomes()) >= number and holder(self.journal, self.endpoint) is None, seconds)
+        return ReleaseResult.model_validate(outcomes()[number - 1])
+
+    def run_state(self, run: str) -> str:
+        """What Prefect says about a flow run."""
+        return str(httpx.get(f"{self.stack.env['PREFECT_API_URL']}/flow_runs/{run}").json()["state"]["name"])
 
     def rollback(self, reason: str = "test", **options: Any) -> ReleaseResult:
         from flows.rollback import rollback
