@@ -1,0 +1,158 @@
+"""What people ask of a release while it runs, and what decides whether one may begin."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from conftest import QUICK
+from support.stack import HEADGATE, wait_for
+
+from headgate.errors import EndpointBusyError, FrozenError
+from headgate.phases import Outcome, Phase
+from registry import Kind, history
+from registry.queue import Place, waiting
+
+# It looks for longer than a test takes, unless someone ends it.
+LONG = QUICK.replace("min_duration: 2s, max_duration: 30s", "min_duration: 50s, max_duration: 60s")
+
+
+@pytest.fixture
+def background(world, tmp_path):
+    """`headgate release` in a process of its own; gives the process."""
+    started = []
+
+    def release(artifact, more=QUICK, *options):
+        file = tmp_path / f"release-{len(started)}.yaml"
+        file.write_text(world.text(artifact, more))
+        command = [HEADGATE, "release", str(file), "--json", *options]
+        environment = {**os.environ, "HEADGATE_HOME": str(world.stack.root)}
+        started.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
+        return started[-1]
+
+    yield release
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def share(world) -> int:
+    traffic = world.state.traffic
+    return sum(weight for name, weight in traffic.weights.items() if name.startswith("v2-"))
+
+
+def looks(world):
+    return world.journal.read(world.endpoint, kinds=(Kind.LOOK,))
+
+
+def test_a_paused_release_stays_where_it_is_and_goes_on_when_it_is_resumed(world, models, background):
+    world.release(models("pyfunc", does="double"))
+    with world.traffic():
+        # With enough requests for the last step, and nothing that holds it at the first one.
+        process = background(models("pyfunc", does="negative"), QUICK.replace("max_duration: 30s", "max_duration: 60s"))
+        wait_for(lambda: share(world) > 0, 60)
+        world.stack.headgate("pause", world.endpoint, "--reason", "let us see")
+        wait_for(lambda: looks(world)[-1].evidence["paused"])
+        at = share(world)
+        seen = len(looks(world))
+        wait_for(lambda: len(looks(world)) > seen + 5)
+        assert share(world) == at
+        assert "someone to resume it" in looks(world)[-1].reason
+        assert ", paused since" in world.stack.headgate("status", world.endpoint).stdout
+        world.stack.headgate("resume", world.endpoint, "--reason", "seen")
+        assert process.wait(60) == 0
+    world.assert_only(2)
+
+
+def test_a_paused_release_is_taken_back_when_it_does_harm(world, models, background):
+    world.release(models("pyfunc", does="double"))
+    with world.traffic(low=-3.0):
+        harmful = LONG.replace("max_disagreement: 20%", "max_disagreement: 90%")
+        process = background(models("pyfunc", does="negative"), harmful)
+        wait_for(lambda: share(world) > 0, 60)
+        world.stack.headgate("pause", world.endpoint, "--reason", "let us see")
+        assert process.wait(60) == 4
+    world.assert_only(1)
+
+
+def test_an_aborted_release_is_put_back_and_the_command_says_so(world, models, background):
+    world.release(models("pyfunc", does="double"))
+    with world.traffic():
+        process = background(models("pyfunc", does="negative"), LONG)
+        wait_for(lambda: share(world) > 0, 60)
+        result = world.stack.json("abort", world.endpoint, "--reason", "not now")
+        assert share(world) == 0
+        assert process.wait(60) == 4
+    assert result["outcome"] == Outcome.ROLLED_BACK
+    assert "took it back: not now" in result["reason"]
+    world.assert_only(1)
+    assert "no release" in world.stack.headgate("abort", world.endpoint, "--reason", "again", expect=1).stderr
+
+
+def test_releases_wait_in_line_first_come_first_served(world, models, background):
+    queued = QUICK + "when_busy: queue\n"
+    world.release(models("pyfunc", does="double"))
+    with world.traffic():
+        first = background(models("pyfunc", does="negative"), queued)
+        wait_for(lambda: history.in_flight(world.journal, world.endpoint) is not None, 60)
+        second = background(models("pyfunc", does="quadruple"), queued)
+        wait_for(lambda: len(waiting(world.journal, world.endpoint)) == 1, 60)
+        third = background(models("pyfunc", does="triple"), queued)
+        wait_for(lambda: len(waiting(world.journal, world.endpoint)) == 2, 60)
+        line = [ticket.release_id for ticket in waiting(world.journal, world.endpoint)]
+        with pytest.raises(EndpointBusyError):
+            world.release(models("pyfunc", does="double"))
+        codes = [process.wait(120) for process in (first, second, third)]
+    # The third one's answers differ, so its comparison refuses it.
+    assert codes == [0, 0, 3]
+    phases = world.journal.read(world.endpoint, kinds=(Kind.PHASE,))
+    assert [row.release_id for row in phases if row.what == Phase.STARTED][2:] == line
+    order = [row.release_id for row in phases]
+    assert order == sorted(order, key=order.index), "no two are in flight at the same time"
+    assert waiting(world.journal, world.endpoint) == []
+
+
+def test_nobody_overtakes_those_who_wait_and_the_dead_hold_nobody_up(world, models, monkeypatch):
+    place = Place(world.journal, world.endpoint, "someone-else")
+    with pytest.raises(EndpointBusyError, match=r"1 release\(s\) wait for .* the first is someone-else"):
+        world.release(models("pyfunc", does="double"))
+    monkeypatch.setattr("registry.queue.TICKET_SECONDS", 1.0)
+    assert place.ahead() == []
+    wait_for(lambda: waiting(world.journal, world.endpoint) == [], 10)
+    assert world.release(models("pyfunc", does="double"), QUICK + "when_busy: queue\n").outcome is Outcome.PROMOTED
+
+
+def test_a_freeze_window_refuses_and_an_emergency_overrides_it(world, models):
+    now = datetime.now(UTC)
+    window = f"start: '{now.minute} {now.hour} * * *', end: '0 0 {(now + timedelta(days=2)).day} * *'"
+    frozen = QUICK + f"freeze: [{{{window}, reason: quarter end}}]\n"
+    with pytest.raises(FrozenError, match=r"is frozen until .* UTC \(quarter end\)"):
+        world.release(models("pyfunc", does="double"), frozen)
+    assert world.journal.read(world.endpoint) == []
+    world.release(models("pyfunc", does="double"), frozen, override_freeze="customers are down")
+    decided = [row for row in world.journal.read(world.endpoint) if row.what == "freeze overridden"]
+    assert [row.reason for row in decided] == ["customers are down"]
+    # What is live may be taken back at any time.
+    with world.traffic():
+        world.release(models("pyfunc", does="negative"), frozen, override_freeze="still down")
+    world.rollback("worse")
+    world.assert_only(1)
+
+
+def test_what_a_dead_process_left_is_put_back(world, models, background):
+    world.release(models("pyfunc", does="double"))
+    with world.traffic():
+        process = background(models("pyfunc", does="negative"), LONG)
+        wait_for(lambda: share(world) > 0, 60)
+        process.kill()
+        process.wait()
+        ended = world.stack.json("reconcile", world.endpoint)
+    assert [one["outcome"] for one in ended] == ["rolled back"]
+    assert "its process ended while it was shifting" in ended[0]["reason"]
+    world.assert_only(1)
+    assert world.processes() == {"v1"}
+    assert world.stack.json("reconcile", world.endpoint) == []
