@@ -77,10 +77,10 @@ class Place:
     def ahead(self) -> list[Ticket]:
         """Who comes before; asking renews the place."""
         with self._journal.writing() as connection:
+            now = time.time()
+            in_time = tickets.c.expires >= now
             renewed = connection.execute(
-                tickets.update()
-                .where(tickets.c.endpoint == self._endpoint, tickets.c.number == self.number)
-                .values(expires=time.time() + TICKET_SECONDS)
+                tickets.update().where(*self._mine(), in_time).values(expires=now + TICKET_SECONDS)
             )
         if not renewed.rowcount:
             # This process stood still for so long that others took it for dead.
@@ -91,6 +91,9 @@ class Place:
     def leave(self) -> None:
         """Give the place up."""
         with self._journal.writing() as connection:
-            connection.execute(
-                tickets.delete().where(tickets.c.endpoint == self._endpoint, tickets.c.number == self.number)
-            )
+            connection.execute(tickets.delete().where(*self._mine()))
+
+    def _mine(self) -> tuple[sa.ColumnElement[bool], ...]:
+        # A number may be given out again once its ticket has run out.
+        ours = tickets.c.endpoint == self._endpoint, tickets.c.number == self.number
+        return *ours, tickets.c.release_id == self._release_id

@@ -49,20 +49,27 @@ def init(artifact: str, model: str | None, path: Path, force: bool) -> None:  # 
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path), default=Path("release.yaml"))
+@click.argument("paths", type=click.Path(path_type=Path), nargs=-1)
 @json_option
-def validate(path: Path, as_json: bool) -> None:  # noqa: FBT001
-    """Check a release file; every problem at its line and column."""
-    try:
-        spec = load_release(path)
-    except SpecError as error:
+def validate(paths: tuple[Path, ...], as_json: bool) -> None:  # noqa: FBT001
+    """Check release files, release.yaml by default; every problem of each at its line and column."""
+    refused = []
+    for path in paths or (Path("release.yaml"),):
+        try:
+            spec = load_release(path)
+        except SpecError as error:
+            refused.append(error)
+            if as_json:
+                print_json({"valid": False, "problems": [problem.model_dump() for problem in error.problems]})
+            continue
         if as_json:
-            print_json({"valid": False, "problems": [problem.model_dump() for problem in error.problems]})
-        raise
-    if as_json:
-        print_json({"valid": True, "spec": spec.model_dump(mode="json")})
-    else:
-        click.echo(f"{path} is valid: {spec.model} to {spec.endpoint} on {spec.target.kind}")
+            print_json({"valid": True, "spec": spec.model_dump(mode="json")})
+        else:
+            click.echo(f"{path} is valid: {spec.model} to {spec.endpoint} on {spec.target.kind}")
+    for error in refused[:-1]:
+        say(f"headgate: {error}")
+    if refused:
+        raise refused[-1]
 
 
 @click.command()

@@ -330,3 +330,30 @@ def test_many_endpoints_are_judged_at_once_as_one_would_be():
         assert np.allclose(batch.log_harm, [one.log_harm[0] for one in single], rtol=1e-9)
     assert phases[1] == ROLLBACK
     assert PROMOTE != ROLLBACK
+
+
+def look_at(judge, traffic, second, *, paused=False, **faults):
+    arms = traffic.second(judge.share, **faults)
+    return judge.observe(second, *({"errors": arm["errors"]} for arm in arms), paused=paused)
+
+
+def test_a_paused_judge_stays_in_its_step_and_its_time_stands_still():
+    judge, traffic = SequentialJudge(policy(max_duration=700.0), "m@v2"), Traffic(3)
+    said = [look_at(judge, traffic, second, paused=True) for second in range(1, 1001)]
+    assert {one.phase for one in said} == {"running"}
+    assert judge.step == 0
+    assert "it needs someone to resume it" in said[-1].message
+    # What it has seen meanwhile counts, and the thousand seconds do not.
+    assert look_at(judge, traffic, 1001).phase == "advance"
+    restored = SequentialJudge.from_dict(judge.policy, json.loads(json.dumps(judge.to_dict())))
+    assert restored.to_dict() == judge.to_dict()
+    for second in range(1002, 1700):
+        if (last := look_at(judge, traffic, second)).phase == "promote":
+            break
+    assert last.phase == "promote"
+
+
+def test_harm_ends_a_pause():
+    judge, traffic = SequentialJudge(policy()), Traffic(4)
+    phases = [look_at(judge, traffic, second, paused=True, errors=0.3).phase for second in range(1, 30)]
+    assert phases.index("rollback") < 10
