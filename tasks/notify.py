@@ -82,30 +82,33 @@ def send(reference: str, title: str, text: str) -> str:
     Returns:
         Why it could not be sent; empty where it was.
     """
-    problem = _send(reference, title, text)
+    kind, _, name = reference.partition(":")
+    try:
+        problem = _send_by_url(name, title, text) if kind == "env" else _send_by_block(name, title, text)
+    except Exception as error:  # noqa: BLE001 - whatever a service's library raises; its text may hold the URL
+        problem = f"it cannot be used ({type(error).__name__})"
     return f"{reference}: {problem}" if problem else ""
 
 
-def _send(reference: str, title: str, text: str) -> str:
-    kind, _, name = reference.partition(":")
-    if kind == "env":
-        url = os.environ.get(name)
-        if not url:
-            return f"the environment variable {name} is not set where the release runs"
-        import apprise  # noqa: PLC0415 - a second to import, and only for who wants messages
+def _send_by_url(name: str, title: str, text: str) -> str:
+    url = os.environ.get(name)
+    if not url:
+        return f"the environment variable {name} is not set where the release runs"
+    import apprise  # noqa: PLC0415 - a second to import, and only for who wants messages
 
-        # It logs the addresses that it cannot reach.
-        logging.getLogger("apprise").setLevel(logging.CRITICAL)
-        service = apprise.Apprise()
-        if not service.add(url):
-            return f"{name} holds no URL that Apprise knows"
-        return "" if service.notify(text, title) else "the service did not take the message"
+    # It logs the addresses that it cannot reach.
+    logging.getLogger("apprise").setLevel(logging.CRITICAL)
+    service = apprise.Apprise()
+    if not service.add(url):
+        return f"{name} holds no URL that Apprise knows"
+    return "" if service.notify(text, title) else "the service did not take the message"
+
+
+def _send_by_block(name: str, title: str, text: str) -> str:
     from prefect.blocks.core import Block  # noqa: PLC0415 - seconds to import, and only for blocks
 
-    try:
-        # Both are plain calls in a thread without an event loop.
-        block: Any = Block.load(name)
+    # Both are plain calls in a thread without an event loop.
+    block: Any = Block.load(name)
+    with block.raise_on_failure():
         block.notify(text, title)
-    except Exception as error:  # noqa: BLE001 - a block raises what its service's library does; its text may hold the URL
-        return f"the block cannot be used ({type(error).__name__})"
     return ""

@@ -66,8 +66,8 @@ def validate(paths: tuple[Path, ...], as_json: bool) -> None:  # noqa: FBT001
             print_json({"valid": True, "spec": spec.model_dump(mode="json")})
         else:
             click.echo(f"{path} is valid: {spec.model} to {spec.endpoint} on {spec.target.kind}")
-    for error in refused[:-1]:
-        say(f"headgate: {error}")
+    for earlier in refused[:-1]:
+        say(f"headgate: {earlier}")
     if refused:
         raise refused[-1]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from typing import TYPE_CHECKING
 
 import pytest
 from conftest import QUICK
 from support.stack import HEADGATE, wait_for
 
 from registry import Kind
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,0 +1,177 @@
+"""Operating it: from an event to a run, from an abort to safety, and what Prefect adds to a release."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+
+import httpx
+import pandas as pd
+from client import Client
+from support.models import Models
+from support.stack import HEADGATE, Stack, start_stack, wait_for
+
+from headgate.stack.secrets import Secrets
+
+ENDPOINT = "bench"
+# It shifts until someone ends it.
+FILE = """\
+model: bench
+artifact: {artifact}
+target: {{kind: local}}
+gates: {{shadow: {{min_requests: 50, max_disagreement: 50%}}}}
+strategy: {{steps: [25%], min_requests: 100, min_duration: {least}, max_duration: 10m}}
+judge: {{error_rate: {{margin_points: 20%}}, latency: {{quantiles: [0.5], floor: 1s}}}}
+"""
+REPEATS, LOOKS = 5, 200
+QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+
+
+def main() -> None:
+    """Print all three."""
+    with tempfile.TemporaryDirectory() as folder, start_stack(Path(folder) / "home") as stack:
+        os.environ |= stack.env
+        (Path(folder) / "models").mkdir()
+        models = Models(Path(folder) / "models")
+        file = Path(folder) / "release.yaml"
+
+        def write(does: str, least: str = "2s") -> Path:
+            file.write_text(FILE.format(artifact=models("pyfunc", does=does), least=least), encoding="utf-8")
+            return file
+
+        started = json.loads(headgate("release", str(write("double")), "--json"))
+        rows = pd.DataFrame({"x": [1.0, 2.0]})
+        events(stack)
+        with Client(started["url"], rows, rows["x"].map(lambda x: {"x": x * 2}), 100) as client:
+            aborts(client, write("negative", "5m"))
+            releases(write)
+        tasks()
+
+
+def headgate(*arguments: str) -> str:
+    """Run a command to its end; gives its last line."""
+    done = subprocess.run(
+        [HEADGATE, *arguments], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    return done.stdout.splitlines()[-1] if done.stdout else ""
+
+
+def spread(seconds: list[float]) -> str:
+    """The least, the median and the most."""
+    return f"{min(seconds):.2f} / {statistics.median(seconds):.2f} / {max(seconds):.2f} s"
+
+
+def events(stack: Stack) -> None:
+    """From an alert's arrival to the run that it starts being Running; nobody has the endpoint, so nothing changes."""
+    api = f"{stack.env['PREFECT_API_URL']}/flow_runs/filter"
+    bearer = {"authorization": f"Bearer {Secrets.of(stack.home).alerts}"}
+    seconds = []
+    for number in range(REPEATS):
+        alert = {"status": "firing", "labels": {"alertname": "bench", "endpoint": f"none-{number}"}, "startsAt": "now"}
+        began = time.perf_counter()
+        sent = httpx.post(f"{stack.ports.receiver_url}/alertmanager", json={"alerts": [alert]}, headers=bearer)
+        sent.raise_for_status()
+
+        def runs(endpoint: str = f"none-{number}") -> bool:
+            found = httpx.post(api, json={"flows": {"name": {"any_": ["rollback"]}}, "limit": 50}).json()
+            ours = [run for run in found if run["parameters"].get("endpoint") == endpoint]
+            return any(run["start_time"] for run in ours)
+
+        wait_for(runs, 60)
+        seconds.append(time.perf_counter() - began)
+        # The run fails, as it should, and an automation looks after it; that is not what is timed.
+        time.sleep(15)
+    print(f"\nfrom an event to a running flow: {spread(seconds)} (least / median / most of {REPEATS})", flush=True)
+
+
+def aborts(client: Client, file: Path) -> None:
+    """From the start of `headgate abort` to the last answer of the canary that a client sees."""
+    seconds, pauses = [], []
+    for _ in range(REPEATS):
+        process = subprocess.Popen(
+            [HEADGATE, "release", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        before = {name: counter["answers"] for name, counter in client.by_revision.items()}
+
+        def canary(known: dict[str, int] = before) -> int:
+            return sum(
+                counter["answers"] - known.get(name, 0)
+                for name, counter in list(client.by_revision.items()) if not name.startswith("v1")
+            )  # fmt: skip
+
+        wait_for(lambda seen=canary: seen() > 100, 120)
+        began = time.perf_counter()
+        headgate("pause", ENDPOINT, "--reason", "bench")
+        wait_for(lambda: ", paused since" in subprocess.run(
+            [HEADGATE, "status", ENDPOINT], check=True, capture_output=True, text=True).stdout)  # fmt: skip
+        pauses.append(time.perf_counter() - began)
+        began, last, answers = time.perf_counter(), 0.0, canary()
+        abort = subprocess.Popen([HEADGATE, "abort", ENDPOINT, "--reason", "bench"], **QUIET)
+        while abort.poll() is None:
+            if (now := canary()) > answers:
+                answers, last = now, time.perf_counter() - began
+            time.sleep(0.005)
+        seconds.append(last)
+        process.wait()
+    print(f"from the start of `headgate abort` to the canary's last answer: {spread(seconds)}")
+    print(f"from the start of `headgate pause` to its being seen: {spread(pauses)}", flush=True)
+
+
+def releases(write: object) -> None:
+    """The same release as a flow with tasks, and as plain functions without Prefect, in turn."""
+    from flows.release import release  # noqa: PLC0415 - reads the environment that main has set
+    from headgate.release_file import load_release  # noqa: PLC0415 - reads the environment that main has set
+
+    with_prefect, without = [], []
+    for number in range(2 * REPEATS):
+        spec = load_release(write("quadruple" if number % 2 else "slow"))  # type: ignore[operator]
+        for call, seconds in ((release, with_prefect), (release.fn, without))[:: 1 if number % 2 else -1]:
+            result = asyncio.run(call(spec))
+            seconds.append(result.seconds - result.waited)
+    print(
+        f"\na release less its waits, as a flow: {spread(with_prefect)}; as plain functions: {spread(without)}",
+        flush=True,
+    )
+
+
+def tasks() -> None:
+    """A look a second as a task each, and all of a shift in one task, as it is."""
+    from prefect import flow, task  # noqa: PLC0415 - reads the environment that main has set
+
+    @task
+    def look() -> int:
+        return 1
+
+    @task
+    def shift() -> int:
+        return sum(look.fn() for _ in range(LOOKS))
+
+    @flow
+    async def one_task_a_look() -> int:
+        return sum(look() for _ in range(LOOKS))
+
+    @flow
+    async def one_task() -> int:
+        return shift()
+
+    print(f"\n{LOOKS} looks of a shift, Prefect's part of it")
+    for name, one in (("a task each", one_task_a_look), ("all in one task, as it is", one_task)):
+        began = time.perf_counter()
+        asyncio.run(one())
+        seconds = time.perf_counter() - began
+        print(f"  {name:28}{seconds:>8.2f} s  {seconds / LOOKS * 1000:>8.2f} ms a look")
+
+
+if __name__ == "__main__":
+    main()
