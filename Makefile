@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 TARGET ?= local
+WORKERS ?= 2
 BIN := .venv/bin
 say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
@@ -13,8 +14,8 @@ demo: .venv/runtime  ## five releases of real models under live traffic, in abou
 	@$(BIN)/python examples/demo.py --target $(TARGET) $(ARGS)
 
 test: .venv/dev  ## every test, on real servers
-	$(call say,running the tests; about twenty-five minutes on two cores)
-	@$(BIN)/python -m pytest $(ARGS)
+	$(call say,running the tests; about twenty minutes on two cores; WORKERS=1 for one at a time)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 check: .venv/dev  ## style, types, import contracts, schema, links of the docs
 	$(call say,ruff)

@@ -14,6 +14,7 @@ from prefect.context import FlowRunContext
 
 from deploy_targets import DeployTarget, open_target
 from headgate.actor import whoami
+from headgate.credentials import separate_credentials
 from headgate.errors import BadInputError, EndpointBusyError, RegistryError, RolledBackError
 from headgate.home import Home
 from headgate.phases import ENDED, Phase, is_behind, may_enter
@@ -76,6 +77,7 @@ class Job:
     def __init__(
         self, home: Home, journal: Journal, target: DeployTarget, endpoint: str, release_id: str, actor: str
     ) -> None:
+        separate_credentials()
         self.home = home
         self.journal = journal
         self.target = target

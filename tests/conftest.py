@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +26,13 @@ if TYPE_CHECKING:
     from headgate.home import Home
 
 OURS = ("HEADGATE_", "MLFLOW_", "PREFECT_")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Temporary folders have short names: a Unix socket's path is at most 107 bytes, and supervisord has one in each."""
+    if config.option.basetemp is None and not hasattr(config, "workerinput"):
+        config.option.basetemp = Path(tempfile.mkdtemp(prefix="hg-"))
+        config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,6 +6,7 @@ import os
 
 import httpx
 
+from headgate.credentials import separate_credentials
 from headgate.errors import TargetUnavailableError
 from headgate.home import Home
 from headgate.stack import Ports
@@ -31,6 +32,7 @@ def use_stack(*, quiet: bool = True) -> Home:
     settings = {**(client_env(home, ports) if ports else {}), **(_QUIET if quiet else {})}
     for name, value in settings.items():
         os.environ.setdefault(name, value)
+    separate_credentials()
     return home
 
 
