@@ -29,7 +29,7 @@ OURS = ("HEADGATE_", "MLFLOW_", "PREFECT_")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Temporary folders have short names: a Unix socket's path is at most 107 bytes, and supervisord has one in each."""
+    """Temporary folders have short names: a Unix socket's path has at most 107 bytes, and stacks have one each."""
     if config.option.basetemp is None and not hasattr(config, "workerinput"):
         config.option.basetemp = Path(tempfile.mkdtemp(prefix="hg-"))
         config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
