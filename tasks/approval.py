@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tasks.job import ReleaseJob
 
 _GRACE_SECONDS = 5.0
+_DONE = {"approve": "approved it", "reject": "rejected it"}
 
 
 class Answer(RunInput):
@@ -86,7 +87,7 @@ async def approve(job: ReleaseJob, before: str) -> None:
         request = _requested(job, key) or _request(job, key, before, digest, spec_hash, wanted.expires)
         answered = await _ask(job, request)
     if answered.evidence["decision"] != "approve":
-        raise NotApprovedError(f"{answered.actor} rejected it before {before}: {answered.reason or 'no reason given'}")
+        raise NotApprovedError(f"{answered.actor} {answered.reason}")
 
 
 def open_requests(journal: Journal) -> list[Request]:
@@ -158,10 +159,11 @@ async def _ask(job: ReleaseJob, request: Request) -> Entry:
             # The server lets a run expire some seconds late; until then it may come back.
             job.lease.park(request.flow_run, request.expires_at.timestamp() + _GRACE_SECONDS)
         raise
+    said = f"{_DONE[given.decision]} before {request.before}" + (f": {given.reason}" if given.reason else "")
     return job.write(
-        Kind.DECISION, history.APPROVAL, given.reason,
-        {"decision": given.decision, "key": request.key, "before": request.before, "digest": request.digest,
-         "spec_hash": request.spec_hash},
+        Kind.DECISION, history.APPROVAL, said,
+        {"decision": given.decision, "reason": given.reason, "key": request.key, "before": request.before,
+         "digest": request.digest, "spec_hash": request.spec_hash},
         actor=given.approver,
     )  # fmt: skip
 

@@ -34,6 +34,13 @@ Listener = Callable[[Entry], None]
 listeners: list[Listener] = [announce]
 """Called with every row that this process writes; the command line shows progress with it."""
 
+
+def tell(entry: Entry) -> None:
+    """Tell the listeners of a row."""
+    for listener in listeners:
+        listener(entry)
+
+
 OBEY_SECONDS = 0.2
 """How often a release that waits for something asks what was asked of it."""
 
@@ -123,8 +130,7 @@ class Job:
             actor=actor or self.actor, reason=reason, evidence=dict(evidence or {}),
         )  # fmt: skip
         written = self.journal.append(entry, fence=self.lease.fence if self.lease else None)
-        for listener in listeners:
-            listener(written)
+        tell(written)
         if kind is not Kind.LOOK:
             log(f"{what}: {reason}" if reason else what)
         return written
@@ -171,6 +177,9 @@ class Job:
         rows = self.journal.read(self.endpoint, kinds=(Kind.DECISION,), release_id=self.release_id, after=self._seen)
         for row in rows:
             self._seen = row.seq
+            if row.what in {ABORT, PAUSE, RESUME}:
+                # Whoever asked may be far from here, and from Prefect.
+                tell(row)
             if row.what == ABORT:
                 raise RolledBackError(f"{row.actor} took it back: {row.reason}")
             if row.what in {PAUSE, RESUME}:

@@ -93,7 +93,8 @@ def test_it_is_approved_in_the_browser(world, asked):
     assert world.ended(2).outcome is Outcome.PROMOTED
     world.assert_only(2)
     (answer,) = answers(world)
-    assert (answer.actor, answer.reason, answer.evidence["decision"]) == ("ann", "looks good", "approve")
+    assert (answer.actor, answer.reason) == ("ann", "approved it before shift: looks good")
+    assert (answer.evidence["decision"], answer.evidence["reason"]) == ("approve", "looks good")
     assert (answer.evidence["digest"], answer.evidence["spec_hash"]) == (asked["digest"], asked["spec_hash"])
     shadows = [
         row for row in world.journal.read(world.endpoint, release_id=asked["release_id"]) if row.what == "shadow"
