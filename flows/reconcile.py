@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from datetime import UTC, datetime
 
 from prefect import flow
 
 from headgate.actor import whoami
+from headgate.errors import EndpointBusyError
 from headgate.home import Home
 from headgate.records import ReleaseResult
 from headgate.spec import ReleaseSpec
@@ -50,17 +53,19 @@ def _reconcile(home: Home, journal: Journal, endpoint: str, actor: str) -> Relea
     release_id = flight.release_id if flight else "reconcile"
     job = ReleaseJob(home, journal, ReleaseSpec.model_validate(spec), release_id, actor)
     if flight is None:
-        if holder(journal, endpoint) is None:
-            with job.hold():
-                run(retire_expired, job, job.spec.rollback.keep_warm)
+        # Who holds it sees to it.
+        with contextlib.suppress(EndpointBusyError), job.hold():
+            run(retire_expired, job, job.spec.rollback.keep_warm)
         return None
     asked = [request for request in open_requests(journal) if request.release_id == flight.release_id]
-    held = _dead_or_alive(journal, endpoint)
-    if held is not None and not (held.flow_run and run_is_over(held.flow_run)):
+    if asked and not run_is_over(asked[-1].flow_run):
         return None
+    held = _dead_or_alive(journal, endpoint)
     current = history.in_flight(journal, endpoint)
-    error = why_abandoned(flight, expired=asked[-1].before if asked else "")
-    if error is None or current is None or current.release_id != flight.release_id:
+    late = bool(asked) and asked[-1].expires_at <= datetime.now(UTC)
+    error = why_abandoned(flight, waited_for=asked[-1].before if asked else "", late=late)
+    is_held = held is not None and not held.flow_run
+    if is_held or error is None or current is None or current.release_id != flight.release_id:
         return None
     return undo_abandoned(job, error)
 

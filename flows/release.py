@@ -10,11 +10,11 @@ from prefect.exceptions import Pause
 from prefect.runtime import flow_run
 
 from headgate.errors import HeadgateError, RolledBackError, TimedOutError
-from headgate.phases import Phase
+from headgate.phases import Phase, is_behind
 from headgate.records import ReleaseResult
 from headgate.spec import ReleaseSpec
 from tasks.approval import approve
-from tasks.entry import hold_in_turn, require_worker
+from tasks.entry import check_freeze, hold_in_turn, require_worker
 from tasks.gates import shadow, smoke
 from tasks.job import ReleaseJob, open_release
 from tasks.package import check, deploy, package, register
@@ -97,6 +97,8 @@ async def _carry_out(job: ReleaseJob) -> None:
             run(shadow, job, champion, revision)
         job.stay_while_paused()
         await approve(job, "shift")
+        if is_behind(job.phase(), Phase.SHIFTING):
+            check_freeze(job)
         reason = "the first version" if champion is None else run(shift, job, champion, revision).reason
         await approve(job, "promote")
     job.stay_while_paused()

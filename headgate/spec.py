@@ -313,7 +313,7 @@ class ReleaseSpec(Strict):
 
     model: str = Field(min_length=1, max_length=200, pattern=r"^[^/:]+$", description="Name in MLflow.")
     artifact: str = Field(
-        min_length=1, description="runs:/<run_id>/<name>, models:/<name>/<version or @alias>, or a folder."
+        min_length=1, description="`runs:/RUN_ID/NAME`, `models:/NAME/VERSION` or `models:/NAME@ALIAS`, or a folder."
     )
     endpoint: str = Field("", description="What clients call; default: the model's name.")
     target: Target

@@ -118,8 +118,9 @@ def open_approvals(journal: Journal, endpoint: str) -> list[dict[str, Any]]:
         return []
     rows = journal.read(endpoint, kinds=(Kind.NOTE, Kind.DECISION), release_id=flight.release_id)
     answered = {row.evidence["key"] for row in rows if row.what == APPROVAL}
-    asked = [row.evidence for row in rows if row.what == APPROVAL_REQUESTED]
-    return [request for request in asked if request["key"] not in answered]
+    # Asked again by another run of the release, the last one counts.
+    asked = {row.evidence["key"]: row.evidence for row in rows if row.what == APPROVAL_REQUESTED}
+    return [request for key, request in asked.items() if key not in answered]
 
 
 def is_paused(journal: Journal, endpoint: str, release_id: str) -> bool:

@@ -21,7 +21,7 @@ from prefect.flow_runs import asuspend_flow_run
 from prefect.input import RunInput
 from prefect.settings import get_current_settings
 from prefect.states import Cancelled
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from headgate.errors import NotApprovedError, RegistryUnavailableError
 from headgate.phases import Phase
@@ -102,9 +102,16 @@ def answer(request: Request, *, approved: bool, approver: str, reason: str) -> s
     Returns:
         Why the server did not take it; empty where it did.
     """
-    content = Answer(decision="approve" if approved else "reject", approver=approver, reason=reason)
-    with get_client(sync_client=True) as client:
-        response = client.resume_flow_run(UUID(request.flow_run), run_input=content.model_dump())
+    try:
+        content = Answer(decision="approve" if approved else "reject", approver=approver, reason=reason)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        return f"{problem['loc'][0]}: {problem['msg']}"
+    try:
+        with get_client(sync_client=True) as client:
+            response = client.resume_flow_run(UUID(request.flow_run), run_input=content.model_dump())
+    except (PrefectException, httpx.HTTPError) as error:
+        return f"{type(error).__name__}: {error}"
     return "" if response.status.value == "ACCEPT" else str(getattr(response.details, "reason", response.status.value))
 
 
@@ -188,8 +195,9 @@ def _request(
 
 def _requested(job: ReleaseJob, key: str) -> Request | None:
     rows = job.journal.read(job.endpoint, kinds=(Kind.NOTE,), release_id=job.release_id)
-    asked = [row for row in rows if row.what == history.APPROVAL_REQUESTED and row.evidence["key"] == key]
-    return Request.model_validate(asked[-1].evidence) if asked else None
+    asked = [Request.model_validate(row.evidence) for row in rows if row.what == history.APPROVAL_REQUESTED]
+    # Another run of this release asks anew: the answer has to find the run that waits.
+    return next((one for one in asked if one.key == key and one.flow_run == flow_run_id()), None)
 
 
 def _answer(job: ReleaseJob, key: str) -> Entry | None:

@@ -57,15 +57,18 @@ def undo_abandoned(job: ReleaseJob, error: HeadgateError, suspended: str = "") -
     return result
 
 
-def why_abandoned(flight: InFlight, *, expired: str) -> HeadgateError | None:
+def why_abandoned(flight: InFlight, *, waited_for: str, late: bool) -> HeadgateError | None:
     """What an abandoned release ends with; None for one that waits for a person by right.
 
     Args:
         flight: the release.
-        expired: the approval that nobody gave in time, if that is why: the step that it was for.
+        waited_for: the step whose approval it waited for, if it did.
+        late: whether the time for that is over.
     """
     if flight.phase is Phase.HELD:
         return None
-    if expired:
-        return NotApprovedError(f"nobody approved it before {expired} in time")
+    if waited_for and late:
+        return NotApprovedError(f"nobody approved it before {waited_for} in time")
+    if waited_for:
+        return RolledBackError(f"its run was ended while it waited for approval before {waited_for}")
     return RolledBackError(f"its process ended while it was {flight.phase}")

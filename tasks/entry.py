@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tasks.job import ReleaseJob
 
 _ASK_SECONDS = 0.5
+_OVERRIDDEN = "freeze overridden"
 
 
 def require_worker(spec: ReleaseSpec) -> None:
@@ -52,7 +53,8 @@ def hold_in_turn(job: ReleaseJob, override_freeze: str) -> Iterator[None]:
             job.begin()
             yield
         return
-    check_freeze(job, override_freeze)
+    if not override_freeze.strip():
+        check_freeze(job)
     with ExitStack() as held:
         if job.spec.when_busy == "queue":
             _wait_for_turn(job, held)
@@ -60,20 +62,20 @@ def hold_in_turn(job: ReleaseJob, override_freeze: str) -> Iterator[None]:
             _refuse_to_overtake(job)
             held.enter_context(job.hold())
         job.begin()
-        if override_freeze:
-            job.write(Kind.DECISION, "freeze overridden", override_freeze)
+        if override_freeze.strip():
+            job.write(Kind.DECISION, _OVERRIDDEN, override_freeze)
         yield
 
 
-def check_freeze(job: ReleaseJob, override: str) -> None:
-    """Refuse in a freeze window.
+def check_freeze(job: ReleaseJob) -> None:
+    """Refuse in a freeze window: before a release begins, and before clients see it, which may be days later.
 
     Raises:
-        FrozenError: it is one, and nobody says why this release may.
+        FrozenError: it is one, and nobody has said why this release may.
     """
-    now = datetime.now(UTC)
-    frozen = frozen_until(job.spec.freeze, now)
-    if frozen is None or override.strip():
+    frozen = frozen_until(job.spec.freeze, datetime.now(UTC))
+    decided = job.journal.read(job.endpoint, kinds=(Kind.DECISION,), release_id=job.release_id)
+    if frozen is None or any(row.what == _OVERRIDDEN for row in decided):
         return
     window, end = frozen
     why = f" ({window.reason})" if window.reason else ""

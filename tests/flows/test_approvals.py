@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 
+import httpx
 import psutil
 import pytest
 from conftest import QUICK
@@ -160,6 +161,16 @@ def test_a_release_that_waits_can_be_aborted(world, asked):
     assert world.run_state(asked["flow_run"]) == "Cancelled"
     assert world.stack.json("approvals") == []
     world.stack.headgate("approve", asked["release_id"], "--reason", "late", expect=2)
+
+
+def test_a_run_that_is_cancelled_while_it_waits_is_put_back(world, asked):
+    api = f"{world.stack.env['PREFECT_API_URL']}/flow_runs/{asked['flow_run']}/set_state"
+    assert world.stack.json("reconcile", world.endpoint) == [], "it waits by right"
+    httpx.post(api, json={"state": {"type": "CANCELLED", "name": "Cancelled"}, "force": True}).raise_for_status()
+    result = world.ended(2)
+    assert result.outcome is Outcome.ROLLED_BACK
+    assert result.reason == "its run was ended while it waited for approval before shift"
+    world.assert_only(1)
 
 
 def test_without_a_worker_nothing_can_wait(world, models):

@@ -11,6 +11,7 @@ from conftest import QUICK
 from support.stack import HEADGATE, wait_for
 
 from headgate.errors import EndpointBusyError, FrozenError
+from headgate.operating import Freeze
 from headgate.phases import Outcome, Phase
 from registry import Kind, history
 from registry.queue import Place, waiting
@@ -140,6 +141,17 @@ def test_a_freeze_window_refuses_and_an_emergency_overrides_it(world, models):
     with world.traffic():
         world.release(models("pyfunc", does="negative"), frozen, override_freeze="still down")
     world.rollback("worse")
+    world.assert_only(1)
+
+
+def test_a_window_that_began_meanwhile_keeps_clients_from_the_new_version(world, models, monkeypatch):
+    world.release(models("pyfunc", does="double"))
+    always = Freeze(start="* * * * *", end="0 0 1 1 *", reason="it began")
+    answers = iter([None, (always, datetime(2030, 1, 1, tzinfo=UTC))])
+    monkeypatch.setattr("tasks.entry.frozen_until", lambda *_: next(answers))
+    with world.traffic(), pytest.raises(FrozenError, match="it began"):
+        world.release(models("pyfunc", does="negative"))
+    assert looks(world) == []
     world.assert_only(1)
 
 
