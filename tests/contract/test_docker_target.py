@@ -11,7 +11,7 @@ import pytest
 from support.stack import wait_for
 
 from deploy_targets.docker import DockerTarget, start_containers, stop_containers
-from headgate.errors import RevisionFailedError
+from headgate.errors import RevisionFailedError, TargetError
 from headgate.home import Home
 from headgate.records import Resources, Traffic
 
@@ -131,6 +131,22 @@ def test_the_image_goes_with_its_last_revision_where_the_file_says_so(docker_har
         images.get(first.image.reference)
     with pytest.raises(RevisionFailedError, match="no longer has image"):
         docker_harness.target.deploy(endpoint, first)
+    assert docker_harness.traces(endpoint) == []
+
+
+def test_a_network_that_somebody_else_uses_is_named_and_removed_the_next_time(docker_harness, docker_base, models):
+    endpoint = "used-network"
+    revision = docker_harness.revision(models("pyfunc", does="double"), 1)
+    docker_harness.target.deploy(endpoint, revision)
+    network = docker_harness.target._network
+    stranger = docker_harness.docker.containers.run(docker_base, ["sleep", "300"], network=network, detach=True)
+    try:
+        with pytest.raises(TargetError, match=rf"not all of {revision.name} can be removed: .*{network}"):
+            docker_harness.target.retire(endpoint, revision.name)
+    finally:
+        stranger.remove(force=True)
+    docker_harness.target.retire(endpoint, revision.name)
+    docker_harness.target.delete(endpoint)
     assert docker_harness.traces(endpoint) == []
 
 
