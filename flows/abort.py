@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from headgate.actor import whoami
+from headgate.errors import NothingToRollBackError
 from headgate.home import Home
 from headgate.records import ReleaseResult
 from headgate.spec import ReleaseSpec
@@ -16,13 +17,14 @@ from tasks.job import ReleaseJob
 
 
 @flow(name="abort", flow_run_name="abort {endpoint}")
-async def abort(endpoint: str, reason: str, actor: str = "") -> ReleaseResult:
+async def abort(endpoint: str, reason: str, actor: str = "", release_id: str = "") -> ReleaseResult:
     """Take back the release of an endpoint that is in flight, also one that waits for an approval.
 
     Args:
         endpoint: what clients call.
         reason: why; it is written into the history.
         actor: who asked; by default the user who runs this.
+        release_id: only this release; whichever is in flight by default.
 
     Raises:
         NothingToRollBackError: none is in flight.
@@ -30,6 +32,10 @@ async def abort(endpoint: str, reason: str, actor: str = "") -> ReleaseResult:
     home = Home.from_env().ensure()
     with open_journal(home.journal_url) as journal:
         started, spec = require_in_flight(journal, endpoint), history.spec_of(journal, endpoint)
+        if release_id and started.release_id != release_id:
+            raise NothingToRollBackError(
+                f"{release_id} is not in flight any more; {started.release_id} is", fix=f"headgate history {endpoint}"
+            )
         described = ReleaseSpec.model_validate(spec)
         job = ReleaseJob(home, journal, described, started.release_id, actor or whoami())
         return end_release(job, reason)

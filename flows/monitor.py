@@ -13,7 +13,7 @@ from registry.lease import holder
 from tasks.inspect import inspect
 from tasks.job import new_id, open_release
 from tasks.step import run
-from tasks.undo import retire_expired
+from tasks.undo import expired, retire_expired
 from tasks.watched import resolve
 
 
@@ -34,7 +34,7 @@ async def monitor(spec: ReleaseSpec | str, actor: str = "") -> HealthReport:
         acts = report.triggered and "drift" in described.rollback.on
         can_go_back = history.predecessor(job.journal, job.endpoint) is not None
         is_free = holder(job.journal, job.endpoint) is None and history.in_flight(job.journal, job.endpoint) is None
-        if is_free and not acts:
+        if is_free and not acts and expired(job, described.rollback.keep_warm):
             with job.hold():
                 run(retire_expired, job, described.rollback.keep_warm)
         champion = job.champion

@@ -7,9 +7,10 @@ import time
 from datetime import UTC, datetime
 
 from prefect import flow
+from pydantic import ValidationError
 
 from headgate.actor import whoami
-from headgate.errors import EndpointBusyError
+from headgate.errors import EndpointBusyError, HeadgateError
 from headgate.home import Home
 from headgate.records import ReleaseResult
 from headgate.spec import ReleaseSpec
@@ -20,7 +21,7 @@ from tasks.approval import open_requests, run_is_over
 from tasks.ending import undo_abandoned, why_abandoned
 from tasks.job import ReleaseJob
 from tasks.step import run
-from tasks.undo import retire_expired
+from tasks.undo import expired, retire_expired
 
 _ASK_SECONDS = 1.0
 
@@ -37,12 +38,26 @@ async def reconcile(endpoint: str = "", actor: str = "") -> list[ReleaseResult]:
 
     Returns:
         How each release that was found has ended.
+
+    Raises:
+        HeadgateError: some endpoints could not be put in order; the others were.
     """
     home = Home.from_env().ensure()
+    ended: list[ReleaseResult] = []
+    problems: list[str] = []
     with open_journal(home.journal_url) as journal:
         names = [endpoint] if endpoint else journal.endpoints()
-        ended = [_reconcile(home, journal, name, actor or f"reconcile ({whoami()})") for name in names]
-    return [result for result in ended if result is not None]
+        for name in names:
+            try:
+                result = _reconcile(home, journal, name, actor or f"reconcile ({whoami()})")
+            except (HeadgateError, ValidationError) as error:
+                # The others are not to wait for this one.
+                problems.append(f"{name}: {str(error).splitlines()[0]}")
+            else:
+                ended += [result] if result is not None else []
+    if problems:
+        raise HeadgateError(f"not all endpoints are in order: {'; '.join(problems)}", fix="headgate status")
+    return ended
 
 
 def _reconcile(home: Home, journal: Journal, endpoint: str, actor: str) -> ReleaseResult | None:
@@ -53,16 +68,17 @@ def _reconcile(home: Home, journal: Journal, endpoint: str, actor: str) -> Relea
     release_id = flight.release_id if flight else "reconcile"
     job = ReleaseJob(home, journal, ReleaseSpec.model_validate(spec), release_id, actor)
     if flight is None:
-        # Who holds it sees to it.
-        with contextlib.suppress(EndpointBusyError), job.hold():
-            run(retire_expired, job, job.spec.rollback.keep_warm)
+        if expired(job, job.spec.rollback.keep_warm):
+            # Who holds it sees to it.
+            with contextlib.suppress(EndpointBusyError), job.hold():
+                run(retire_expired, job, job.spec.rollback.keep_warm)
         return None
     asked = [request for request in open_requests(journal) if request.release_id == flight.release_id]
-    if asked and not run_is_over(asked[-1].flow_run):
+    late = bool(asked) and asked[-1].expires_at <= datetime.now(UTC)
+    if asked and not late and not run_is_over(asked[-1].flow_run):
         return None
     held = _dead_or_alive(journal, endpoint)
     current = history.in_flight(journal, endpoint)
-    late = bool(asked) and asked[-1].expires_at <= datetime.now(UTC)
     error = why_abandoned(flight, waited_for=asked[-1].before if asked else "", late=late)
     is_held = held is not None and not held.flow_run
     if is_held or error is None or current is None or current.release_id != flight.release_id:

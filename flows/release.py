@@ -9,6 +9,7 @@ from prefect import flow
 from prefect.exceptions import Pause
 from prefect.runtime import flow_run
 
+from headgate.credentials import redact
 from headgate.errors import HeadgateError, RolledBackError, TimedOutError
 from headgate.phases import Phase, is_behind
 from headgate.records import ReleaseResult
@@ -71,7 +72,7 @@ async def release(
 def _undo(job: ReleaseJob, error: BaseException) -> BaseException:
     """Put everything back; what the release ended with is the error, or that it could not be put back."""
     try:
-        run(undo, job, str(error).splitlines()[0] if str(error) else repr(error))
+        run(undo, job, redact(str(error).splitlines()[0] if str(error) else repr(error)))
     except HeadgateError as problem:
         return problem
     return error

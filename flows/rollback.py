@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from prefect import flow
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from deploy_targets import open_target
 from headgate.actor import whoami
-from headgate.errors import NothingToRollBackError
+from headgate.errors import EndpointBusyError, NothingToRollBackError
 from headgate.home import Home
 from headgate.phases import Outcome
 from headgate.records import ReleaseResult
@@ -16,13 +17,20 @@ from headgate.spec import ReleaseSpec
 from registry import Kind, history
 from registry.journal import open_journal
 from tasks.ending import end_release
-from tasks.job import Job, ReleaseJob, new_id
+from tasks.job import ReleaseJob, new_id
 from tasks.rollback import bring_up, find_earlier, retire_failed, switch_back
 from tasks.step import run
 
+if TYPE_CHECKING:
+    from registry.history import Reign
+
+_BUSY_SECONDS = 60.0
+
 
 @flow(name="rollback", flow_run_name="rollback {endpoint}")
-async def rollback(endpoint: str, reason: str, version: int | None = None, actor: str = "") -> ReleaseResult:
+async def rollback(
+    endpoint: str, reason: str, version: int | None = None, actor: str = "", of: str = ""
+) -> ReleaseResult:
     """Roll an endpoint back.
 
     A release that is in flight is taken back, by the process that holds it where that lives. Where there is none, the
@@ -33,6 +41,8 @@ async def rollback(endpoint: str, reason: str, version: int | None = None, actor
         reason: why; it is written into the history.
         version: go back to this one instead.
         actor: who asked; by default the user who runs this.
+        of: the release in flight or the live revision that is meant. Where it is neither any more, nothing is done: of
+            two alerts about one version the second shall not take back the version that the first one brought back.
 
     Raises:
         NothingToRollBackError: no earlier version is known.
@@ -45,6 +55,10 @@ async def rollback(endpoint: str, reason: str, version: int | None = None, actor
             raise NothingToRollBackError(f"nothing was ever released to {endpoint}", fix="see headgate status")
         described = ReleaseSpec.model_validate(spec)
         by = actor or whoami()
+        champion = history.champion(journal, endpoint)
+        meant = {started.release_id if started else "", champion.revision.name if champion else ""}
+        if of and of not in meant:
+            return _too_late(endpoint, of, champion)
         if started is not None:
             ended = end_release(ReleaseJob(home, journal, described, started.release_id, by), reason)
             # It may have been promoted before it saw the wish; then there is something to go back from.
@@ -52,22 +66,39 @@ async def rollback(endpoint: str, reason: str, version: int | None = None, actor
             if ended.outcome is not Outcome.PROMOTED and wanted == ended.champion:
                 return ended
         job_id = new_id(endpoint, "rollback")
-        return _go_back(Job(home, journal, open_target(described.target), endpoint, job_id, by), reason, version)
+        job = ReleaseJob(home, journal, described, job_id, by)
+        return _go_back(job, reason, version, of if champion and of == champion.revision.name else "")
 
 
-def _go_back(job: Job, reason: str, version: int | None) -> ReleaseResult:
+@retry(
+    # Housekeeping, or another change, that is over in a moment.
+    retry=retry_if_exception_type(EndpointBusyError), stop=stop_after_delay(_BUSY_SECONDS), wait=wait_fixed(0.5),
+    reraise=True,
+)  # fmt: skip
+def _go_back(job: ReleaseJob, reason: str, version: int | None, of: str) -> ReleaseResult:
     began = time.monotonic()
     with job.hold():
+        present = history.champion(job.journal, job.endpoint)
+        if of and present is not None and present.revision.name != of:
+            return _too_late(job.endpoint, of, present)
         earlier = find_earlier(job, version)
-        present = job.champion
         job.write(Kind.DECISION, "rollback", reason, {"to": earlier.name})
         run(bring_up, job, earlier)
         run(switch_back, job, earlier, reason)
-        if present is not None and present.name != earlier.name:
-            run(retire_failed, job, present)
+        if present is not None and present.revision.name != earlier.name:
+            run(retire_failed, job, present.revision)
         state = job.target.observe(job.endpoint)
+        job.finish_telling()
     return ReleaseResult(
         release_id=job.release_id, endpoint=job.endpoint, outcome=Outcome.ROLLED_BACK, reason=reason,
-        version=present.version.version if present else None, champion=earlier.version.version,
+        version=present.revision.version.version if present else None, champion=earlier.version.version,
         url=state.url if state else "", seconds=time.monotonic() - began,
+    )  # fmt: skip
+
+
+def _too_late(endpoint: str, of: str, champion: Reign | None) -> ReleaseResult:
+    return ReleaseResult(
+        release_id="", endpoint=endpoint, outcome=Outcome.ROLLED_BACK,
+        reason=f"nothing was done: {of} is neither live nor in flight any more",
+        champion=champion.revision.version.version if champion else None,
     )  # fmt: skip

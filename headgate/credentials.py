@@ -6,7 +6,7 @@ import os
 import re
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-_USERINFO = re.compile(r"(?<=://)[^/@\s'\"]+@")
+_USERINFO = re.compile(r"(?<=://)[^/\s'\"]+@")
 
 
 def redact(text: str) -> str:

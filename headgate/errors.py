@@ -55,7 +55,7 @@ class HeadgateError(Exception):
         message = redact(message)
         super().__init__(message)
         self.message = message
-        self.fix = fix
+        self.fix = redact(fix)
 
     def __str__(self) -> str:
         return f"{self.message}\n  fix: {self.fix}" if self.fix else self.message

@@ -14,6 +14,7 @@ from registry.lease import holder
 if TYPE_CHECKING:
     from registry.history import InFlight
     from registry.journal import Journal
+    from registry.lease import Holder
 
 ABORT, PAUSE, RESUME = "abort", "pause", "resume"
 """To take the release back, to stay where it is, to go on."""
@@ -47,8 +48,15 @@ def ask(journal: Journal, endpoint: str, release_id: str, what: str, reason: str
     return journal.append(row)
 
 
+def _process_of(journal: Journal, asked: Entry) -> Holder | None:
+    """The process that carries the release out; another release may have the endpoint by now."""
+    held = holder(journal, asked.endpoint)
+    is_its = held is not None and held.release_id == asked.release_id and not held.flow_run
+    return held if is_its else None
+
+
 def wait_for_end(journal: Journal, asked: Entry) -> ReleaseResult | None:
-    """Wait until no process holds the endpoint any more.
+    """Wait until no process holds the endpoint for that release any more.
 
     Args:
         journal: where to look.
@@ -61,7 +69,7 @@ def wait_for_end(journal: Journal, asked: Entry) -> ReleaseResult | None:
         TimedOutError: the process does not obey.
     """
     deadline = time.monotonic() + _END_SECONDS
-    while (held := holder(journal, asked.endpoint)) is not None and not held.flow_run:
+    while (held := _process_of(journal, asked)) is not None:
         if time.monotonic() > deadline:
             raise TimedOutError(
                 f"release {asked.release_id} of {asked.endpoint} was not taken back within {_END_SECONDS:g} s; "

@@ -66,22 +66,30 @@ def verify(headers: Mapping[str, str], body: bytes, secret: str) -> str:
 
 @mapped
 def claim(journal: Journal, delivery: str) -> bool:
-    """Take a delivery, once: whether nobody has taken it before."""
-    now = time.time()
+    """Take a delivery, once: whether nobody has taken it before. One that goes on coming is remembered as long."""
+    now, known = time.time(), _known(delivery)
     try:
         with journal.writing() as connection:
             connection.execute(deliveries.delete().where(deliveries.c.at < now - _KEPT_SECONDS))
-            connection.execute(deliveries.insert().values(id=delivery, at=now))
+            again = connection.execute(deliveries.update().where(deliveries.c.id == known).values(at=now))
+            if again.rowcount:
+                return False
+            connection.execute(deliveries.insert().values(id=known, at=now))
     except sa.exc.IntegrityError:
         return False
     return True
+
+
+def _known(delivery: str) -> str:
+    """What a delivery is remembered by; senders choose ids of any length."""
+    return hashlib.sha256(delivery.encode()).hexdigest()
 
 
 @mapped
 def give_up(journal: Journal, delivery: str) -> None:
     """Let a delivery be taken again: what was to be done about it could not be done."""
     with journal.writing() as connection:
-        connection.execute(deliveries.delete().where(deliveries.c.id == delivery))
+        connection.execute(deliveries.delete().where(deliveries.c.id == _known(delivery)))
 
 
 def ensure_webhook(tracking_uri: str, url: str, secret: str) -> None:

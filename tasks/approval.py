@@ -132,6 +132,8 @@ def cancel_run(run: str) -> str:
 def run_is_over(run: str) -> bool:
     """Whether a flow run has ended, which a suspended one does when it expires or is cancelled.
 
+    One that this server does not know may be another server's, and waits until its time is over.
+
     Raises:
         RegistryUnavailableError: the Prefect server does not answer.
     """
@@ -139,7 +141,7 @@ def run_is_over(run: str) -> bool:
         with get_client(sync_client=True) as client:
             state = client.read_flow_run(UUID(run)).state
     except ObjectNotFound:
-        return True
+        return False
     except (PrefectException, httpx.HTTPError) as error:
         raise RegistryUnavailableError(
             f"the Prefect server does not say what became of flow run {run}: {error}", fix="headgate up"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from prefect.client.orchestration import get_client
 from prefect.events import AutomationCore, EventTrigger, Posture, ResourceSpecification
 from prefect.events.actions import RunDeployment, SendNotification
 from prefect.exceptions import ObjectNotFound
 
 from headgate.errors import BadInputError
 from headgate.events import ACTION, ALERT_FIRING, DRIFT_DETECTED, VERSION_WANTED
+from tasks.deployments import open_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,13 +40,13 @@ def apply_automations(deployment: str = "local", notify: str = "") -> list[tuple
     Raises:
         BadInputError: a deployment or the block is not there.
     """
-    with get_client(sync_client=True) as client:
+    with open_client() as client:
         return [(wanted.name, _apply(client, wanted)) for wanted in _wanted(client, deployment, notify)]
 
 
 def list_automations() -> list[tuple[str, bool, str]]:
     """Headgate's automations on the server: name, whether it is on, description."""
-    with get_client(sync_client=True) as client:
+    with open_client() as client:
         known = [one for one in client.read_automations() if one.name.startswith(PREFIX)]
     return sorted((one.name, one.enabled, one.description) for one in known)
 
@@ -72,7 +72,10 @@ def _wanted(client: SyncPrefectClient, deployment: str, notify: str) -> list[Aut
         _automation(
             "drift or alert → rollback", "rolls an endpoint back when something outside of a release asks for it",
             _when((DRIFT_DETECTED, ALERT_FIRING), {ACTION: "rollback"}),
-            _run(rollback, endpoint="{{ event.payload.endpoint }}", reason="{{ event.payload.reason }}", actor=who),
+            _run(
+                rollback, endpoint="{{ event.payload.endpoint }}", reason="{{ event.payload.reason }}", actor=who,
+                of="{{ event.payload.of | default('') }}",
+            ),
         ),
         _automation(
             "wanted version → release", "releases what MLflow's registry asks for, by the watched release file",

@@ -39,7 +39,7 @@ def schedule_monitor(spec: ReleaseSpec, deployment: str = LOCAL) -> bool:
         return False
     schedule = CronSchedule(cron=spec.monitor.schedule, timezone=spec.monitor.timezone)
     parameters = {"spec": f"{PREFIX}{spec.endpoint}"}
-    with _client() as client:
+    with open_client() as client:
         monitor = _deployment(client, f"monitor/{deployment}")
         known = _schedule_of(client, monitor.id, spec.endpoint)
         if known is not None:
@@ -54,7 +54,7 @@ def schedule_monitor(spec: ReleaseSpec, deployment: str = LOCAL) -> bool:
 
 def unschedule_monitor(endpoint: str, deployment: str = LOCAL) -> bool:
     """Check an endpoint no more; whether it was checked."""
-    with _client() as client:
+    with open_client() as client:
         monitor = _deployment(client, f"monitor/{deployment}")
         known = _schedule_of(client, monitor.id, endpoint)
         if known is not None:
@@ -72,19 +72,19 @@ def submit(name: str, parameters: Mapping[str, Any]) -> UUID:
     Returns:
         The flow run's id.
     """
-    with _client() as client:
+    with open_client() as client:
         deployment = _deployment(client, name)
         return client.create_flow_run_from_deployment(deployment.id, parameters=dict(parameters)).id
 
 
 def state_of(run: UUID) -> State[Any] | None:
     """The state of a flow run."""
-    with _client() as client:
+    with open_client() as client:
         return client.read_flow_run(run).state
 
 
 @contextmanager
-def _client() -> Iterator[SyncPrefectClient]:
+def open_client() -> Iterator[SyncPrefectClient]:
     """A client, whose errors are ours."""
     try:
         with get_client(sync_client=True) as client:

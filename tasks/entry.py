@@ -51,6 +51,7 @@ def hold_in_turn(job: ReleaseJob, override_freeze: str) -> Iterator[None]:
     if job.phase() is not None:
         with job.hold():
             job.begin()
+            _override(job, override_freeze)
             yield
         return
     if not override_freeze.strip():
@@ -62,8 +63,7 @@ def hold_in_turn(job: ReleaseJob, override_freeze: str) -> Iterator[None]:
             _refuse_to_overtake(job)
             held.enter_context(job.hold())
         job.begin()
-        if override_freeze.strip():
-            job.write(Kind.DECISION, _OVERRIDDEN, override_freeze)
+        _override(job, override_freeze)
         yield
 
 
@@ -83,6 +83,11 @@ def check_freeze(job: ReleaseJob) -> None:
         f"{job.endpoint} is frozen until {end:%a %F %H:%M} {window.timezone}{why}",
         fix='wait, or in an emergency: headgate release --override-freeze "why"',
     )
+
+
+def _override(job: ReleaseJob, reason: str) -> None:
+    if reason.strip():
+        job.write(Kind.DECISION, _OVERRIDDEN, reason)
 
 
 def _refuse_to_overtake(job: ReleaseJob) -> None:

@@ -48,7 +48,8 @@ OBEY_SECONDS = 0.2
 def new_id(endpoint: str, what: str = "") -> str:
     """A name for a release or a rollback, that sorts by time."""
     now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    return "-".join(part for part in (what, endpoint, now, secrets.token_hex(2)) if part)
+    # The journal has room for 64 characters.
+    return "-".join(part for part in (what, endpoint[:32], now, secrets.token_hex(2)) if part)
 
 
 def release_id_of_run(endpoint: str) -> str:

@@ -28,6 +28,8 @@ from headgate.errors import BadInputError, HeadgateError
 from headgate.events import ALERT_FIRING, VERSION_WANTED, resource_of
 from headgate.home import Home
 from headgate.stack.ports import HOST
+from registry.history import champion as live
+from registry.history import in_flight
 from registry.journal import open_journal
 from registry.watches import watched
 from registry.webhooks import RefusedError, claim, give_up, verify
@@ -96,23 +98,29 @@ async def alertmanager(request: Request) -> JSONResponse:
         return _refused(413, f"a notification has at most {MAX_BODY} bytes")
     try:
         firing = [alert for alert in json.loads(body)["alerts"] if alert["status"] == "firing"]
-        found = [(alert["labels"]["endpoint"], alert["labels"].get("alertname", "alert"), alert) for alert in firing]
+        named = [alert for alert in firing if "endpoint" in alert["labels"]]
     except (ValueError, KeyError, TypeError):
-        return _refused(400, "each alert has a status, and those that fire a label `endpoint`")
+        return _refused(400, "each alert has a status and labels")
+    if firing and not named:
+        return _refused(400, "no alert that fires has the label `endpoint`")
     passed: list[str] = []
-    for endpoint, name, alert in found:
+    for alert in named:
+        endpoint, name = alert["labels"]["endpoint"], alert["labels"].get("alertname", "alert")
         said = alert.get("annotations", {}).get("summary", "")
         key = f"alert/{endpoint}/{alert.get('fingerprint', name)}/{alert.get('startsAt', '')}"
-        event = _event(ALERT_FIRING, endpoint, key, {"alert": name, "reason": f"alert {name}: {said}".rstrip(": ")})
-        reply = await _pass_on(request, key, partial(_these, [event]))
+        payload = {"alert": name, "reason": f"alert {name}: {said}".rstrip(": ")}
+        reply = await _pass_on(request, key, partial(_alarm, endpoint, key, payload))
         if reply.status_code >= 400:  # noqa: PLR2004 - HTTP's own limit
             return reply
         passed += json.loads(bytes(reply.body))["events"]
     return JSONResponse({"events": passed}, 202)
 
 
-def _these(events: list[Event], _journal: Journal) -> list[Event]:
-    return events
+def _alarm(endpoint: str, key: str, payload: dict[str, str], journal: Journal) -> list[Event]:
+    """The event, with what is in flight or live now: a second alert about it shall not take back what follows it."""
+    flight, champion = in_flight(journal, endpoint), live(journal, endpoint)
+    of = flight.release_id if flight else (champion.revision.name if champion else "")
+    return [_event(ALERT_FIRING, endpoint, key, {**payload, "of": of})]
 
 
 async def health(_request: Request) -> JSONResponse:
@@ -126,7 +134,9 @@ async def _pass_on(request: Request, key: str, events: Callable[[Journal], list[
 
     def take() -> list[Event] | None:
         with open_journal(state.home.journal_url) as journal:
-            return events(journal) if claim(journal, key) else None
+            # Made first: what cannot be made may come again.
+            found = events(journal)
+            return found if claim(journal, key) else None
 
     def let_go() -> None:
         with open_journal(state.home.journal_url) as journal:

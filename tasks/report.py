@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from headgate.credentials import redact
 from headgate.errors import HeadgateError, RegistryError, RejectedError, RolledBackError, TargetError, TimedOutError
 from headgate.phases import Outcome, Phase
 from headgate.records import Event, HealthReport, Look, ReleaseResult, ShadowReport
@@ -46,7 +47,7 @@ def conclude(job: ReleaseJob, error: BaseException | None, began: float) -> Rele
         state = None
     champion = job.champion
     outcome = outcome_of(error)
-    reason = error.message if isinstance(error, HeadgateError) else (repr(error) if error else _promoted(rows))
+    reason = error.message if isinstance(error, HeadgateError) else (redact(repr(error)) if error else _promoted(rows))
     result = ReleaseResult(
         release_id=job.release_id, endpoint=job.endpoint, outcome=outcome, reason=reason,
         version=_version(rows), champion=champion.version.version if champion else None,

@@ -55,9 +55,21 @@ def give_all_traffic(job: Job, revision: Revision) -> None:
 @step
 def retire_expired(job: Job, keep_warm: float) -> None:
     """Remove revisions that neither have traffic nor are kept warm."""
+    for name in expired(job, keep_warm):
+        try:
+            job.target.retire(job.endpoint, name)
+            job.write(Kind.NOTE, "retired", f"{name} is no longer kept warm")
+        except TargetError as error:
+            # What is live is not in question; the next release or check tries again.
+            job.write(Kind.NOTE, "retired late", f"{name} is still there: {error.message}")
+
+
+def expired(job: Job, keep_warm: float) -> list[str]:
+    """Revisions that neither have traffic nor are kept warm; looking takes no lease."""
     state = job.target.observe(job.endpoint)
     if state is None or state.traffic is None:
-        return
+        return []
+    found = []
     ended = {reign.revision.name: reign.until for reign in history.reigns(job.journal, job.endpoint)}
     previous = history.predecessor(job.journal, job.endpoint)
     now = datetime.now(UTC)
@@ -71,14 +83,9 @@ def retire_expired(job: Job, keep_warm: float) -> None:
             and until is not None
             and until + timedelta(seconds=keep_warm) > now
         )
-        if is_warm:
-            continue
-        try:
-            job.target.retire(job.endpoint, name)
-            job.write(Kind.NOTE, "retired", f"{name} is no longer kept warm")
-        except TargetError as error:
-            # What is live is not in question; the next release or check tries again.
-            job.write(Kind.NOTE, "retired late", f"{name} is still there: {error.message}")
+        if not is_warm:
+            found.append(name)
+    return found
 
 
 def _candidates(job: ReleaseJob, champion: Revision | None) -> list[str]:

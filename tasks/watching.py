@@ -7,25 +7,27 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from headgate import errors
-from headgate.errors import HeadgateError, TimedOutError
+from headgate.errors import HeadgateError, TargetUnavailableError, TimedOutError
 from headgate.home import Home
 from headgate.phases import Outcome
+from headgate.records import ReleaseResult
+from registry import history
 from registry.journal import open_journal
 from registry.orders import OUTCOME
 from tasks.deployments import state_of, submit
-from tasks.report import result_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from uuid import UUID
 
     from prefect.client.schemas.objects import State
 
-    from headgate.records import ReleaseResult
     from headgate.spec import ReleaseSpec
-    from registry import Entry
+    from registry import Entry, Journal
 
 _POLL_SECONDS = 0.25
 _ASK_SECONDS = 2.0
+_RECONCILE_SECONDS = 90.0
 _ENDINGS: dict[Outcome, type[HeadgateError]] = {
     Outcome.REJECTED: errors.RejectedError, Outcome.ROLLED_BACK: errors.RolledBackError,
     Outcome.HELD: errors.TimedOutError, Outcome.FAILED: HeadgateError,
@@ -48,27 +50,48 @@ def carry_out(
     Raises:
         HeadgateError: what it ended with; TimedOutError where it goes on after `timeout`.
     """
-    run = submit(deployment, {"spec": spec.model_dump(mode="json"), **parameters})
-    release_id, seen, asked = parameters["release_id"], 0, time.monotonic()
-    deadline = time.monotonic() + timeout if timeout else None
+    release_id = parameters["release_id"]
     with open_journal(Home.from_env().ensure().journal_url) as journal:
+        # A release that is resumed has rows already; they are no news.
+        known = journal.read(spec.endpoint, release_id=release_id, newest=1)
+        seen = known[-1].seq if known else 0
+        run = submit(deployment, {"spec": spec.model_dump(mode="json"), **parameters})
+        began = asked = time.monotonic()
+        over: float | None = None
         while True:
             rows = journal.read(spec.endpoint, release_id=release_id, after=seen)
             for row in rows:
                 show(row)
                 seen = row.seq
-            if any(row.what == OUTCOME for row in rows):
-                result = result_of(journal, release_id)
-                assert result is not None  # noqa: S101 - its row was just read
-                return _as_it_ended(result)
-            if time.monotonic() - asked > _ASK_SECONDS:
-                asked = time.monotonic()
+            ended = [row for row in rows if row.what == OUTCOME]
+            if ended:
+                return _as_it_ended(ReleaseResult.model_validate(ended[-1].evidence["result"]))
+            now = time.monotonic()
+            if now - asked > _ASK_SECONDS:
+                asked = now
+                over = (over or now) if _is_over(run) else None
+            if over is not None and now - over > _patience(journal, spec.endpoint, release_id):
                 _refuse_ended(state_of(run))
-            if deadline is not None and asked > deadline:
+            if timeout is not None and now - began > timeout:
                 raise TimedOutError(
                     f"release {release_id} goes on after {timeout:g} s", fix=f"headgate status {spec.endpoint}"
                 )
             time.sleep(_POLL_SECONDS)
+
+
+def _is_over(run: UUID) -> bool:
+    try:
+        state = state_of(run)
+    except TargetUnavailableError:
+        # A server that is being started again; the release does not need it to go on.
+        return False
+    return state is None or state.is_final()
+
+
+def _patience(journal: Journal, endpoint: str, release_id: str) -> float:
+    """Seconds in which the outcome may still come: somebody puts back a release whose run has ended without it."""
+    flight = history.in_flight(journal, endpoint)
+    return _RECONCILE_SECONDS if flight is not None and flight.release_id == release_id else _ASK_SECONDS
 
 
 def _as_it_ended(result: ReleaseResult) -> ReleaseResult:
@@ -80,8 +103,11 @@ def _as_it_ended(result: ReleaseResult) -> ReleaseResult:
 
 def _refuse_ended(state: State[Any] | None) -> None:
     """Raise what a run ended with that wrote no outcome: it was refused before it began, or its process died."""
-    if state is None or not state.is_final() or state.is_completed():
-        return
+    if state is None or state.is_completed():
+        raise HeadgateError(
+            "the flow run has ended, but the journal here has nothing of its release",
+            fix="set HEADGATE_JOURNAL_URL to the worker's journal",
+        )
     # Prefect writes `…: SpecError: message`; the class says which exit code it is.
     found = re.search(r"(?:^|[ .:])([A-Z]\w+Error): (.*)", state.message or "", re.DOTALL)
     kind = getattr(errors, found[1], None) if found else None

@@ -52,13 +52,14 @@ def abort(endpoint: str, reason: str, actor: str, as_json: bool) -> None:  # noq
 
     with _journal() as journal:
         # Asked first, and without Prefect, which takes seconds to import: clients wait for this.
-        result = wait_for_end(journal, _ask(journal, endpoint, "abort", reason, actor))
+        asked = _ask(journal, endpoint, "abort", reason, actor)
+        result = wait_for_end(journal, asked)
     if result is None:
         # No process holds it, or it waits for an approval: it is taken back here.
         use_stack()
         from flows.abort import abort as abort_flow
 
-        result = run_flow((abort_flow if prefect_is_up() else abort_flow.fn)(endpoint, reason, actor))
+        result = run_flow((abort_flow if prefect_is_up() else abort_flow.fn)(endpoint, reason, actor, asked.release_id))
     print_result(result, as_json=as_json)
 
 

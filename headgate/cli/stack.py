@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from headgate.cli.output import json_option, print_json, print_table, say
 from headgate.errors import HomeError
 from headgate.home import Home
 from headgate.stack import Ports, Supervisor
-from headgate.stack.deployed import deploy_all, is_deployed
+from headgate.stack.deployed import deploy_all, is_deployed, remember
 from headgate.stack.ports import is_free, listener
 from headgate.stack.programs import WORK_POOL, client_env, stack_programs
 from headgate.stack.secrets import Secrets
@@ -109,10 +110,13 @@ def _connect(home: Home, ports: Ports) -> None:
     use_stack()
     if not is_deployed(home, ports.prefect_url):
         say("deploying the flows")
-        deploy_all(home, ports.prefect_url)
+        deploy_all(ports.prefect_url)
+        # The stack's own server, also where this shell works with another one.
+        os.environ["PREFECT_API_URL"] = f"{ports.prefect_url}/api"
         from tasks.automations import apply_automations
 
         apply_automations()
+        remember(home, ports.prefect_url)
 
 
 def _require_ports(ports: Ports) -> None:

@@ -61,8 +61,8 @@ def unwatch(endpoint: str, actor: str) -> None:
     with open_journal(home.journal_url) as journal:
         if endpoint not in watched(journal):
             raise BadInputError(f"{endpoint} is not watched", fix=f"watched: {', '.join(watched(journal)) or 'none'}")
+        unschedule_monitor(endpoint)
         forget(journal, endpoint, actor or whoami())
-    unschedule_monitor(endpoint)
     say(f"{endpoint} is no longer watched")
 
 

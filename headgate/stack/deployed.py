@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,21 +36,25 @@ def is_deployed(home: Home, server: str) -> bool:
     return remembered.exists() and remembered.read_text(encoding="utf-8") == _fingerprint(server)
 
 
-def deploy_all(home: Home, server: str) -> None:
+def deploy_all(server: str) -> None:
     """Deploy what prefect.yaml describes.
 
     Args:
-        home: where is remembered what was deployed.
-        server: the server's address.
+        server: the server's address; whatever this process's environment says.
 
     Raises:
         HeadgateError: Prefect refuses.
     """
     file = prefect_file()
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=file.parent)
+    environment = {**os.environ, "PREFECT_API_URL": f"{server}/api"}
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=file.parent, env=environment)
     if ran.returncode != 0:
         raise HeadgateError(f"the flows cannot be deployed: {(ran.stderr or ran.stdout).strip()[-1000:]}")
+
+
+def remember(home: Home, server: str) -> None:
+    """Write down that this server has the flows as they are now, and all that goes with them."""
     write_atomically(_remembered(home), _fingerprint(server))
 
 
@@ -58,9 +63,9 @@ def _remembered(home: Home) -> Path:
 
 
 def _fingerprint(server: str) -> str:
-    """Of the server, prefect.yaml, and what the flows' parameters are made from."""
+    """Of the server, prefect.yaml, and what the flows' parameters and the automations are made from."""
     file = prefect_file()
-    modules = [_source("headgate.spec"), _source("headgate.operating")]
+    modules = [_source(name) for name in ("headgate.spec", "headgate.operating", "tasks.automations")]
     sources = [file, *sorted(_source("flows").parent.glob("*.py")), *modules]
     content = [server, *(path.read_text(encoding="utf-8") for path in sources)]
     return hashlib.sha256("\n".join(content).encode()).hexdigest()

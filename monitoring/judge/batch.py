@@ -227,6 +227,8 @@ class JudgeBatch:
         places = [self._places[metric.name] for metric, _, _ in members]
         columns = [self.evidence.names.index(metric.name) for metric, _, _ in members]
         group = Group(members, places, columns, self.size, self._history)
+        # A metric without tests of no harm keeps no step waiting; the others write theirs at each look.
+        self.evidence.log_harmless[:, columns] = np.inf
         self._groups.append(group)
         self._waiting = [metric for metric in self._waiting if metric.name not in group.names]
         return group

@@ -156,7 +156,7 @@ class EProcesses:
             part: for each judge, of shape (judges,).
             where: which tests restart at all, of shape (tests,).
         """
-        self.restart((self._reserve - self._pending) * part[:, None] * where)
+        self._pending = self._pending + (self._reserve - self._pending) * part[:, None] * where
 
     def temper(self, phi: Array) -> None:
         """Say how much more than independent requests counts vary; before the first block.

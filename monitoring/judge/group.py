@@ -114,8 +114,6 @@ class Group:
         values, harm, harmless = self.processes.log_values, self._harm, self._harmless
         strata = np.logaddexp.reduceat(values[:, harm.order], harm.starts, axis=1) - harm.log_sizes
         log_harm[:, harm.columns] = np.add.reduceat(strata, harm.firsts, axis=1)
-        # A metric without tests of no harm keeps no step waiting.
-        log_harmless[:, harm.columns] = np.inf
         if len(harmless.order):
             least = np.minimum.reduceat(values[:, harmless.order], harmless.starts, axis=1)
             log_harmless[:, harmless.columns] = least.reshape(len(least), len(harmless.columns), -1)

@@ -93,26 +93,39 @@ def test_an_alias_in_mlflow_releases_the_version(world, models, tmp_path):
     assert started.evidence["spec"]["artifact"] == f"models:/{world.endpoint}/{version.version}"
 
 
-def test_an_alert_takes_the_version_back(world, models, receiver, secrets):
+def runs_of(world, flow: str):
+    """The states of a flow's runs for the endpoint."""
+    ask = {"flows": {"name": {"any_": [flow]}}, "limit": 100}
+    found = httpx.post(f"{world.stack.env['PREFECT_API_URL']}/flow_runs/filter", json=ask).json()
+    return [run["state"]["name"] for run in found if run["parameters"].get("endpoint") == world.endpoint]
+
+
+def test_alerts_take_the_version_back_and_not_the_one_before_it(world, models, receiver, secrets):
     world.release(models("pyfunc", does="double"))
     with world.traffic():
-        world.release(models("pyfunc", does="negative"))
-    firing = {
+        for does in ("negative", "quadruple"):
+            world.release(models("pyfunc", does=does))
+    errors = {
         "status": "firing", "labels": {"alertname": "HighErrors", "endpoint": world.endpoint},
         "annotations": {"summary": "5xx above 2 %"}, "startsAt": "2026-01-01T00:00:00Z", "fingerprint": "f00",
     }  # fmt: skip
-    resolved = {**firing, "status": "resolved", "labels": {"endpoint": "another"}}
-    body = {"version": "4", "alerts": [firing, resolved]}
+    latency = {**errors, "labels": {"alertname": "Slow", "endpoint": world.endpoint}, "fingerprint": "f01"}
+    resolved = {**errors, "status": "resolved", "labels": {"endpoint": "another"}}
+    nobodys = {**errors, "labels": {"alertname": "DiskFull"}}
+    body = {"version": "4", "alerts": [errors, latency, resolved, nobodys]}
     assert receiver.post("/alertmanager", json=body).status_code == 401
     bearer = {"authorization": f"Bearer {secrets.alerts}"}
-    assert receiver.post("/alertmanager", json={"alerts": [{"status": "firing"}]}, headers=bearer).status_code == 400
+    for refused in ([{"status": "firing"}], [nobodys]):
+        assert receiver.post("/alertmanager", json={"alerts": refused}, headers=bearer).status_code == 400
     taken = receiver.post("/alertmanager", json=body, headers=bearer)
-    assert (taken.status_code, taken.json()["events"]) == (202, ["headgate.alert.firing"])
+    assert (taken.status_code, taken.json()["events"]) == (202, ["headgate.alert.firing"] * 2)
     # Alertmanager repeats what goes on firing.
     assert receiver.post("/alertmanager", json=body, headers=bearer).json()["events"] == []
-    wait_for(lambda: world.live == 1, 60)
+    wait_for(lambda: runs_of(world, "rollback") == ["Completed"] * 2, 90)
+    assert world.live == 2, "the second alert was about the version that the first one took back"
     last = world.journal.read(world.endpoint, kinds=(Kind.LIVE,))[-1]
-    assert (last.actor, last.reason) == ("automation (headgate.alert.firing)", "alert HighErrors: 5xx above 2 %")
+    assert last.actor == "automation (headgate.alert.firing)"
+    assert last.reason in {"alert HighErrors: 5xx above 2 %", "alert Slow: 5xx above 2 %"}
 
 
 def test_deliveries_that_are_not_mlflows_are_refused(world, receiver, secrets):

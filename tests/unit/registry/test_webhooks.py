@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from support.signing import signed
 
@@ -48,4 +50,17 @@ def test_a_delivery_is_taken_once_unless_it_is_given_up(journal):
     assert not claim(journal, "a")
     assert claim(journal, "b")
     give_up(journal, "a")
+    assert claim(journal, "a")
+    assert claim(journal, "x" * 1000)
+    assert not claim(journal, "x" * 1000)
+
+
+def test_what_goes_on_coming_is_remembered_for_as_long(journal, monkeypatch):
+    monkeypatch.setattr("registry.webhooks._KEPT_SECONDS", 0.5)
+    assert claim(journal, "a")
+    for _ in range(4):
+        time.sleep(0.2)
+        assert not claim(journal, "a")
+    time.sleep(0.6)
+    assert claim(journal, "b")
     assert claim(journal, "a")
