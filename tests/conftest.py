@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
 from support import models as model_makers
 from support.base_image import find_base
+from support.journals import journal, postgres, url  # noqa: F401 - fixtures
 from support.stack import Stack, start_gateway, start_stack
 
 if TYPE_CHECKING:
