@@ -150,6 +150,17 @@ def test_tempering_divides_the_log():
     assert values == pytest.approx([8.0, 2.0])
 
 
+@pytest.mark.parametrize(("side", "own"), [(1, 1 - 7 / 8 / 25), (-1, 1 / 8)])
+def test_where_requests_fail_together_the_canarys_own_rate_gets_most_of_what_is_bet_on_harm(side, own):
+    processes = EProcesses(hypotheses((1.1, 0.01, side)))
+    processes.temper(np.array([25.0]))
+    log_e = np.full((1, 1, len(OFFSETS) + 1), -np.inf)
+    log_e[..., -1] = 25 * 3.0
+    processes.multiply(log_e)
+    betting = processes.log_values[0, 0] - np.log(own) - 3.0
+    assert betting == pytest.approx(np.log(processes.tests.starts[0]), abs=0.05)
+
+
 def test_a_line_out_of_reach_is_no_bet():
     """A share that may be five points lower cannot be lower than that where it is two in a hundred."""
     processes = EProcesses(hypotheses((1.0, -0.05, -1), prior=0.02))
