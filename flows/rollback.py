@@ -59,15 +59,18 @@ async def rollback(
         meant = {started.release_id if started else "", champion.revision.name if champion else ""}
         if of and of not in meant:
             return _too_late(endpoint, of, champion)
+        is_live = champion is not None and of == champion.revision.name
         if started is not None:
             ended = end_release(ReleaseJob(home, journal, described, started.release_id, by), reason)
             # It may have been promoted before it saw the wish; then there is something to go back from.
             wanted = ended.champion if version is None else version
-            if ended.outcome is not Outcome.PROMOTED and wanted == ended.champion:
+            if ended.outcome is not Outcome.PROMOTED and wanted == ended.champion and not is_live:
                 return ended
         job_id = new_id(endpoint, "rollback")
         job = ReleaseJob(home, journal, described, job_id, by)
-        return _go_back(job, reason, version, of if champion and of == champion.revision.name else "")
+        result = _go_back(job, reason, version, of if is_live else "")
+        job.finish_telling()
+        return result
 
 
 @retry(
@@ -88,7 +91,6 @@ def _go_back(job: ReleaseJob, reason: str, version: int | None, of: str) -> Rele
         if present is not None and present.revision.name != earlier.name:
             run(retire_failed, job, present.revision)
         state = job.target.observe(job.endpoint)
-        job.finish_telling()
     return ReleaseResult(
         release_id=job.release_id, endpoint=job.endpoint, outcome=Outcome.ROLLED_BACK, reason=reason,
         version=present.revision.version.version if present else None, champion=earlier.version.version,
