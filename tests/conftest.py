@@ -36,8 +36,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in two processes, a file stays in one of them, and all files that use Docker in the same."""
+    """Where tests run in two processes, a file stays in one of them, and all files that use Docker in the same.
+
+    First of all such hooks: that of xdist reads the marks.
+    """
     for item in items:
         file = item.nodeid.partition("::")[0]
         uses_docker = any(part in file for part in ("/contract/", "/images/test_container", "docker"))

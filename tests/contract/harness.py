@@ -101,8 +101,8 @@ class DockerHarness:
         psutil.Process(container.attrs["State"]["Pid"]).kill()
 
     def traces(self, endpoint: str) -> list[str]:
-        label = f"io.headgate.endpoint={endpoint}"
-        containers = [found.name for found in self.docker.containers.list(all=True, filters={"label": label})]
+        labels = [f"io.headgate.endpoint={endpoint}", f"io.headgate.home={self.target._home_id}"]
+        containers = [found.name for found in self.docker.containers.list(all=True, filters={"label": labels})]
         others = self.docker.containers.list(all=True, filters={"network": self.target._network})
         networks = [] if others else [found.name for found in self.docker.networks.list(names=[self.target._network])]
         return containers + networks + [str(path) for path in (self._home.revisions / endpoint).glob("*")]

@@ -8,13 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 
 
+@pytest.mark.timeout(900)
 def test_the_demo_ends_as_it_is_told(tmp_path):
     done = subprocess.run(
         [sys.executable, DEMO], env={**os.environ, "HEADGATE_HOME": str(tmp_path / "home")}, capture_output=True,
-        text=True, check=False, timeout=280,
+        text=True, check=False, timeout=800,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "home" / "result.json").read_text())

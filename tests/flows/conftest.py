@@ -63,7 +63,7 @@ class World:
         spec = parse_release(self.text(artifact, more)).model_dump(mode="json")
         return str(submit("release/local", {"spec": spec, **parameters}))
 
-    def ended(self, number: int = 1, seconds: float = 120.0) -> ReleaseResult:
+    def ended(self, number: int = 1, seconds: float = 240.0) -> ReleaseResult:
         """How the endpoint's release of that number ended, counted from 1, once it has and lets go of the endpoint."""
 
         def outcomes() -> list[Any]:

@@ -24,7 +24,7 @@ ASKS = QUICK + "approvals: [{before: shift, expires: 10m}]\n"
 FIRST = "approvals: [{before: shift, expires: 10m}]\n"
 
 
-def waiting(world, seconds: float = 90.0):
+def waiting(world, seconds: float = 180.0):
     """What the release in flight asks, once its run is suspended and its process has ended."""
     wait_for(lambda: history.open_approvals(world.journal, world.endpoint), seconds)
     (request,) = history.open_approvals(world.journal, world.endpoint)
@@ -130,13 +130,13 @@ def test_it_outlives_restarts_and_is_approved_from_a_terminal(world, models):
     supervisor = Supervisor(world.stack.home)
     for name in ("worker", "prefect-server"):
         psutil.Process(supervisor.states()[name].pid).kill()
-    wait_for(prefect_is_up, 60)
+    wait_for(prefect_is_up, 180)
     (listed,) = [one for one in world.stack.json("approvals") if one["endpoint"] == world.endpoint]
     assert listed["release_id"] == asked["release_id"]
     assert "it waits for approval before shift" in world.stack.headgate("status", world.endpoint).stdout
     world.stack.headgate("approve", "another", "--reason", "x", "--actor", "bob", expect=2)
     world.stack.headgate("approve", asked["release_id"], "--reason", "tested", "--actor", "bob")
-    assert world.ended(1, 180).outcome is Outcome.PROMOTED
+    assert world.ended(1, 300).outcome is Outcome.PROMOTED
     assert answers(world)[0].actor == "bob"
 
 

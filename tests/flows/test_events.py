@@ -121,7 +121,7 @@ def test_alerts_take_the_version_back_and_not_the_one_before_it(world, models, r
     assert (taken.status_code, taken.json()["events"]) == (202, ["headgate.alert.firing"] * 2)
     # Alertmanager repeats what goes on firing.
     assert receiver.post("/alertmanager", json=body, headers=bearer).json()["events"] == []
-    wait_for(lambda: runs_of(world, "rollback") == ["Completed"] * 2, 90)
+    wait_for(lambda: runs_of(world, "rollback") == ["Completed"] * 2, 180)
     assert world.live == 2, "the second alert was about the version that the first one took back"
     last = world.journal.read(world.endpoint, kinds=(Kind.LIVE,))[-1]
     assert last.actor == "automation (headgate.alert.firing)"
@@ -210,11 +210,11 @@ def test_a_run_that_is_killed_is_put_back_by_the_automation(world, models):
     long = QUICK.replace("min_duration: 2s, max_duration: 30s", "min_duration: 50s, max_duration: 60s")
     with world.traffic():
         run = world.submit(models("pyfunc", does="negative"), long)
-        wait_for(lambda: any(name.startswith("v2-") for name in world.state.traffic.weights), 90)
+        wait_for(lambda: any(name.startswith("v2-") for name in world.state.traffic.weights), 180)
         for process in psutil.process_iter(["cmdline"]):
             if "prefect.engine" in (process.info["cmdline"] or []) and process.environ()["PREFECT__FLOW_RUN_ID"] == run:
                 process.kill()
-        result = world.ended(2, 150)
+        result = world.ended(2, 300)
     assert result.outcome is Outcome.ROLLED_BACK
     assert "its process ended" in result.reason
     world.assert_only(1)

@@ -50,7 +50,7 @@ def headgate(
     *arguments: str, root: Path, expect: int = 0, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [HEADGATE, *arguments], capture_output=True, text=True, check=False, timeout=240,
+        [HEADGATE, *arguments], capture_output=True, text=True, check=False, timeout=400,
         env={**os.environ, "HEADGATE_HOME": str(root), **(env or {})},
     )  # fmt: skip
     assert done.returncode == expect, f"headgate {arguments} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
@@ -84,7 +84,7 @@ def start_stack(root: Path) -> Iterator[Stack]:
         headgate("down", root=root)
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 90.0) -> Any:
     """What the condition gives once it is true."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
