@@ -8,7 +8,7 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -36,16 +36,21 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Where tests run in two processes, a file stays in one of them, and all files that use Docker in the same.
 
-    First of all such hooks: that of xdist reads the marks.
+    pytest-xdist's own groups are without effect from pytest 9.2 on.
     """
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        uses_docker = any(part in file for part in ("/contract/", "/images/test_container", "docker"))
-        item.add_marker(pytest.mark.xdist_group("docker" if uses_docker else file))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            uses_docker = any(part in file for part in ("/contract/", "/images/test_container", "docker"))
+            return "docker" if uses_docker else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(autouse=True)
