@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -32,7 +33,16 @@ def test_ports_are_chosen_once_and_remembered(tmp_path):
     assert Ports.remembered(home) is None
     chosen = Ports.choose(home)
     assert Ports.choose(home) == Ports.remembered(home) == chosen
-    assert len(set(chosen.model_dump().values())) == 4
+    assert len(set(chosen.model_dump().values())) == 5
+
+
+def test_ports_of_an_earlier_version_stay_and_new_programs_get_theirs(tmp_path):
+    home = Home(tmp_path).ensure()
+    before = Ports.choose(home).model_dump(exclude={"receiver"})
+    home.stack_file.write_text(json.dumps(before))
+    chosen = Ports.choose(home)
+    assert before.items() <= chosen.model_dump().items()
+    assert chosen.receiver not in {0, *before.values()}
 
 
 def test_no_free_port_says_so(monkeypatch):
