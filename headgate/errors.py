@@ -23,6 +23,8 @@
     │   └── NothingToRollBackError          no earlier version is known
     ├── MonitorError                    1   the drift check itself could not be made
     ├── RejectedError                   3   a gate refused the challenger before clients saw it
+    │   ├── FrozenError                     a freeze window forbids releases
+    │   └── NotApprovedError                someone said no, or nobody said yes in time
     ├── RolledBackError                 4   the judge took the challenger back
     └── TimedOutError                   5   nothing was decided in the time given
 
