@@ -53,8 +53,9 @@ def looks(world):
 def test_a_paused_release_stays_where_it_is_and_goes_on_when_it_is_resumed(world, models, background):
     world.release(models("pyfunc", does="double"))
     with world.traffic():
-        # With enough requests for the last step, and nothing that holds it at the first one.
-        process = background(models("pyfunc", does="negative"), QUICK.replace("max_duration: 30s", "max_duration: 60s"))
+        # Long enough for the order to reach it, however busy the machine is.
+        more = QUICK.replace("min_duration: 2s, max_duration: 30s", "min_duration: 20s, max_duration: 120s")
+        process = background(models("pyfunc", does="negative"), more)
         wait_for(lambda: share(world) > 0, 180)
         world.stack.headgate("pause", world.endpoint, "--reason", "let us see")
         wait_for(lambda: looks(world)[-1].evidence["paused"])
