@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +79,30 @@ def test_monitor_sees_the_drift_and_rolls_back(world, models, run, tmp_path):
         assert run("monitor/local", spec=file)
     world.assert_only(1)
     assert "drift" in world.journal.read(world.endpoint, kinds=(Kind.LIVE,))[-1].reason
+
+
+def test_a_watched_release_streams_its_phases_and_has_the_documented_exit_code(world, models, tmp_path):
+    file = tmp_path / "release.yaml"
+
+    def watch(artifact, more: str, expect: int, *options: str):
+        file.write_text(world.text(artifact, more))
+        return world.stack.headgate("release", str(file), "--watch", "--json", *options, expect=expect)
+
+    done = watch(models("pyfunc", does="double"), QUICK, 0, "--actor", "ci")
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (last["outcome"], last["version"]) == ("promoted", 1)
+    assert re.search(r"phase started.*phase deployed.*live v1-.*outcome: promoted", done.stderr, re.DOTALL)
+    started = world.journal.read(world.endpoint, release_id=last["release_id"])[0]
+    assert started.actor == "ci"
+    failed = watch(tmp_path / "nothing", QUICK, 1)
+    assert json.loads(failed.stdout.splitlines()[-1])["outcome"] == "failed"
+    # Refused before it began: there is no outcome, and the run's own error says which code it is.
+    frozen = watch("unused", QUICK + "freeze: [{start: '* * * * *', end: '0 0 1 1 *'}]\n", 3)
+    assert "is frozen until" in frozen.stderr
+    unknown = watch("unused", QUICK, 2, "--deployment", "elsewhere")
+    assert "the Prefect server has no deployment release/elsewhere" in unknown.stderr
+    late = watch(models("pyfunc", does="negative"), "approvals: [{before: deploy}]\n", 5, "--timeout", "1")
+    assert "goes on after 1 s" in late.stderr
+    wait_for(lambda: world.stack.json("approvals"))
+    world.stack.headgate("abort", world.endpoint, "--reason", "seen enough")
+    world.assert_only(1)
