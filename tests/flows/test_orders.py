@@ -41,6 +41,16 @@ def background(world, tmp_path):
         process.communicate()
 
 
+@pytest.fixture
+def shifting(world, models, background):
+    """A release that has a share of the traffic, in a process of its own, for as long as a test needs it."""
+    world.release(models("pyfunc", does="double"))
+    with world.traffic():
+        process = background(models("pyfunc", does="negative"), LONG)
+        wait_for(lambda: share(world) > 0, 180)
+        yield process
+
+
 def share(world) -> int:
     traffic = world.state.traffic
     return sum(weight for name, weight in traffic.weights.items() if name.startswith("v2-"))
@@ -70,25 +80,19 @@ def test_a_paused_release_stays_where_it_is_and_goes_on_when_it_is_resumed(world
     world.assert_only(2)
 
 
-def test_a_paused_release_is_taken_back_when_it_does_harm(world, models, background):
-    world.release(models("pyfunc", does="double"))
-    with world.traffic(low=-3.0):
-        harmful = LONG.replace("max_disagreement: 20%", "max_disagreement: 90%")
-        process = background(models("pyfunc", does="negative"), harmful)
-        wait_for(lambda: share(world) > 0, 180)
-        world.stack.headgate("pause", world.endpoint, "--reason", "let us see")
-        assert process.wait(180) == 4
+def test_a_paused_release_is_taken_back_when_it_does_harm(world, shifting):
+    world.stack.headgate("pause", world.endpoint, "--reason", "let us see")
+    wait_for(lambda: looks(world)[-1].evidence["paused"])
+    with world.traffic(low=-40.0):
+        assert shifting.wait(180) == 4
+    assert looks(world)[-1].evidence["paused"]
     world.assert_only(1)
 
 
-def test_an_aborted_release_is_put_back_and_the_command_says_so(world, models, background):
-    world.release(models("pyfunc", does="double"))
-    with world.traffic():
-        process = background(models("pyfunc", does="negative"), LONG)
-        wait_for(lambda: share(world) > 0, 180)
-        result = world.stack.json("abort", world.endpoint, "--reason", "not now")
-        assert share(world) == 0
-        assert process.wait(180) == 4
+def test_an_aborted_release_is_put_back_and_the_command_says_so(world, shifting):
+    result = world.stack.json("abort", world.endpoint, "--reason", "not now")
+    assert share(world) == 0
+    assert shifting.wait(180) == 4
     assert result["outcome"] == Outcome.ROLLED_BACK
     assert "took it back: not now" in result["reason"]
     world.assert_only(1)
@@ -156,14 +160,10 @@ def test_a_window_that_began_meanwhile_keeps_clients_from_the_new_version(world,
     world.assert_only(1)
 
 
-def test_what_a_dead_process_left_is_put_back(world, models, background):
-    world.release(models("pyfunc", does="double"))
-    with world.traffic():
-        process = background(models("pyfunc", does="negative"), LONG)
-        wait_for(lambda: share(world) > 0, 180)
-        process.kill()
-        process.wait()
-        ended = world.stack.json("reconcile", world.endpoint)
+def test_what_a_dead_process_left_is_put_back(world, shifting):
+    shifting.kill()
+    shifting.wait()
+    ended = world.stack.json("reconcile", world.endpoint)
     assert [one["outcome"] for one in ended] == ["rolled back"]
     assert "its process ended while it was shifting" in ended[0]["reason"]
     world.assert_only(1)
