@@ -57,10 +57,15 @@ def _apply(client: SyncPrefectClient, wanted: AutomationCore) -> str:
         client.create_automation(wanted)
         return "made"
     wanted.enabled = known[0].enabled
-    if known[0].model_dump(mode="json", include=_COMPARED) == wanted.model_dump(mode="json", include=_COMPARED):
+    if _same(known[0], wanted):
         return "unchanged"
     client.update_automation(known[0].id, wanted)
     return "changed"
+
+
+def _same(one: AutomationCore, other: AutomationCore) -> bool:
+    # Not as JSON: there the set of a trigger's events is a list, in an order that varies.
+    return one.model_dump(include=_COMPARED) == other.model_dump(include=_COMPARED)
 
 
 def _wanted(client: SyncPrefectClient, deployment: str, notify: str) -> list[AutomationCore]:
