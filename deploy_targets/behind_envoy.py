@@ -60,6 +60,10 @@ class BehindEnvoy(ABC):
         """The endpoint's servers: each one's version and port, where these are known, and why it is not running."""
 
     @abstractmethod
+    def _served(self) -> set[str]:
+        """The endpoints that have a server."""
+
+    @abstractmethod
     def _start(self, endpoint: str, revision: Revision, port: int) -> None:
         """Start a server that is not there; nothing happens where it runs."""
 
@@ -88,6 +92,10 @@ class BehindEnvoy(ABC):
             return [Finding(severity="error", subject="gateway", problem="Envoy is not up", fix=fix)]
         return []
 
+    def endpoints(self) -> list[str]:
+        """Those that the gateway knows, and those that have a server."""
+        return sorted({*self._gateway.endpoints(), *self._served()})
+
     def observe(self, endpoint: str) -> EndpointState | None:
         """Read the servers, Envoy's health checks and the routes in effect."""
         known = self._gateway.revisions(endpoint)
@@ -110,7 +118,7 @@ class BehindEnvoy(ABC):
     def deploy(self, endpoint: str, revision: Revision) -> None:
         """Start the revision's server, wait until it is ready, and make it known to Envoy."""
         existing = self._gateway.revisions(endpoint).get(revision.name) or self._servers(endpoint).get(revision.name)
-        port = _port_of(existing) if existing else self._choose_port(endpoint)
+        port = (_port_of(existing) if existing else 0) or self._choose_port(endpoint)
         try:
             self._start(endpoint, revision, port)
             self._wait_until_ready(endpoint, port, revision)
@@ -120,7 +128,7 @@ class BehindEnvoy(ABC):
                 self._discard(endpoint, revision.name)
             raise
 
-    def route(self, endpoint: str, traffic: Traffic) -> None:
+    def route(self, endpoint: str, traffic: Traffic, *, fence: int | None = None) -> None:
         """Write the weights; a revision that is to get traffic must be ready."""
         states = self._gateway.revisions(endpoint)
         for name, weight in traffic.weights.items():
@@ -129,7 +137,11 @@ class BehindEnvoy(ABC):
                 raise TargetError(f"no traffic to {name} of {endpoint}: it {detail}", fix="headgate status")
         if traffic.mirror and traffic.mirror.revision not in states:
             raise TargetError(f"no mirror to {traffic.mirror.revision} of {endpoint}: it is not deployed")
-        self._gateway.set_traffic(endpoint, traffic)
+        self._gateway.set_traffic(endpoint, traffic, fence)
+
+    def fence(self, endpoint: str, fence: int) -> None:
+        """Have the gateway keep the number."""
+        self._gateway.fence(endpoint, fence)
 
     def counts(self, endpoint: str) -> Mapping[str, Counts]:
         """Envoy's counters, one reading."""
@@ -162,7 +174,7 @@ class BehindEnvoy(ABC):
             request_id=reply.headers.get("x-request-id", request_id), seconds=time.perf_counter() - began,
         )  # fmt: skip
 
-    def retire(self, endpoint: str, revision: str) -> None:
+    def retire(self, endpoint: str, revision: str, *, fence: int | None = None) -> None:
         """Take the revision out of Envoy, then end its server and remove what it wrote."""
         traffic = self._gateway.traffic(endpoint)
         if traffic is not None and traffic.uses(revision):
@@ -170,15 +182,15 @@ class BehindEnvoy(ABC):
                 f"{revision} of {endpoint} still has traffic: {traffic.weight(revision)} basis points"
                 + (", mirrored" if traffic.mirror and traffic.mirror.revision == revision else "")
             )
-        self._gateway.remove(endpoint, revision)
+        self._gateway.remove(endpoint, revision, fence)
         self._discard(endpoint, revision)
 
-    def delete(self, endpoint: str) -> None:
+    def delete(self, endpoint: str, *, fence: int | None = None) -> None:
         """Remove the route first, then every revision."""
         if self._gateway.traffic(endpoint) is not None:
-            self._gateway.set_traffic(endpoint, None)
+            self._gateway.set_traffic(endpoint, None, fence)
         for name in {**self._gateway.revisions(endpoint), **self._servers(endpoint)}:
-            self.retire(endpoint, name)
+            self.retire(endpoint, name, fence=fence)
         shutil.rmtree(self._home.revisions / endpoint, ignore_errors=True)
 
     def _choose_port(self, endpoint: str) -> int:

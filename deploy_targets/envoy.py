@@ -18,7 +18,7 @@ import httpx
 from filelock import FileLock, Timeout
 
 from deploy_targets import envoy_config
-from headgate.errors import TargetError, TargetUnavailableError
+from headgate.errors import LeaseLostError, TargetError, TargetUnavailableError
 from headgate.home import write_atomically
 from headgate.records import Counts, ModelVersion, RevisionState, Traffic
 
@@ -57,7 +57,7 @@ class Gateway:
             json.dumps(envoy_config.bootstrap(self._ports, str(self._folder)), indent=1),
         )
         with self._locked():
-            for name, resources in (("clusters", []), ("routes", [envoy_config.routes({})])):
+            for name, resources in (("clusters", []), ("routes", [envoy_config.routes({}, {})])):
                 if not self._path(name).exists():
                     self._write(name, resources)
 
@@ -109,22 +109,57 @@ class Gateway:
             f"Envoy does not find {revision} of {endpoint} healthy at port {port}",
         )
 
-    def set_traffic(self, endpoint: str, traffic: Traffic | None) -> None:
-        """Change one endpoint's weights and mirror; returns when they are in effect."""
+    def set_traffic(self, endpoint: str, traffic: Traffic | None, fence: int | None = None) -> None:
+        """Change one endpoint's weights and mirror; returns when they are in effect.
+
+        Raises:
+            LeaseLostError: a higher fence was seen.
+        """
         with self._locked():
+            fences = self._raise_fence(endpoint, fence)
             table = self._traffic_of(self._read("routes"))
             table.pop(endpoint, None)
             if traffic is not None:
                 table[endpoint] = traffic
-            self._write("routes", [envoy_config.routes(table)])
+            self._write("routes", [envoy_config.routes(table, fences)])
             self._wait(
                 # Not its version: Envoy keeps the old one where the content did not change.
                 lambda: self._routes_in_effect() == table,
                 f"Envoy did not take over the routes of {endpoint}",
             )
 
-    def remove(self, endpoint: str, revision: str) -> None:
-        """Make Envoy forget a revision, once its last request has been answered, or has had its time."""
+    def fence(self, endpoint: str, fence: int) -> None:
+        """Refuse, from now on, changes on behalf of earlier leases; traffic stays as it is.
+
+        Raises:
+            LeaseLostError: a higher fence was seen.
+        """
+        with self._locked():
+            fences, table = self._raise_fence(endpoint, fence), self._traffic_of(self._read("routes"))
+            self._write("routes", [envoy_config.routes(table, fences)])
+
+    def _raise_fence(self, endpoint: str, fence: int | None) -> dict[str, int]:
+        """Every endpoint's fence, with this one's raised; whoever has none is not a lease's holder, but a person."""
+        fences: dict[str, int] = {
+            name: int(number)
+            for resource in self._read("routes")["resources"]
+            for name, number in envoy_config.ours(resource).get("fences", {}).items()
+        }
+        seen = fences.get(endpoint, 0)
+        if fence is not None and fence < seen:
+            raise LeaseLostError(
+                f"the gateway has seen a later lease of {endpoint} than that of this change "
+                f"(fence {seen}, ours was {fence})",
+                fix="see headgate status; this process must not go on",
+            )
+        return fences if fence is None else {**fences, endpoint: fence}
+
+    def remove(self, endpoint: str, revision: str, fence: int | None = None) -> None:
+        """Make Envoy forget a revision, once its last request has been answered, or has had its time.
+
+        Raises:
+            LeaseLostError: a higher fence was seen.
+        """
         name = envoy_config.cluster_name(endpoint, revision)
         active = f"cluster.{name}.upstream_rq_active"
         deadline = time.monotonic() + _DRAIN_SECONDS
@@ -132,6 +167,7 @@ class Gateway:
         while time.monotonic() < deadline and self.is_up() and self._stats(active).get(active, 0):
             time.sleep(_DRAIN_POLL_SECONDS)
         with self._locked():
+            self._raise_fence(endpoint, fence)
             self._write("clusters", [item for item in self._read("clusters")["resources"] if item["name"] != name])
 
     def counts(self, endpoint: str) -> dict[str, Counts]:

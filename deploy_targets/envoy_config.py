@@ -151,11 +151,12 @@ def cluster(endpoint: str, revision: str, port: int, version: ModelVersion) -> d
     }
 
 
-def routes(traffic: dict[str, Traffic]) -> dict[str, Any]:
-    """The route table of every endpoint that has traffic."""
+def routes(traffic: dict[str, Traffic], fences: dict[str, int]) -> dict[str, Any]:
+    """The route table of every endpoint that has traffic, and the number below which a lease changes nothing."""
     return {
         "@type": f"{_TYPE}.config.route.v3.RouteConfiguration",
         "name": ROUTES_NAME,
+        "metadata": _ours({"fences": fences}),
         "virtual_hosts": [
             {
                 "name": ROUTES_NAME,
@@ -205,8 +206,8 @@ def _route(endpoint: str, traffic: Traffic) -> dict[str, Any]:
 
 
 def ours(resource: dict[str, Any]) -> dict[str, Any]:
-    """What we stored in a route's or a cluster's metadata."""
-    stored: dict[str, Any] = resource["metadata"]["filter_metadata"][METADATA]
+    """What we stored in the metadata of a route, a cluster or the table; empty where nothing was."""
+    stored: dict[str, Any] = resource.get("metadata", {}).get("filter_metadata", {}).get(METADATA, {})
     return stored
 
 

@@ -43,6 +43,10 @@ class DeployTarget(Protocol):
 
     Targets keep no state: everything is read from the platform. Each method may be called again after a
     crash and then does only what is missing. Errors are `headgate.errors.TargetError` and below.
+
+    What changes an endpoint takes the `fence` of the caller's lease. The platform keeps the highest that it has seen,
+    and refuses a lower one with LeaseLostError: a process that stood still while another took over changes nothing
+    when it goes on. None, for a person or a test, is not compared.
     """
 
     UNSUPPORTED: ClassVar[Mapping[Feature, str]]
@@ -58,6 +62,10 @@ class DeployTarget(Protocol):
         """What is missing before a release can start: each problem with its exact fix."""
         ...
 
+    def endpoints(self) -> list[str]:
+        """Every endpoint of Headgate's that the platform has, or of which it still has a revision."""
+        ...
+
     def observe(self, endpoint: str) -> EndpointState | None:
         """What the platform says now, or None where the endpoint does not exist."""
         ...
@@ -70,11 +78,20 @@ class DeployTarget(Protocol):
         """
         ...
 
-    def route(self, endpoint: str, traffic: Traffic) -> None:
+    def route(self, endpoint: str, traffic: Traffic, *, fence: int | None = None) -> None:
         """Set weights and mirror; returns when they are in effect, read back from the platform.
 
         Raises:
             TargetError: a revision with weight is not ready, or the platform did not take it over.
+            LeaseLostError: the platform has seen a higher fence.
+        """
+        ...
+
+    def fence(self, endpoint: str, fence: int) -> None:
+        """Have the platform refuse lower fences from now on; nothing else changes.
+
+        Raises:
+            LeaseLostError: the platform has seen a higher fence.
         """
         ...
 
@@ -90,14 +107,19 @@ class DeployTarget(Protocol):
         """Ask the endpoint, or one of its revisions, for an answer."""
         ...
 
-    def retire(self, endpoint: str, revision: str) -> None:
+    def retire(self, endpoint: str, revision: str, *, fence: int | None = None) -> None:
         """Remove a revision and what it wrote; nothing happens when it is gone.
 
         Raises:
             TargetError: it still has live or mirrored traffic.
+            LeaseLostError: the platform has seen a higher fence.
         """
         ...
 
-    def delete(self, endpoint: str) -> None:
-        """Remove an endpoint and all its revisions; nothing happens when it is gone."""
+    def delete(self, endpoint: str, *, fence: int | None = None) -> None:
+        """Remove an endpoint and all its revisions; nothing happens when it is gone.
+
+        Raises:
+            LeaseLostError: the platform has seen a higher fence.
+        """
         ...

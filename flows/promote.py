@@ -10,10 +10,11 @@ from headgate.actor import whoami
 from headgate.errors import BadInputError
 from headgate.home import Home
 from headgate.phases import Phase
-from headgate.records import ReleaseResult, Revision
+from headgate.records import ReleaseResult
 from headgate.spec import ReleaseSpec
-from registry import Journal, Kind, history
+from registry import Kind, history
 from registry.journal import open_journal
+from tasks.ending import challenger_of
 from tasks.job import ReleaseJob
 from tasks.report import conclude
 from tasks.shift import promote as give_all_traffic
@@ -45,18 +46,7 @@ async def promote(endpoint: str, reason: str, actor: str = "") -> ReleaseResult:
             )
         job = ReleaseJob(home, journal, ReleaseSpec.model_validate(spec), held.release_id, actor or whoami())
         with job.hold():
-            job.write(Kind.DECISION, "promote", reason)
-            run(
-                give_all_traffic,
-                job,
-                _challenger(journal, endpoint, held.release_id),
-                f"{job.actor}: {reason}",
-            )
+            job.write(Kind.DECISION, history.PROMOTE, reason)
+            run(give_all_traffic, job, challenger_of(job), f"{job.actor}: {reason}")
             run(retire_expired, job, job.spec.rollback.keep_warm)
             return run(conclude, job, None, began)
-
-
-def _challenger(journal: Journal, endpoint: str, release_id: str) -> Revision:
-    rows = journal.read(endpoint, kinds=(Kind.PHASE,), release_id=release_id)
-    deployed = next(row for row in rows if row.what == Phase.DEPLOYED)
-    return Revision.model_validate(deployed.evidence["revision"])

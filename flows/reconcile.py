@@ -1,98 +1,76 @@
-"""End releases that nobody carries out any more: whose process died, run was cancelled or approval expired."""
+"""Put in order what nobody is at work on: abandoned releases, changes by hand, and what was left behind."""
 
 from __future__ import annotations
 
-import contextlib
-import time
-from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from prefect import flow
 from pydantic import ValidationError
 
 from headgate.actor import whoami
-from headgate.errors import EndpointBusyError, HeadgateError
+from headgate.errors import HeadgateError
 from headgate.home import Home
-from headgate.records import ReleaseResult
 from headgate.spec import ReleaseSpec
-from registry import Journal, history
+from registry import history
 from registry.journal import open_journal
-from registry.lease import LEASE_SECONDS, Holder, holder
-from tasks.approval import open_requests, run_is_over
-from tasks.ending import undo_abandoned, why_abandoned
+from tasks.disorder import Disorder, cases_of, settle_all
 from tasks.job import ReleaseJob
-from tasks.step import run
-from tasks.undo import expired, retire_expired
+from tasks.leftovers import cases_of_files
+from tasks.step import log
+from tasks.strangers import cases_of_strangers
 
-_ASK_SECONDS = 1.0
+if TYPE_CHECKING:
+    from registry import Journal
 
 
 @flow(name="reconcile", flow_run_name="reconcile")
-async def reconcile(endpoint: str = "", actor: str = "") -> list[ReleaseResult]:
-    """Put endpoints back on their champion whose release has no living holder.
+async def reconcile(endpoint: str = "", actor: str = "", dry_run: bool = False) -> list[Disorder]:  # noqa: FBT001, FBT002 - a flow's parameters are given by name
+    """Find what is not as the history says, and put it in order.
 
-    A held release stays: it waits for a person. What is no longer kept warm is removed.
+    Releases, promotions and rollbacks whose process died are ended, or go on by the release file's `when_abandoned`.
+    Clients are put on the champion where traffic was changed by hand; that is written down first. Aliases and reports
+    that MLflow was away for are brought there. What is no longer kept warm, and files that nothing needs, are removed.
+    A held release stays: it waits for a person. So does an endpoint that the history does not know.
 
     Args:
-        endpoint: only this one; all by default.
+        endpoint: only this one; all of them, and this machine's files, by default.
         actor: in whose name; `reconcile` by default.
-
-    Returns:
-        How each release that was found has ended.
+        dry_run: only say what would be done.
 
     Raises:
-        HeadgateError: some endpoints could not be put in order; the others were.
+        HeadgateError: something could not be put in order; the rest was.
     """
     home = Home.from_env().ensure()
-    ended: list[ReleaseResult] = []
+    found: list[Disorder] = []
     problems: list[str] = []
     with open_journal(home.journal_url) as journal:
-        names = [endpoint] if endpoint else journal.endpoints()
-        for name in names:
+        for name in [endpoint] if endpoint else journal.endpoints():
             try:
-                result = _reconcile(home, journal, name, actor or f"reconcile ({whoami()})")
+                job = _job(home, journal, name, actor or f"reconcile ({whoami()})")
+                settled = settle_all(cases_of(job), dry_run=dry_run) if job else ([], [])
             except (HeadgateError, ValidationError) as error:
                 # The others are not to wait for this one.
-                problems.append(f"{name}: {str(error).splitlines()[0]}")
-            else:
-                ended += [result] if result is not None else []
+                settled = [], [f"{name}: {str(error).splitlines()[0]}"]
+            found += settled[0]
+            problems += settled[1]
+        if not endpoint:
+            found += settle_all(cases_of_strangers(journal), dry_run=dry_run)[0]
+            found += settle_all(cases_of_files(home, journal), dry_run=dry_run)[0]
+    for one in found:
+        log(f"{one.endpoint or 'this machine'}: {one.problem} - {one.remedy or 'for a person to decide'}")
     if problems:
-        raise HeadgateError(f"not all endpoints are in order: {'; '.join(problems)}", fix="headgate status")
-    return ended
+        raise HeadgateError(f"not everything is in order: {'; '.join(problems)}", fix="headgate status")
+    return found
 
 
-def _reconcile(home: Home, journal: Journal, endpoint: str, actor: str) -> ReleaseResult | None:
-    flight = history.in_flight(journal, endpoint)
+def _job(home: Home, journal: Journal, endpoint: str, actor: str) -> ReleaseJob | None:
+    """The release in flight, or one in the endpoint's name."""
     spec = history.spec_of(journal, endpoint)
     if spec is None:
         return None
-    release_id = flight.release_id if flight else "reconcile"
-    job = ReleaseJob(home, journal, ReleaseSpec.model_validate(spec), release_id, actor)
-    if flight is None:
-        if expired(job, job.spec.rollback.keep_warm):
-            # Who holds it sees to it.
-            with contextlib.suppress(EndpointBusyError), job.hold():
-                run(retire_expired, job, job.spec.rollback.keep_warm)
-        return None
-    asked = [request for request in open_requests(journal) if request.release_id == flight.release_id]
-    late = bool(asked) and asked[-1].expires_at <= datetime.now(UTC)
-    if asked and not late and not run_is_over(asked[-1].flow_run):
-        return None
-    held = _dead_or_alive(journal, endpoint)
-    current = history.in_flight(journal, endpoint)
-    error = why_abandoned(flight, waited_for=asked[-1].before if asked else "", late=late)
-    is_held = held is not None and not held.flow_run
-    if is_held or error is None or current is None or current.release_id != flight.release_id:
-        return None
-    return undo_abandoned(job, error)
-
-
-def _dead_or_alive(journal: Journal, endpoint: str) -> Holder | None:
-    """Who holds the endpoint, once it is clear whether that process lives: a lease that is renewed has a living one."""
-    first = holder(journal, endpoint)
-    deadline = time.monotonic() + LEASE_SECONDS
-    while first is not None and not first.flow_run and time.monotonic() < deadline:
-        time.sleep(_ASK_SECONDS)
-        now = holder(journal, endpoint)
-        if now is None or now.fence != first.fence or now.expires > first.expires:
-            return now
-    return holder(journal, endpoint)
+    flight = history.in_flight(journal, endpoint)
+    decided = history.unfinished_rollback(journal, endpoint)
+    unfinished = [flight.release_id if flight else "", decided.release_id if decided else ""]
+    names = [*unfinished, history.unconcluded(journal, endpoint), "reconcile"]
+    release_id = next(name for name in names if name)
+    return ReleaseJob(home, journal, ReleaseSpec.model_validate(spec), release_id, actor)

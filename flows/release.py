@@ -10,19 +10,20 @@ from prefect.exceptions import Pause
 from prefect.runtime import flow_run
 
 from headgate.credentials import redact
-from headgate.errors import HeadgateError, RolledBackError, TimedOutError
+from headgate.errors import RolledBackError, TimedOutError
 from headgate.phases import Phase, is_behind
 from headgate.records import ReleaseResult
 from headgate.spec import ReleaseSpec
 from tasks.approval import approve
+from tasks.ending import put_in_order
 from tasks.entry import check_freeze, hold_in_turn, require_worker
 from tasks.gates import shadow, smoke
 from tasks.job import ReleaseJob, open_release
 from tasks.package import check, deploy, package, register
-from tasks.report import conclude
+from tasks.report import conclude, error_of
 from tasks.shift import promote, shift
 from tasks.step import run
-from tasks.undo import retire_expired, undo
+from tasks.undo import retire_expired
 from tasks.watched import resolve
 
 
@@ -62,25 +63,18 @@ async def release(
             run(conclude, job, held, began)
             raise
         except BaseException as error:
-            ended = _undo(job, error)
+            ended = put_in_order(job, error, redact(str(error).splitlines()[0] if str(error) else repr(error)))
             run(conclude, job, ended, began)
+            if ended is None:
+                raise
             raise ended from error
         run(retire_expired, job, described.rollback.keep_warm)
         return run(conclude, job, None, began)
 
 
-def _undo(job: ReleaseJob, error: BaseException) -> BaseException:
-    """Put everything back; what the release ended with is the error, or that it could not be put back."""
-    try:
-        run(undo, job, redact(str(error).splitlines()[0] if str(error) else repr(error)))
-    except HeadgateError as problem:
-        return problem
-    return error
-
-
 async def _carry_out(job: ReleaseJob) -> None:
     if job.phase() is Phase.UNDOING:
-        raise RolledBackError("its undoing was interrupted, and is finished now")
+        raise error_of(job) or RolledBackError("its undoing was interrupted, and is finished now")
     run(check, job)
     artifact, image = run(package, job)
     version = run(register, job, artifact, image)

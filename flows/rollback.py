@@ -18,8 +18,7 @@ from registry import Kind, history
 from registry.journal import open_journal
 from tasks.ending import end_release
 from tasks.job import ReleaseJob, new_id
-from tasks.rollback import bring_up, find_earlier, retire_failed, switch_back
-from tasks.step import run
+from tasks.rollback import find_earlier, go_back
 
 if TYPE_CHECKING:
     from registry.history import Reign
@@ -85,11 +84,9 @@ def _go_back(job: ReleaseJob, reason: str, version: int | None, of: str) -> Rele
         if of and present is not None and present.revision.name != of:
             return _too_late(job.endpoint, of, present)
         earlier = find_earlier(job, version)
-        job.write(Kind.DECISION, "rollback", reason, {"to": earlier.name})
-        run(bring_up, job, earlier)
-        run(switch_back, job, earlier, reason)
-        if present is not None and present.revision.name != earlier.name:
-            run(retire_failed, job, present.revision)
+        left = present.revision.name if present else ""
+        decided = job.write(Kind.DECISION, history.ROLLBACK, reason, {"to": earlier.name, "left": left})
+        go_back(job, decided, earlier)
         state = job.target.observe(job.endpoint)
     return ReleaseResult(
         release_id=job.release_id, endpoint=job.endpoint, outcome=Outcome.ROLLED_BACK, reason=reason,

@@ -4,6 +4,7 @@
     ├── BadInputError                   2   what was given cannot be used
     │   ├── SpecError                       a release file, with every problem at its line
     │   ├── HomeError                       HEADGATE_HOME, a folder or a port cannot be had
+    │   ├── RefusedError                    a webhook's delivery that is not its sender's, or not of now
     │   └── UnsupportedError                the target cannot do what the release file asks
     ├── PackageError                    1   the artifact cannot become an image
     │   ├── ArtifactError                   missing, unreadable, or not an MLflow model
@@ -75,6 +76,10 @@ class BadInputError(HeadgateError):
     """What was given cannot be used; nothing was changed."""
 
     exit_code = 2
+
+
+class RefusedError(BadInputError):
+    """A webhook's delivery that is not its sender's, or not of now."""
 
 
 class SpecError(BadInputError):

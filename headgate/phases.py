@@ -21,7 +21,7 @@ class Phase(StrEnum):
     STARTED = "started"
     """The endpoint is held; nothing was made yet."""
     PACKAGED = "packaged"
-    """The image exists. Leaves behind: a bundle and an environment, shared and content-addressed."""
+    """The image exists."""
     REGISTERED = "registered"
     """The version exists and is `challenger`."""
     DEPLOYED = "deployed"
@@ -85,6 +85,16 @@ NEXT: dict[Phase, frozenset[Phase]] = {
     Phase.UNDONE: frozenset(),
 }
 """Which phases may follow a phase. Entering the same phase again is a resumed step, and allowed."""
+
+LEAVES: dict[Phase, str] = {
+    Phase.PACKAGED: "an image, or a bundle and its environment: shared, by content, and never taken back",
+    Phase.REGISTERED: "a version, which stays, and the alias `challenger`",
+    Phase.DEPLOYED: "a revision",
+    Phase.SHADOWED: "copies of requests, while the comparison is made",
+    Phase.SHIFTING: "traffic on the revision",
+}
+"""What each phase leaves behind once it was begun; what is not here leaves nothing. It is taken back from the last to
+the first (tasks/undo.py): clients first, then what they no longer need, then what people look at."""
 
 ENDED = frozenset({Phase.PROMOTED, Phase.UNDONE})
 """A release in one of these no longer holds its endpoint."""

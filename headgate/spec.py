@@ -329,6 +329,11 @@ class ReleaseSpec(Strict):
     when_busy: Literal["refuse", "queue"] = Field(
         "refuse", description="What a release does while another one has the endpoint: end at once, or wait its turn."
     )
+    when_abandoned: Literal["rollback", "resume"] = Field(
+        "rollback",
+        description="What becomes of a release whose process died: it is taken back, or a Prefect worker goes on "
+        "with it while the champion has all traffic.",
+    )
     freeze: tuple[Freeze, ...] = Field((), description="When nothing is released; rollbacks always may.")
     release_when: ReleaseWhen | None = Field(
         None, description="Release a version of the model by itself when MLflow's registry says so."

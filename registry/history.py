@@ -36,6 +36,14 @@ class Reign(Record):
 SHIFT_BEGAN = "shift began"
 """The note with the stable version's counters that a shift's judge starts from."""
 
+OUTCOME = "outcome"
+"""The decision that ends a release; its evidence is the `ReleaseResult`."""
+
+STUCK, FOUND_CHANGED = "needs a person", "found changed"
+"""The notes that an endpoint could not be put in order, and that it was not as it was left."""
+
+PROMOTE, ROLLBACK, WENT_BACK = "promote", "rollback", "went back"
+"""The decisions to promote what is held, and to go back to the revision that `to` names; the note that this is done."""
 
 APPROVAL_REQUESTED, APPROVAL = "approval requested", "approval"
 """The note that someone is asked, and the decision with the answer; both have the content's `key`."""
@@ -63,6 +71,45 @@ def in_flight(journal: Journal, endpoint: str) -> InFlight | None:
     if not last or Phase(last[0].what) in ENDED:
         return None
     return InFlight(release_id=last[0].release_id, phase=Phase(last[0].what), since=last[0].at, actor=last[0].actor)
+
+
+def all_in_flight(journal: Journal) -> dict[str, InFlight]:
+    """Every endpoint's release that has not ended; one reading, however many endpoints there are."""
+    return {
+        row.endpoint: InFlight(release_id=row.release_id, phase=Phase(row.what), since=row.at, actor=row.actor)
+        for row in journal.newest_of_each(Kind.PHASE)
+        if Phase(row.what) not in ENDED
+    }
+
+
+def is_promotion_decided(journal: Journal, endpoint: str, release_id: str) -> bool:
+    """Whether someone has promoted a held release, whatever became of the process that was to do it."""
+    rows = journal.read(endpoint, kinds=(Kind.PHASE, Kind.DECISION), release_id=release_id)
+    held = max((row.seq for row in rows if row.what == Phase.HELD), default=0)
+    return any(row.what == PROMOTE and row.seq > held > 0 for row in rows)
+
+
+def unfinished_rollback(journal: Journal, endpoint: str) -> Entry | None:
+    """The decision to go back to a version that was not carried out to its end, and that nothing was done after."""
+    rows = journal.read(endpoint, kinds=(Kind.DECISION, Kind.LIVE, Kind.PHASE, Kind.NOTE))
+    decided = next((row for row in reversed(rows) if row.what == ROLLBACK and "to" in row.evidence), None)
+    if decided is None:
+        return None
+    since = [row for row in rows if row.seq > decided.seq]
+    is_done = any(row.what == WENT_BACK and row.release_id == decided.release_id for row in since)
+    is_past = any(
+        row.kind is Kind.PHASE or (row.kind is Kind.LIVE and row.what != decided.evidence["to"]) for row in since
+    )
+    return None if is_done or is_past else decided
+
+
+def unconcluded(journal: Journal, endpoint: str) -> str:
+    """The newest release of an endpoint, where it has ended and its result was not written down; else nothing."""
+    last = journal.read(endpoint, kinds=(Kind.PHASE,), newest=1)
+    if not last or Phase(last[0].what) not in ENDED:
+        return ""
+    rows = journal.read(endpoint, kinds=(Kind.DECISION,), release_id=last[0].release_id, after=last[0].seq)
+    return "" if any(row.what == OUTCOME for row in rows) else last[0].release_id
 
 
 def phase_of(journal: Journal, endpoint: str, release_id: str) -> Phase | None:
@@ -94,15 +141,20 @@ def predecessor(journal: Journal, endpoint: str) -> Reign | None:
     """What a rollback goes back to: the newest reign of a revision that was not itself rolled back from.
 
     Rolling back twice goes back two versions, not to and fro: each rollback's own reign is skipped together
-    with the one that it ended.
+    with the one that it ended. A version that was released again is no rollback: what it replaced is before it.
     """
     stack: list[Reign] = []
     for reign in reigns(journal, endpoint):
         names = [earlier.revision.name for earlier in stack]
-        if reign.revision.name in names:
-            stack = stack[: names.index(reign.revision.name)]
+        if is_rollback(reign.release_id) and reign.revision.name in names:
+            stack = stack[: len(names) - 1 - names[::-1].index(reign.revision.name)]
         stack.append(reign)
     return stack[-2] if len(stack) > 1 else None
+
+
+def is_rollback(release_id: str) -> bool:
+    """Whether rows of that id tell of a rollback, and not of a release."""
+    return release_id.startswith(f"{ROLLBACK}-")
 
 
 def spec_of(journal: Journal, endpoint: str) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, stop_af
 
 from headgate.errors import JournalChangedError, LeaseLostError, RegistryUnavailableError
 from headgate.records import Record
+from registry.processes import label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -213,6 +214,19 @@ class Journal:
         return [_entry(dict(row)) for row in reversed(rows)]
 
     @mapped
+    def newest_of_each(self, kind: Kind) -> list[Entry]:
+        """The last row of a kind, of every endpoint that has one."""
+        last = (
+            sa.select(entries.c.endpoint, sa.func.max(entries.c.seq).label("seq"))
+            .where(entries.c.kind == kind.value).group_by(entries.c.endpoint).subquery()
+        )  # fmt: skip
+        query = sa.select(entries).join(
+            last, sa.and_(entries.c.endpoint == last.c.endpoint, entries.c.seq == last.c.seq)
+        )
+        with self.engine.connect() as connection:
+            return [_entry(dict(row)) for row in connection.execute(query).mappings()]
+
+    @mapped
     def endpoints(self) -> list[str]:
         """Every endpoint that has rows."""
         with self.engine.connect() as connection:
@@ -257,7 +271,7 @@ def check_fence(connection: sa.Connection, endpoint: str, fence: int) -> None:
         sa.select(leases.c.fence, leases.c.holder).where(leases.c.endpoint == endpoint)
     ).one_or_none()
     if current is None or current.fence != fence:
-        holder = current.holder if current else "nobody"
+        holder = label(current.holder) if current else "nobody"
         raise LeaseLostError(
             f"{endpoint} is held by {holder} now (fence {current.fence if current else '-'}, ours was {fence})",
             fix="see headgate status; this process must not go on",

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Self
 
 import sqlalchemy as sa
 
-from headgate.errors import EndpointBusyError, LeaseLostError, RegistryUnavailableError
+from headgate.errors import BadInputError, EndpointBusyError, LeaseLostError, RegistryUnavailableError
 from headgate.records import Record
 from registry.journal import Journal, check_fence, leases, mapped
+from registry.processes import is_known_dead, label, this_process
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 30.0
+_SECONDS_LIMITS = (2.0, 3600.0)
+_FENCES_BEGAN = 1_577_836_800
+"""2020-01-01: a first number that no earlier lease of an endpoint can have had, whatever became of the journal."""
 
 _PARKED = "flow run "
 """How the holder of a parked lease is named, followed by the run's id."""
@@ -40,8 +43,13 @@ class Holder(Record):
 
     @property
     def is_live(self) -> bool:
-        """Whether the lease has not run out."""
-        return self.expires > time.time()
+        """Whether the lease has not run out, and its process is not known to have ended."""
+        return self.expires > time.time() and not is_known_dead(self.holder)
+
+    @property
+    def name(self) -> str:
+        """The holder as people know it."""
+        return label(self.holder)
 
     @property
     def flow_run(self) -> str:
@@ -49,9 +57,24 @@ class Holder(Record):
         return self.holder.removeprefix(_PARKED) if self.holder.startswith(_PARKED) else ""
 
 
-def this_process() -> str:
-    """How this process is named in a lease."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+def lease_seconds() -> float:
+    """How long a lease lasts whose holder cannot be seen to have ended: HEADGATE_LEASE_SECONDS, or 30.
+
+    Raises:
+        BadInputError: that is no number of seconds, or out of bounds.
+    """
+    given = os.environ.get("HEADGATE_LEASE_SECONDS") or str(LEASE_SECONDS)
+    least, most = _SECONDS_LIMITS
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not least <= seconds <= most:
+        raise BadInputError(
+            f"HEADGATE_LEASE_SECONDS is {given!r}, and not a number between {least:g} and {most:g}",
+            fix=f"leave it unset ({LEASE_SECONDS:g}), or give seconds",
+        )
+    return seconds
 
 
 class Lease:
@@ -61,22 +84,24 @@ class Lease:
         journal: where the lease is kept.
         endpoint: what is held.
         release_id: on whose behalf.
-        seconds: how long it lasts when this process dies.
+        seconds: how long it lasts when this process dies out of sight; `lease_seconds` by default.
         unpark: take a parked lease from whatever release it is kept for, not only from this one.
     """
 
     def __init__(
-        self, journal: Journal, endpoint: str, release_id: str, *, seconds: float = LEASE_SECONDS, unpark: bool = False
+        self, journal: Journal, endpoint: str, release_id: str, *, seconds: float | None = None, unpark: bool = False
     ) -> None:
         self._journal = journal
         self._endpoint = endpoint
         self._release_id = release_id
-        self._seconds = seconds
+        self._seconds = seconds or lease_seconds()
         self._unpark = unpark
         self._parked: tuple[str, float] | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.fence = 0
+        self.taken_from: Holder | None = None
+        """Who held it last and did not let go of it: a process that died, or stands still and may go on."""
         self.lost: str | None = None
 
     def __enter__(self) -> Self:
@@ -119,14 +144,18 @@ class Lease:
         now = time.time()
         with self._journal.writing() as connection:
             query = sa.select(leases).where(leases.c.endpoint == self._endpoint)
-            current = connection.execute(query.with_for_update()).mappings().one_or_none()
-            if current is not None and current["expires"] > now and not self._may_unpark(current):
+            row = connection.execute(query.with_for_update()).mappings().one_or_none()
+            current = Holder(**row) if row is not None else None
+            if current is not None and current.is_live and not self._may_unpark(current):
                 raise EndpointBusyError(
-                    f"{self._endpoint} is held by {current['holder']} for release {current['release_id']}, "
-                    f"for another {current['expires'] - now:.0f} s unless it renews",
+                    f"{self._endpoint} is held by {current.name} for release {current.release_id}, "
+                    f"for another {current.expires - now:.0f} s unless it renews",
                     fix="wait for it (headgate status), or take it back: headgate rollback",
                 )
-            fence = (current["fence"] if current is not None else 0) + 1
+            if current is not None and current.expires and not current.flow_run:
+                self.taken_from = current
+            # Higher than what any target has seen, also where the journal is an older one that was restored.
+            fence = max((current.fence if current is not None else 0) + 1, int(now) - _FENCES_BEGAN)
             values = {
                 "endpoint": self._endpoint, "holder": this_process(), "release_id": self._release_id,
                 "expires": now + self._seconds, "fence": fence,
@@ -140,9 +169,8 @@ class Lease:
                 raise EndpointBusyError(f"{self._endpoint} was taken by another process just now") from error
         return fence
 
-    def _may_unpark(self, current: sa.RowMapping) -> bool:
-        is_ours = self._unpark or current["release_id"] == self._release_id
-        return is_ours and str(current["holder"]).startswith(_PARKED)
+    def _may_unpark(self, current: Holder) -> bool:
+        return bool(current.flow_run) and (self._unpark or current.release_id == self._release_id)
 
     def _renew(self) -> None:
         while not self._stop.wait(self._seconds / 3):
@@ -178,3 +206,11 @@ def holder(journal: Journal, endpoint: str) -> Holder | None:
         row = connection.execute(sa.select(leases).where(leases.c.endpoint == endpoint)).mappings().one_or_none()
     held = Holder(**row) if row is not None else None
     return held if held is not None and held.is_live else None
+
+
+@mapped
+def holders(journal: Journal) -> dict[str, Holder]:
+    """Who holds each endpoint, or held it and never let go: then it is not live."""
+    with journal.engine.connect() as connection:
+        rows = connection.execute(sa.select(leases).where(leases.c.expires > 0)).mappings()
+        return {row["endpoint"]: Holder(**row) for row in rows}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from headgate.errors import NothingToRollBackError, TimedOutError
 from headgate.records import ReleaseResult
-from registry.history import in_flight
+from registry.history import OUTCOME, in_flight
 from registry.journal import Entry, Kind
 from registry.lease import holder
 
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 ABORT, PAUSE, RESUME = "abort", "pause", "resume"
 """To take the release back, to stay where it is, to go on."""
-
-OUTCOME = "outcome"
-"""The decision that ends a release; its evidence is the `ReleaseResult`."""
 
 _END_SECONDS = 120.0
 _POLL_SECONDS = 0.05
@@ -73,7 +70,7 @@ def wait_for_end(journal: Journal, asked: Entry) -> ReleaseResult | None:
         if time.monotonic() > deadline:
             raise TimedOutError(
                 f"release {asked.release_id} of {asked.endpoint} was not taken back within {_END_SECONDS:g} s; "
-                f"{held.holder} holds it",
+                f"{held.name} holds it",
                 fix="it obeys at its next step: see headgate status; else end that process, and try again",
             )
         time.sleep(_POLL_SECONDS)

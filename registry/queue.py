@@ -13,7 +13,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from headgate.records import Record
 from registry.journal import mapped, tickets
-from registry.lease import this_process
+from registry.processes import is_known_dead, label, this_process
 
 if TYPE_CHECKING:
     from registry.journal import Journal
@@ -30,6 +30,11 @@ class Ticket(Record):
     holder: str
     expires: float
 
+    @property
+    def name(self) -> str:
+        """The holder as people know it."""
+        return label(self.holder)
+
 
 @mapped
 def waiting(journal: Journal, endpoint: str) -> list[Ticket]:
@@ -37,7 +42,8 @@ def waiting(journal: Journal, endpoint: str) -> list[Ticket]:
     alive = tickets.c.expires > time.time()
     query = sa.select(tickets).where(tickets.c.endpoint == endpoint, alive).order_by(tickets.c.number)
     with journal.engine.connect() as connection:
-        return [Ticket(**row) for row in connection.execute(query).mappings()]
+        found = [Ticket(**row) for row in connection.execute(query).mappings()]
+    return [ticket for ticket in found if not is_known_dead(ticket.holder)]
 
 
 class Place:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import httpx
 import sqlalchemy as sa
 
-from headgate.errors import BadInputError, RegistryError, RegistryUnavailableError
+from headgate.errors import RefusedError, RegistryError, RegistryUnavailableError
 from registry.journal import deliveries, mapped
 
 if TYPE_CHECKING:
@@ -31,10 +31,6 @@ _KEPT_SECONDS = 7 * 86400.0
 _NAME = "headgate"
 _EVENTS = (("MODEL_VERSION_ALIAS", "CREATED"), ("MODEL_VERSION_TAG", "SET"))
 _SECONDS = 10.0
-
-
-class RefusedError(BadInputError):
-    """A delivery that is not MLflow's, or not of now."""
 
 
 def verify(headers: Mapping[str, str], body: bytes, secret: str) -> str:

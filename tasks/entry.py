@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tasks.job import ReleaseJob
 
 _ASK_SECONDS = 0.5
+_HOUSEKEEPING_SECONDS = 5.0
 _OVERRIDDEN = "freeze overridden"
 
 
@@ -61,7 +62,7 @@ def hold_in_turn(job: ReleaseJob, override_freeze: str) -> Iterator[None]:
             _wait_for_turn(job, held)
         else:
             _refuse_to_overtake(job)
-            held.enter_context(job.hold())
+            _hold_soon(job, held)
         job.begin()
         _override(job, override_freeze)
         yield
@@ -94,9 +95,23 @@ def _refuse_to_overtake(job: ReleaseJob) -> None:
     line = waiting(job.journal, job.endpoint)
     if line:
         raise EndpointBusyError(
-            f"{len(line)} release(s) wait for {job.endpoint}, the first is {line[0].release_id} ({line[0].holder})",
+            f"{len(line)} release(s) wait for {job.endpoint}, the first is {line[0].release_id} ({line[0].name})",
             fix="wait too, with when_busy: queue, or release later",
         )
+
+
+def _hold_soon(job: ReleaseJob, held: ExitStack) -> None:
+    """Hold the endpoint, at once; only what keeps it in order, and is over in a moment, is waited for."""
+    deadline = time.monotonic() + _HOUSEKEEPING_SECONDS
+    while True:
+        try:
+            held.enter_context(job.hold())
+        except EndpointBusyError:
+            if history.in_flight(job.journal, job.endpoint) is not None or time.monotonic() > deadline:
+                raise
+            time.sleep(_ASK_SECONDS)
+        else:
+            return
 
 
 def _wait_for_turn(job: ReleaseJob, held: ExitStack) -> None:

@@ -14,8 +14,8 @@ from headgate.events import DRIFT_DETECTED, resource_of
 from headgate.phases import Phase
 from headgate.records import Verdict
 from registry import Kind
-from registry.history import APPROVAL, APPROVAL_REQUESTED
-from registry.orders import OUTCOME, PAUSE, RESUME
+from registry.history import APPROVAL, APPROVAL_REQUESTED, OUTCOME, is_rollback
+from registry.orders import PAUSE, RESUME
 from tasks.step import in_flow_run
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def names_of(entry: Entry) -> list[str]:
         case Kind.PHASE:
             names = ["headgate.release.started" if entry.what == Phase.STARTED else "headgate.release.phase"]
         case Kind.LIVE:
-            is_rollback = entry.release_id.startswith("rollback-")
-            names = ["headgate.version.live", *(["headgate.rollback.completed"] if is_rollback else [])]
+            went_back = ["headgate.rollback.completed"] if is_rollback(entry.release_id) else []
+            names = ["headgate.version.live", *went_back]
         case Kind.LOOK:
             names = ["headgate.release.step"] if entry.what == Verdict.ADVANCE else []
         case Kind.CHECK:

@@ -29,6 +29,7 @@ from tasks.step import log
 if TYPE_CHECKING:
     from headgate.records import Revision, Traffic
     from headgate.spec import ReleaseSpec
+    from registry.lease import Holder
 
 Listener = Callable[[Entry], None]
 listeners: list[Listener] = [announce]
@@ -106,9 +107,18 @@ class Job:
         with Lease(self.journal, self.endpoint, self.release_id, unpark=unpark) as lease:
             self.lease = lease
             try:
+                if lease.taken_from is not None:
+                    self._shut_out(lease.taken_from, lease.fence)
                 yield
             finally:
                 self.lease = None
+
+    def _shut_out(self, before: Holder, fence: int) -> None:
+        """See that whoever held the endpoint, and may only stand still, changes nothing when it goes on."""
+        self.target.fence(self.endpoint, fence)
+        self.write(
+            Kind.NOTE, "lease taken over", f"{before.name}, which held it for {before.release_id}, does not answer"
+        )
 
     @property
     def champion(self) -> Revision | None:
@@ -160,9 +170,26 @@ class Job:
 
     def route(self, traffic: Traffic) -> None:
         """Change traffic, if the endpoint is still ours."""
-        if self.lease is not None:
-            self.lease.check()
-        self.target.route(self.endpoint, traffic)
+        self.target.route(self.endpoint, traffic, fence=self._fence())
+
+    def deploy(self, revision: Revision) -> None:
+        """Make a revision ready at 0 %, if the endpoint is still ours."""
+        self._fence()
+        self.target.deploy(self.endpoint, revision)
+
+    def retire(self, name: str) -> None:
+        """Remove a revision, if the endpoint is still ours."""
+        self.target.retire(self.endpoint, name, fence=self._fence())
+
+    def delete(self) -> None:
+        """Remove the endpoint from its target, if it is still ours."""
+        self.target.delete(self.endpoint, fence=self._fence())
+
+    def _fence(self) -> int | None:
+        if self.lease is None:
+            return None
+        self.lease.check()
+        return self.lease.fence
 
     @property
     def is_paused(self) -> bool:
@@ -257,14 +284,14 @@ class ReleaseJob(Job):
                 f"release {self.release_id} has ended: it is {self.phase()}",
                 fix="leave --release-id out to start a new release",
             )
-        content = self.spec.model_dump(mode="json")
         started = self.journal.read(self.endpoint, kinds=(Kind.PHASE,), release_id=self.release_id)
-        if started and started[0].evidence.get("spec") != content:
+        # As files, not as text: a later Headgate knows entries that an earlier one did not write down.
+        if started and type(self.spec).model_validate(started[0].evidence.get("spec")) != self.spec:
             raise BadInputError(
                 f"release {self.release_id} was started with another release file",
                 fix="leave --release-id out to start a new release",
             )
-        self.enter(Phase.STARTED, evidence={"spec": content})
+        self.enter(Phase.STARTED, evidence={"spec": self.spec.model_dump(mode="json")})
 
 
 @contextmanager

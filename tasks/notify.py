@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from headgate.phases import Phase
 from headgate.records import Verdict
 from registry import Kind
-from registry.history import APPROVAL, APPROVAL_REQUESTED
+from registry.history import APPROVAL, APPROVAL_REQUESTED, FOUND_CHANGED, STUCK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,8 +60,8 @@ def message_of(entry: Entry) -> str | None:
     """What people are told of a row; None for most."""
     if entry.kind is Kind.PHASE and entry.what == Phase.STARTED:
         return f"release {entry.release_id} started by {entry.actor}"
-    if entry.kind is Kind.NOTE and entry.what == APPROVAL_REQUESTED:
-        return f"release {entry.release_id} waits for approval: {entry.reason}"
+    if entry.kind is Kind.NOTE:
+        return _note(entry)
     if entry.kind is Kind.LOOK and entry.what == Verdict.ADVANCE:
         return entry.reason
     if entry.kind is Kind.PHASE and entry.what == Phase.UNDOING:
@@ -69,6 +69,12 @@ def message_of(entry: Entry) -> str | None:
     if entry.kind is Kind.DECISION and entry.what in {"judge", "outcome", APPROVAL, "rollback"}:
         return f"{entry.what}: {entry.reason} (release {entry.release_id})"
     return None
+
+
+def _note(entry: Entry) -> str | None:
+    if entry.what == APPROVAL_REQUESTED:
+        return f"release {entry.release_id} waits for approval: {entry.reason}"
+    return f"{entry.what}: {entry.reason}" if entry.what in {STUCK, FOUND_CHANGED} else None
 
 
 def send(reference: str, title: str, text: str) -> str:

@@ -98,7 +98,7 @@ def deploy(job: ReleaseJob, version: ModelVersion, image: Image) -> Revision:
     _restore_champion(job)
     # Written before anything exists, so that whoever cleans up after a crash knows what to look for.
     job.write(Kind.NOTE, "deploying", revision.name, {"revision": revision.model_dump(mode="json")})
-    job.target.deploy(job.endpoint, revision)
+    job.deploy(revision)
     job.enter(Phase.DEPLOYED, f"{revision.name} is ready at 0%", {"revision": revision.model_dump(mode="json")})
     return revision
 
@@ -113,7 +113,7 @@ def _restore_champion(job: ReleaseJob) -> None:
     known = state.revisions.get(champion.name) if state else None
     if known is None or not known.ready:
         job.write(Kind.NOTE, "champion restored", f"{champion.name} was {known.detail if known else 'gone'}")
-        job.target.deploy(job.endpoint, champion)
+        job.deploy(champion)
     if traffic != Traffic.all_to(champion.name):
         job.write(
             Kind.NOTE,

@@ -24,7 +24,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from headgate.errors import BadInputError, HeadgateError
+from headgate.errors import BadInputError, HeadgateError, RefusedError
 from headgate.events import ALERT_FIRING, VERSION_WANTED, resource_of
 from headgate.home import Home
 from headgate.stack.ports import HOST
@@ -32,7 +32,7 @@ from registry.history import champion as live
 from registry.history import in_flight
 from registry.journal import open_journal
 from registry.watches import watched
-from registry.webhooks import RefusedError, claim, give_up, verify
+from registry.webhooks import claim, give_up, verify
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

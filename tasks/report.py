@@ -10,7 +10,7 @@ from headgate.errors import HeadgateError, RegistryError, RejectedError, RolledB
 from headgate.phases import Outcome, Phase
 from headgate.records import Event, HealthReport, Look, ReleaseResult, ShadowReport
 from registry import Entry, Journal, Kind, history
-from registry.orders import OUTCOME
+from registry.history import OUTCOME
 from registry.release_run import ReleaseRun
 from tasks import artifacts
 from tasks.job import ReleaseJob, tracking_uri
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from monitoring.report import Evidence
 
-REPORT_LATE = "report late"
-_LATE_NOTES = 20
+REPORT_LATE, REPORT_BROUGHT = "report late", "report brought"
+_LATE_NOTES = 60
 
 
 def outcome_of(error: BaseException | None) -> Outcome:
@@ -34,6 +34,16 @@ def outcome_of(error: BaseException | None) -> Outcome:
     if isinstance(error, RolledBackError):
         return Outcome.ROLLED_BACK
     return Outcome.HELD if isinstance(error, TimedOutError) else Outcome.FAILED
+
+
+def error_of(job: ReleaseJob) -> HeadgateError | None:
+    """What a release ended with, or is ending with, as its undoing wrote down; None for one that is not undone."""
+    rows = job.journal.read(job.endpoint, kinds=(Kind.PHASE,), release_id=job.release_id)
+    undoing = next((row for row in rows if row.what == Phase.UNDOING), None)
+    if undoing is None:
+        return None
+    kinds = {Outcome.REJECTED: RejectedError, Outcome.ROLLED_BACK: RolledBackError}
+    return kinds.get(undoing.evidence.get("outcome", Outcome.ROLLED_BACK), HeadgateError)(undoing.reason)
 
 
 @step
@@ -60,7 +70,7 @@ def conclude(job: ReleaseJob, error: BaseException | None, began: float) -> Rele
     try:
         link = _store(job, result, rows)
         artifacts.show_report(job.endpoint, link)
-        _catch_up(job)
+        bring_reports(job)
     except (RegistryError, OSError) as problem:
         # However the release ended is what counts; the next one brings this report to MLflow.
         job.write(Kind.NOTE, REPORT_LATE, str(problem))
@@ -93,14 +103,25 @@ def _store(job: ReleaseJob, result: ReleaseResult, rows: Sequence[Entry]) -> str
     return run.attach(job.report_file)
 
 
-def _catch_up(job: ReleaseJob) -> None:
-    """Bring the reports of earlier releases, which MLflow was away for, to MLflow."""
-    for row in job.journal.read(job.endpoint, kinds=(Kind.NOTE,), newest=_LATE_NOTES):
-        if row.what == REPORT_LATE and row.release_id != job.release_id:
-            file = job.report_file.with_name(f"{row.release_id}.html")
-            run = ReleaseRun(tracking_uri(job.home), job.journal, job.endpoint, row.release_id)
-            if file.exists() and not run.has_ended():
-                run.attach(file)
+def late_reports(job: ReleaseJob) -> list[str]:
+    """The releases of the endpoint whose reports MLflow was away for, and that are on this machine."""
+    rows = job.journal.read(job.endpoint, kinds=(Kind.NOTE,), newest=_LATE_NOTES)
+    brought = {row.evidence["of"] for row in rows if row.what == REPORT_BROUGHT}
+    late = dict.fromkeys(row.release_id for row in rows if row.what == REPORT_LATE)
+    return [name for name in late if name not in brought and job.report_file.with_name(f"{name}.html").exists()]
+
+
+def bring_reports(job: ReleaseJob) -> None:
+    """Bring the reports and histories of earlier releases to MLflow.
+
+    Raises:
+        RegistryError: MLflow does not answer.
+    """
+    for name in late_reports(job):
+        if name != job.release_id:
+            run = ReleaseRun(tracking_uri(job.home), job.journal, job.endpoint, name)
+            run.attach(job.report_file.with_name(f"{name}.html"))
+            job.write(Kind.NOTE, REPORT_BROUGHT, name, {"of": name})
 
 
 def result_of(journal: Journal, release_id: str) -> ReleaseResult | None:

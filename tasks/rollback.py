@@ -8,11 +8,12 @@ from headgate.errors import NothingToRollBackError, RegistryError, TargetError
 from headgate.records import Revision, Traffic
 from registry import Kind, Versions, history
 from tasks.job import Job, tracking_uri
-from tasks.step import step
-from tasks.undo import give_all_traffic
+from tasks.step import run, step
+from tasks.undo import ALIASES_LATE, give_all_traffic
 
 if TYPE_CHECKING:
     from headgate.records import EndpointState
+    from registry import Entry
     from registry.history import Reign
 
 
@@ -42,6 +43,22 @@ def find_earlier(job: Job, version: int | None) -> Revision:
     return found.revision
 
 
+def go_back(job: Job, decided: Entry, earlier: Revision) -> None:
+    """Give an earlier revision all traffic again; where it was cut short, what is missing is done.
+
+    Args:
+        job: the rollback.
+        decided: the row that says so; its evidence names the revision to go back `to`, and the one that is `left`.
+        earlier: the revision to go back to.
+    """
+    run(bring_up, job, earlier)
+    run(switch_back, job, earlier, decided.reason)
+    left = decided.evidence.get("left")
+    if left and left != earlier.name:
+        run(retire_failed, job, left)
+    job.write(Kind.NOTE, history.WENT_BACK, earlier.name)
+
+
 @step
 def bring_up(job: Job, revision: Revision) -> None:
     """Make the earlier revision ready, where it is not warm any more."""
@@ -49,7 +66,7 @@ def bring_up(job: Job, revision: Revision) -> None:
     known = state.revisions.get(revision.name) if state else None
     if known is None or not known.ready:
         job.write(Kind.NOTE, "bringing up", f"{revision.name} is no longer warm")
-        job.target.deploy(job.endpoint, revision)
+        job.deploy(revision)
 
 
 @step
@@ -65,15 +82,15 @@ def switch_back(job: Job, revision: Revision, reason: str) -> None:
         versions = Versions(tracking_uri(job.home), revision.version.name, job.endpoint)
         versions.set_champion(revision.version.version)
     except RegistryError as error:
-        job.write(Kind.NOTE, "aliases late", error.message)
+        job.write(Kind.NOTE, ALIASES_LATE, error.message)
 
 
 @step
-def retire_failed(job: Job, revision: Revision) -> None:
+def retire_failed(job: Job, name: str) -> None:
     """Remove the revision that was rolled back from."""
     try:
-        job.target.retire(job.endpoint, revision.name)
-        job.write(Kind.NOTE, "retired", f"{revision.name} was rolled back from")
+        job.retire(name)
+        job.write(Kind.NOTE, "retired", f"{name} was rolled back from")
     except TargetError as error:
         # Clients are back on the earlier version; the next release or check tries again.
-        job.write(Kind.NOTE, "retired late", f"{revision.name} is still there: {error.message}")
+        job.write(Kind.NOTE, "retired late", f"{name} is still there: {error.message}")

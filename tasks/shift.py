@@ -14,6 +14,7 @@ from registry import Kind, history
 from tasks import artifacts
 from tasks.job import ReleaseJob
 from tasks.step import step
+from tasks.undo import ALIASES_LATE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -156,5 +157,5 @@ def promote(job: ReleaseJob, revision: Revision, reason: str) -> None:
         job.versions.clear_challenger()
     except RegistryError as error:
         # The version is live, which MLflow cannot change; its aliases follow with the next release or rollback.
-        job.write(Kind.NOTE, "aliases late", error.message)
+        job.write(Kind.NOTE, ALIASES_LATE, error.message)
     job.enter(Phase.PROMOTED, f"{revision.version} is champion")

@@ -3,41 +3,89 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from headgate.errors import RegistryError, TargetError
-from headgate.phases import Phase
+from headgate.phases import Outcome, Phase
 from headgate.records import Revision, Traffic
 from registry import Kind, history
 from tasks.job import Job, ReleaseJob
 from tasks.step import step
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _CHAMPION_RETURNS_SECONDS = 60
+
+ALIASES_LATE = "aliases late"
+"""The note that MLflow did not take what it should show; `reconcile` sees to it."""
 
 
 @step
-def undo(job: ReleaseJob, reason: str) -> None:
-    """Put all traffic back on the champion and leave nothing of the candidate behind."""
-    job.enter(Phase.UNDOING, reason)
+def undo(job: ReleaseJob, reason: str, outcome: Outcome) -> None:
+    """Put all traffic back on the champion and leave nothing of the candidate behind.
+
+    Every phase's remains are looked for, whatever the journal says was reached: a process may have died after it made
+    something and before it said so. What is not there any more needs nothing, so undoing may be cut short and repeated.
+    """
+    job.enter(Phase.UNDOING, reason, {"outcome": outcome})
     champion = job.champion
-    candidates = _candidates(job, champion)
-    if champion is not None:
-        give_all_traffic(job, champion)
-    elif candidates and not job.spec.rollback.keep_failed:
-        job.target.delete(job.endpoint)
-    if not job.spec.rollback.keep_failed:
-        for name in candidates:
-            job.target.retire(job.endpoint, name)
-    try:
-        if job.phase_was(Phase.REGISTERED):
-            job.versions.clear_challenger()
-            if champion is not None:
-                # It may be late from an earlier release that MLflow was away for.
-                job.versions.set_champion(champion.version.version)
-    except RegistryError as error:
-        job.write(Kind.NOTE, "aliases late", error.message)
+    for phase, take_back in _COMPENSATIONS.items():
+        if done := take_back(job, champion):
+            job.write(Kind.NOTE, "taken back", done, {"of": phase})
     job.enter(Phase.UNDONE, "the champion has all traffic" if champion else "nothing is live")
+
+
+def _take_back_traffic(job: ReleaseJob, champion: Revision | None) -> str:
+    """Weights and copies, of whatever the candidate had."""
+    state = job.target.observe(job.endpoint)
+    if champion is not None:
+        if state is not None and state.traffic == Traffic.all_to(champion.name):
+            return ""
+        give_all_traffic(job, champion)
+        return f"traffic: all of it is on {champion.name}"
+    if state is None or state.traffic is None:
+        return ""
+    # Of a first version that was to be promoted; there is nothing else that could answer.
+    job.delete()
+    return "the endpoint: nothing was live before"
+
+
+def _take_back_revisions(job: ReleaseJob, champion: Revision | None) -> str:
+    if job.spec.rollback.keep_failed:
+        return ""
+    state = job.target.observe(job.endpoint)
+    names = _candidates(job, champion)
+    for name in names:
+        job.retire(name)
+    if champion is None and state is not None:
+        job.delete()
+    found = [name for name in names if state is not None and name in state.revisions]
+    return f"revision {', '.join(found)}" if found else ""
+
+
+def _take_back_aliases(job: ReleaseJob, champion: Revision | None) -> str:
+    if not job.phase_was(Phase.PACKAGED):
+        return ""
+    try:
+        job.versions.clear_challenger()
+        if champion is not None:
+            # It may be late from an earlier release that MLflow was away for.
+            job.versions.set_champion(champion.version.version)
+    except RegistryError as error:
+        job.write(Kind.NOTE, ALIASES_LATE, error.message)
+        return ""
+    return "aliases: challenger is nobody" + (f", champion is v{champion.version.version}" if champion else "")
+
+
+_COMPENSATIONS: dict[Phase, Callable[[ReleaseJob, Revision | None], str]] = {
+    Phase.SHIFTING: _take_back_traffic,
+    Phase.DEPLOYED: _take_back_revisions,
+    Phase.REGISTERED: _take_back_aliases,
+}
+"""What takes each phase back, the last phase first; each says what it did, and nothing where nothing was there."""
 
 
 @retry(
@@ -48,6 +96,9 @@ def undo(job: ReleaseJob, reason: str) -> None:
 def give_all_traffic(job: Job, revision: Revision) -> None:
     """Route everything to a revision, and wait for it where it is being restarted."""
     state = job.target.observe(job.endpoint)
+    if state is None or revision.name not in state.revisions:
+        job.write(Kind.NOTE, "champion restored", f"{revision.name} was gone")
+        job.deploy(revision)
     if state is None or state.traffic != Traffic.all_to(revision.name):
         job.route(Traffic.all_to(revision.name))
 
@@ -57,7 +108,7 @@ def retire_expired(job: Job, keep_warm: float) -> None:
     """Remove revisions that neither have traffic nor are kept warm."""
     for name in expired(job, keep_warm):
         try:
-            job.target.retire(job.endpoint, name)
+            job.retire(name)
             job.write(Kind.NOTE, "retired", f"{name} is no longer kept warm")
         except TargetError as error:
             # What is live is not in question; the next release or check tries again.

@@ -12,8 +12,8 @@ from headgate.home import Home
 from headgate.phases import Outcome
 from headgate.records import ReleaseResult
 from registry import history
+from registry.history import OUTCOME
 from registry.journal import open_journal
-from registry.orders import OUTCOME
 from tasks.deployments import state_of, submit
 
 if TYPE_CHECKING:

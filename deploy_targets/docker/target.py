@@ -89,6 +89,9 @@ class DockerTarget(BehindEnvoy):
             )  # fmt: skip
         return servers
 
+    def _served(self) -> set[str]:
+        return {container.labels[_ENDPOINT] for container in self._containers()}
+
     def _start(self, endpoint: str, revision: Revision, port: int) -> None:
         container = self._find(endpoint, revision.name)
         if container is not None and container.status == "running":
@@ -214,8 +217,8 @@ class DockerTarget(BehindEnvoy):
     def _find(self, endpoint: str, revision: str) -> Container | None:
         return next((found for found in self._containers(endpoint) if found.labels[_REVISION] == revision), None)
 
-    def _containers(self, endpoint: str) -> list[Container]:
-        labels = [f"{HOME_LABEL}={self._home_id}", f"{_ENDPOINT}={endpoint}"]
+    def _containers(self, endpoint: str = "") -> list[Container]:
+        labels = [f"{HOME_LABEL}={self._home_id}", *([f"{_ENDPOINT}={endpoint}"] if endpoint else [])]
         try:
             return list(self._client.containers.list(all=True, ignore_removed=True, filters={"label": labels}))
         except (DockerException, requests.RequestException) as error:

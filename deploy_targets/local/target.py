@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, ClassVar
 from deploy_targets.behind_envoy import BehindEnvoy
 from deploy_targets.protocol import Feature
 from headgate.errors import TargetUnavailableError
+from headgate.records import RevisionState
 from headgate.stack import Program
 from headgate.stack.ports import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from headgate.records import Revision, RevisionState
+    from headgate.records import Revision
 
 _LOG_LINES = 15
 
@@ -32,16 +33,29 @@ class LocalTarget(BehindEnvoy):
 
     def _servers(self, endpoint: str) -> Mapping[str, RevisionState]:
         known = self._gateway.revisions(endpoint)
-        if known and not self._supervisor.is_up():
-            raise TargetUnavailableError("supervisord does not answer", fix="headgate up")
-        programs = self._supervisor.states() if known else {}
+        if not self._supervisor.is_up():
+            if known:
+                raise TargetUnavailableError("supervisord does not answer", fix="headgate up")
+            return {}
+        programs = self._supervisor.states()
+        # Also those whose starter died before the gateway was told of them.
+        started = {_revision_of(name) for name in programs if name == _program_name(endpoint, _revision_of(name))}
         servers = {}
-        for name, state in known.items():
+        for name in {*known, *started}:
             program = programs.get(_program_name(endpoint, name))
             running = program is not None and program.state == "RUNNING"
             detail = "" if running else f"its process is {program.state if program else 'gone'}"
+            state = known.get(name) or RevisionState(name=name, ready=False, address=self._address(endpoint, name))
             servers[name] = state.model_copy(update={"ready": running, "detail": detail})
         return servers
+
+    def _address(self, endpoint: str, revision: str) -> str:
+        port = self._supervisor.environment(_program_name(endpoint, revision)).get("PORT", "0")
+        return f"http://{HOST}:{port}"
+
+    def _served(self) -> set[str]:
+        names = [name for name in self._supervisor.states() if _revision_of(name) != name]
+        return {name.rpartition("--")[0] for name in names}
 
     def _start(self, endpoint: str, revision: Revision, port: int) -> None:
         scratch = self._scratch(endpoint, revision.name)
@@ -76,3 +90,7 @@ class LocalTarget(BehindEnvoy):
 
 def _program_name(endpoint: str, revision: str) -> str:
     return f"{endpoint}--{revision}"
+
+
+def _revision_of(program: str) -> str:
+    return program.rpartition("--")[2]

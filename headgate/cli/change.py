@@ -132,28 +132,6 @@ def rollback(endpoint: str, reason: str, version: int | None, actor: str, as_jso
 
 
 @click.command()
-@click.argument("endpoint", default="")
-@actor_option
-@json_option
-def reconcile(endpoint: str, actor: str, as_json: bool) -> None:  # noqa: FBT001
-    """End releases of ENDPOINT, or of all, that nobody carries out any more; works while Prefect is down."""
-    use_stack()
-    from flows.reconcile import reconcile as reconcile_flow
-    from tasks import job
-
-    with Progress() as progress:
-        job.listeners.append(progress.show)
-        ended = run_flow((reconcile_flow if prefect_is_up() else reconcile_flow.fn)(endpoint, actor))
-    if as_json:
-        print_json([result.model_dump(mode="json") for result in ended])
-        return
-    for result in ended:
-        print_result(result, as_json=False)
-    if not ended:
-        click.echo("nothing was left to end")
-
-
-@click.command()
 @file_argument
 @json_option
 def monitor(path: Path, as_json: bool) -> None:  # noqa: FBT001

@@ -157,7 +157,7 @@ def _endpoint(journal: Journal, endpoint: str) -> dict[str, Any]:
                       "paused": past.is_paused(journal, endpoint, flight.release_id)} if flight else None,
         "approvals": past.open_approvals(journal, endpoint),
         "queue": [ticket.release_id for ticket in waiting(journal, endpoint)],
-        "holder": held.holder if held else None,
+        "holder": held.name if held else None,
         "revisions": [
             {"name": name, "ready": seen.ready, "detail": seen.detail,
              "weight": traffic.weight(name) if traffic else 0,

@@ -38,7 +38,7 @@ def client_env(home: Home, ports: Ports) -> dict[str, str]:
 
 
 def stack_programs(home: Home, ports: Ports) -> list[Program]:
-    """Envoy, the Prefect server, MLflow, a worker and the receiver of webhooks, in the order that they are started."""
+    """Envoy, the servers of Prefect and MLflow, a worker, the receiver and the guard, in the order they are started."""
     binaries = Path(sys.executable).parent
     env, secrets = client_env(home, ports), Secrets.of(home)
     database = home.mlflow / "mlflow.db"
@@ -83,6 +83,7 @@ def stack_programs(home: Home, ports: Ports) -> list[Program]:
             },
             settle_seconds=1,
         ),
+        Program("guard", [str(binaries / "headgate"), "guard"], env, settle_seconds=1),
     ]  # fmt: skip
 
 

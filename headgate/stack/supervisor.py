@@ -174,6 +174,15 @@ class Supervisor:
             for row in rows
         }  # fmt: skip
 
+    def environment(self, name: str) -> dict[str, str]:
+        """What a program was given; empty where it is not known."""
+        _, description = self._files(name)
+        try:
+            content: dict[str, dict[str, str]] = json.loads(description.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return content["env"]
+
     def log_file(self, name: str) -> Path:
         """Where a program's output goes."""
         return self._home.logs / f"{name}.log"

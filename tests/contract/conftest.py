@@ -12,6 +12,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from harness import DockerHarness, Harness, LocalHarness
 
+from headgate.records import Traffic
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -28,3 +30,23 @@ def docker_harness(gateway_home: Path, docker_base: str) -> Iterator[DockerHarne
     made = DockerHarness(gateway_home, docker_base)
     yield made
     made.remove_images()
+
+
+@pytest.fixture(scope="session")
+def pair(harness: Harness, models):
+    """An endpoint with two ready revisions."""
+    endpoint = "pair"
+    first = harness.revision(models("pyfunc", does="double"), 1)
+    second = harness.revision(models("pyfunc", does="negative"), 2)
+    for revision in (first, second):
+        harness.target.deploy(endpoint, revision)
+    yield endpoint, first, second
+    harness.target.delete(endpoint)
+
+
+@pytest.fixture
+def settled(harness: Harness, pair):
+    """The first of the pair has all traffic."""
+    endpoint, first, second = pair
+    harness.target.route(endpoint, Traffic.all_to(first.name))
+    return endpoint, first, second

@@ -13,32 +13,13 @@ import numpy as np
 import pytest
 from support.stack import wait_for
 
-from headgate.errors import RevisionFailedError, TargetError
+from headgate.errors import LeaseLostError, RevisionFailedError, TargetError
 from headgate.records import Mirror, Payload, Traffic, Window
 
 GOOD = Payload(body=json.dumps({"dataframe_records": [{"x": 1.0}]}).encode())
 BAD = Payload(body=json.dumps({"dataframe_records": [{"x": -1.0}]}).encode())
 HEADER = "x-headgate-revision"
 _numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def pair(harness, models):
-    """An endpoint with two ready revisions, the first of which has all traffic."""
-    endpoint = "pair"
-    first = harness.revision(models("pyfunc", does="double"), 1)
-    second = harness.revision(models("pyfunc", does="negative"), 2)
-    for revision in (first, second):
-        harness.target.deploy(endpoint, revision)
-    yield endpoint, first, second
-    harness.target.delete(endpoint)
-
-
-@pytest.fixture
-def settled(harness, pair):
-    endpoint, first, second = pair
-    harness.target.route(endpoint, Traffic.all_to(first.name))
-    return endpoint, first, second
 
 
 def ask(harness, endpoint, times=1, payload=GOOD):
@@ -242,3 +223,26 @@ def test_delete_leaves_nothing_and_can_be_repeated(harness, models):
         assert harness.target.observe(endpoint) is None
         assert harness.traces(endpoint) == []
     assert httpx.post(url, content=GOOD.body).status_code == 404
+
+
+def test_a_lease_that_was_taken_over_changes_nothing(harness, pair):
+    _, first, second = pair
+    target, both = harness.target, Traffic.split(first.name, second.name, 5000)
+    try:
+        for revision in (first, second):
+            target.deploy("fenced", revision)
+        target.route("fenced", Traffic.all_to(first.name), fence=10)
+        target.fence("fenced", 12)
+        for late in (
+            lambda: target.route("fenced", both, fence=11), lambda: target.retire("fenced", second.name, fence=11),
+            lambda: target.delete("fenced", fence=11), lambda: target.fence("fenced", 11),
+        ):  # fmt: skip
+            with pytest.raises(LeaseLostError, match=r"later lease of fenced .*fence 12, ours was 11"):
+                late()
+        state = target.observe("fenced")
+        assert state.traffic == Traffic.all_to(first.name)
+        assert state.revisions[second.name].ready
+        target.route("fenced", both, fence=12)
+        assert target.observe("fenced").traffic == both
+    finally:
+        target.delete("fenced", fence=12)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
+import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ import httpx
 import pandas as pd
 import pytest
 from client import Client
-from support.stack import wait_for
+from support.stack import HEADGATE, wait_for
 
 from deploy_targets.docker import DockerTarget
 from deploy_targets.local import LocalTarget
@@ -36,6 +38,10 @@ QUICK = (
     "gates: {shadow: {min_requests: 40, max_duration: 20s, max_disagreement: 20%}}\n"
     "strategy: {steps: [20%, 50%], min_requests: 60, min_duration: 2s, max_duration: 30s}\n" + WIDE
 )
+
+
+# It looks for longer than a test takes, unless someone ends it.
+LONG = QUICK.replace("min_duration: 2s, max_duration: 30s", "min_duration: 50s, max_duration: 60s")
 
 
 class World:
@@ -88,8 +94,12 @@ class World:
         return reign.revision.version.version if reign else None
 
     @property
+    def versions(self) -> Versions:
+        return Versions(self.stack.ports.mlflow_url, self.endpoint, self.endpoint)
+
+    @property
     def aliases(self) -> dict[str, int]:
-        return Versions(self.stack.ports.mlflow_url, self.endpoint, self.endpoint).aliases()
+        return self.versions.aliases()
 
     @property
     def state(self):
@@ -115,6 +125,11 @@ class World:
         assert history.in_flight(self.journal, self.endpoint) is None
         assert self.journal.verify(self.endpoint) > 0
 
+    def share(self, version: int) -> int:
+        """A version's basis points of the traffic."""
+        weights = self.state.traffic.weights
+        return sum(weight for name, weight in weights.items() if name.startswith(f"v{version}-"))
+
     def processes(self) -> set[str]:
         """The versions that have a process."""
         names = [name for name in Supervisor(self.stack.home).states() if name.startswith(f"{self.endpoint}--")]
@@ -138,6 +153,46 @@ def open_world(stack, monkeypatch, kind: str = "local") -> Iterator[World]:
 def world(stack, monkeypatch):
     with open_world(stack, monkeypatch) as opened:
         yield opened
+
+
+@pytest.fixture
+def unguarded(stack):
+    """Nobody sees to what is abandoned, until the test does."""
+    supervisor = Supervisor(stack.home)
+    supervisor._call("stopProcess", "guard")
+    yield
+    supervisor._call("startProcess", "guard")
+
+
+@pytest.fixture
+def background(world, tmp_path):
+    """`headgate release` in a process of its own; gives the process."""
+    started = []
+
+    def release(artifact, more=QUICK, *options, **env):
+        file = tmp_path / f"release-{len(started)}.yaml"
+        file.write_text(world.text(artifact, more))
+        command = [HEADGATE, "release", str(file), "--json", *options]
+        environment = {**os.environ, "HEADGATE_HOME": str(world.stack.root), **env}
+        started.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
+        return started[-1]
+
+    yield release
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def shifting(world, models, background):
+    """A release that has a share of the traffic, in a process of its own, for as long as a test needs it."""
+    world.release(models("pyfunc", does="double"))
+    with world.traffic():
+        process = background(models("pyfunc", does="negative"), LONG)
+        wait_for(lambda: world.share(2) > 0, 180)
+        yield process
 
 
 @pytest.fixture

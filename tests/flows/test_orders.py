@@ -2,58 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from conftest import QUICK
-from support.stack import HEADGATE, wait_for
+from support.stack import wait_for
 
 from headgate.errors import EndpointBusyError, FrozenError
 from headgate.operating import Freeze
 from headgate.phases import Outcome, Phase
 from registry import Kind, history
 from registry.queue import Place, waiting
-
-# It looks for longer than a test takes, unless someone ends it.
-LONG = QUICK.replace("min_duration: 2s, max_duration: 30s", "min_duration: 50s, max_duration: 60s")
-
-
-@pytest.fixture
-def background(world, tmp_path):
-    """`headgate release` in a process of its own; gives the process."""
-    started = []
-
-    def release(artifact, more=QUICK, *options):
-        file = tmp_path / f"release-{len(started)}.yaml"
-        file.write_text(world.text(artifact, more))
-        command = [HEADGATE, "release", str(file), "--json", *options]
-        environment = {**os.environ, "HEADGATE_HOME": str(world.stack.root)}
-        started.append(
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        )
-        return started[-1]
-
-    yield release
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-@pytest.fixture
-def shifting(world, models, background):
-    """A release that has a share of the traffic, in a process of its own, for as long as a test needs it."""
-    world.release(models("pyfunc", does="double"))
-    with world.traffic():
-        process = background(models("pyfunc", does="negative"), LONG)
-        wait_for(lambda: share(world) > 0, 180)
-        yield process
-
-
-def share(world) -> int:
-    traffic = world.state.traffic
-    return sum(weight for name, weight in traffic.weights.items() if name.startswith("v2-"))
 
 
 def looks(world):
@@ -66,13 +25,13 @@ def test_a_paused_release_stays_where_it_is_and_goes_on_when_it_is_resumed(world
         # Long enough for the order to reach it, however busy the machine is.
         more = QUICK.replace("min_duration: 2s, max_duration: 30s", "min_duration: 20s, max_duration: 120s")
         process = background(models("pyfunc", does="negative"), more)
-        wait_for(lambda: share(world) > 0, 180)
+        wait_for(lambda: world.share(2) > 0, 180)
         world.stack.headgate("pause", world.endpoint, "--reason", "let us see")
         wait_for(lambda: looks(world)[-1].evidence["paused"])
-        at = share(world)
+        at = world.share(2)
         seen = len(looks(world))
         wait_for(lambda: len(looks(world)) > seen + 5)
-        assert share(world) == at
+        assert world.share(2) == at
         assert "someone to resume it" in looks(world)[-1].reason
         assert ", paused since" in world.stack.headgate("status", world.endpoint).stdout
         world.stack.headgate("resume", world.endpoint, "--reason", "seen")
@@ -91,7 +50,7 @@ def test_a_paused_release_is_taken_back_when_it_does_harm(world, shifting):
 
 def test_an_aborted_release_is_put_back_and_the_command_says_so(world, shifting):
     result = world.stack.json("abort", world.endpoint, "--reason", "not now")
-    assert share(world) == 0
+    assert world.share(2) == 0
     assert shifting.wait(180) == 4
     assert result["outcome"] == Outcome.ROLLED_BACK
     assert "took it back: not now" in result["reason"]
@@ -158,14 +117,3 @@ def test_a_window_that_began_meanwhile_keeps_clients_from_the_new_version(world,
         world.release(models("pyfunc", does="negative"))
     assert looks(world) == []
     world.assert_only(1)
-
-
-def test_what_a_dead_process_left_is_put_back(world, shifting):
-    shifting.kill()
-    shifting.wait()
-    ended = world.stack.json("reconcile", world.endpoint)
-    assert [one["outcome"] for one in ended] == ["rolled back"]
-    assert "its process ended while it was shifting" in ended[0]["reason"]
-    world.assert_only(1)
-    assert world.processes() == {"v1"}
-    assert world.stack.json("reconcile", world.endpoint) == []

@@ -14,6 +14,8 @@ from headgate.errors import (
 from headgate.phases import Outcome, Phase
 from registry import Kind, history
 
+pytestmark = pytest.mark.usefixtures("unguarded")
+
 
 def test_the_evidence_of_a_shift_outlives_its_process(world, models, monkeypatch):
     from tasks import shift
@@ -35,7 +37,7 @@ def test_the_evidence_of_a_shift_outlives_its_process(world, models, monkeypatch
     with world.traffic():
         with monkeypatch.context() as patch:
             patch.setattr("tasks.shift._one_look", until_power_fails)
-            patch.setattr("flows.release.undo", type("Undo", (), {"fn": die, "__call__": die})())
+            patch.setattr("tasks.ending.undo", type("Undo", (), {"fn": die, "__call__": die})())
             with pytest.raises(SystemExit):
                 world.release(models("pyfunc", does="negative"), more, release_id="cut-short")
         assert (
@@ -61,7 +63,7 @@ def test_a_release_resumes_by_its_id(world, models, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr("tasks.shift._look_until_decided", die)
             # A process that is killed undoes nothing.
-            patch.setattr("flows.release.undo", type("Undo", (), {"fn": die, "__call__": die})())
+            patch.setattr("tasks.ending.undo", type("Undo", (), {"fn": die, "__call__": die})())
             with pytest.raises(SystemExit):
                 world.release(models("pyfunc", does="negative"), release_id="resumed")
         assert history.in_flight(world.journal, world.endpoint).phase is Phase.SHIFTING
@@ -86,7 +88,7 @@ def test_a_resumed_release_does_not_pass_other_content_through_old_gates(world, 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("flows.release.register", type("Register", (), {"fn": die, "__call__": die})())
-        patch.setattr("flows.release.undo", type("Undo", (), {"fn": die, "__call__": die})())
+        patch.setattr("tasks.ending.undo", type("Undo", (), {"fn": die, "__call__": die})())
         with pytest.raises(SystemExit):
             world.release(folder, release_id="changed")
     (folder / "note.txt").write_text("retrained")

@@ -6,9 +6,11 @@ import multiprocessing
 import time
 
 import pytest
+import sqlalchemy as sa
 
 from headgate.errors import EndpointBusyError, LeaseLostError
 from registry import Journal, Lease
+from registry.journal import tickets
 from registry.lease import holder
 from registry.queue import Place, waiting
 
@@ -46,8 +48,10 @@ def test_many_processes_get_different_places(url, journal):
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    numbers = [ticket.number for ticket in waiting(journal, "wine")]
+    with journal.engine.connect() as connection:
+        numbers = connection.execute(sa.select(tickets.c.number).order_by(tickets.c.number)).scalars().all()
     assert numbers == [1, 2, 3, 4, 5, 6]
+    assert waiting(journal, "wine") == [], "processes that have ended wait for nothing"
 
 
 def park(journal, until: float) -> int:

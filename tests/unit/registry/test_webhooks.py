@@ -5,7 +5,8 @@ import time
 import pytest
 from support.signing import signed
 
-from registry.webhooks import RefusedError, claim, give_up, verify
+from headgate.errors import RefusedError
+from registry.webhooks import claim, give_up, verify
 
 BODY = b'{"entity": "model_version_alias"}'
 
