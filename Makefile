@@ -7,7 +7,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
-.PHONY: demo test check bench schema lock base-image clean
+.PHONY: demo test check bench chaos schema lock base-image clean
 
 demo: .venv/runtime  ## five releases of real models under live traffic, in about three minutes; TARGET=docker for containers
 	$(call say,running the demo; its state is in $${HEADGATE_HOME:-~/.headgate}; add ARGS=--keep to keep the stack up)
@@ -33,6 +33,10 @@ check: .venv/dev  ## style, types, import contracts, schema, links of the docs
 bench: .venv/dev  ## every benchmark; prints ratios measured side by side
 	$(call say,running the benchmarks; about fifty minutes)
 	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+chaos: .venv/dev  ## kill releases by the hundred; ARGS="--kills 500 --seed 7"
+	$(call say,killing releases; about six seconds a kill)
+	@$(BIN)/python benchmarks/chaos.py $(ARGS)
 
 schema: .venv/runtime  ## write release.schema.json
 	@$(BIN)/headgate schema > release.schema.json

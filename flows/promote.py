@@ -18,7 +18,7 @@ from tasks.ending import challenger_of
 from tasks.job import ReleaseJob
 from tasks.report import conclude
 from tasks.shift import promote as give_all_traffic
-from tasks.step import run
+from tasks.step import flow_run_id, run
 from tasks.undo import retire_expired
 
 
@@ -46,7 +46,7 @@ async def promote(endpoint: str, reason: str, actor: str = "") -> ReleaseResult:
             )
         job = ReleaseJob(home, journal, ReleaseSpec.model_validate(spec), held.release_id, actor or whoami())
         with job.hold():
-            job.write(Kind.DECISION, history.PROMOTE, reason)
+            job.write(Kind.DECISION, history.PROMOTE, reason, {"flow_run": flow_run_id()})
             run(give_all_traffic, job, challenger_of(job), f"{job.actor}: {reason}")
             run(retire_expired, job, job.spec.rollback.keep_warm)
             return run(conclude, job, None, began)

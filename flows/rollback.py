@@ -19,6 +19,7 @@ from registry.journal import open_journal
 from tasks.ending import end_release
 from tasks.job import ReleaseJob, new_id
 from tasks.rollback import find_earlier, go_back
+from tasks.step import flow_run_id
 
 if TYPE_CHECKING:
     from registry.history import Reign
@@ -85,7 +86,9 @@ def _go_back(job: ReleaseJob, reason: str, version: int | None, of: str) -> Rele
             return _too_late(job.endpoint, of, present)
         earlier = find_earlier(job, version)
         left = present.revision.name if present else ""
-        decided = job.write(Kind.DECISION, history.ROLLBACK, reason, {"to": earlier.name, "left": left})
+        decided = job.write(
+            Kind.DECISION, history.ROLLBACK, reason, {"to": earlier.name, "left": left, "flow_run": flow_run_id()}
+        )
         go_back(job, decided, earlier)
         state = job.target.observe(job.endpoint)
     return ReleaseResult(

@@ -39,6 +39,10 @@ SHIFT_BEGAN = "shift began"
 OUTCOME = "outcome"
 """The decision that ends a release; its evidence is the `ReleaseResult`."""
 
+TAKEN_OVER, RUN_CLOSED = "lease taken over", "run closed"
+"""The notes that a process held the endpoint `for` a release and did not let go of it, and that Prefect was told `of`
+that release's runs."""
+
 STUCK, FOUND_CHANGED = "needs a person", "found changed"
 """The notes that an endpoint could not be put in order, and that it was not as it was left."""
 
@@ -95,11 +99,11 @@ def unfinished_rollback(journal: Journal, endpoint: str) -> Entry | None:
     decided = next((row for row in reversed(rows) if row.what == ROLLBACK and "to" in row.evidence), None)
     if decided is None:
         return None
-    since = [row for row in rows if row.seq > decided.seq]
-    is_done = any(row.what == WENT_BACK and row.release_id == decided.release_id for row in since)
-    is_past = any(
-        row.kind is Kind.PHASE or (row.kind is Kind.LIVE and row.what != decided.evidence["to"]) for row in since
-    )
+    since, to = [row for row in rows if row.seq > decided.seq], decided.evidence["to"]
+    # Before it was written down what is left, the row that the version is live was the last one.
+    last = WENT_BACK if "left" in decided.evidence else to
+    is_done = any(row.what == last and row.release_id == decided.release_id for row in since)
+    is_past = any(row.kind is Kind.PHASE or (row.kind is Kind.LIVE and row.what != to) for row in since)
     return None if is_done or is_past else decided
 
 
@@ -173,6 +177,21 @@ def open_approvals(journal: Journal, endpoint: str) -> list[dict[str, Any]]:
     # Asked again by another run of the release, the last one counts.
     asked = {row.evidence["key"]: row.evidence for row in rows if row.what == APPROVAL_REQUESTED}
     return [request for key, request in asked.items() if key not in answered]
+
+
+def runs_to_close(journal: Journal, endpoint: str) -> dict[str, list[str]]:
+    """The flow runs of releases whose process died and that Prefect may still take for running, by release."""
+    rows = journal.read(endpoint, kinds=(Kind.NOTE,))
+    closed = {row.evidence["of"] for row in rows if row.what == RUN_CLOSED}
+    died = {row.evidence["for"] for row in rows if row.what == TAKEN_OVER and "for" in row.evidence}
+    return {
+        name: [
+            str(row.evidence["flow_run"])
+            for row in journal.read(endpoint, release_id=name)
+            if row.evidence.get("flow_run")
+        ]
+        for name in sorted(died - closed)
+    }
 
 
 def is_paused(journal: Journal, endpoint: str, release_id: str) -> bool:

@@ -19,15 +19,19 @@ import sqlalchemy as sa
 from pydantic import Field
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_random_exponential
 
-from headgate.errors import JournalChangedError, LeaseLostError, RegistryUnavailableError
+from headgate.errors import BadInputError, JournalChangedError, LeaseLostError, RegistryUnavailableError
 from headgate.records import Record
 from registry.processes import label
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 SCHEMA_VERSION = 1
-_GENESIS = "0" * 64
+"""Of every row. An entry's evidence may have more in it than before without a new number; one that would be misread by
+an earlier Headgate gets a new one, and `_entry` reads the old."""
+
+GENESIS = "0" * 64
+"""What the first row of an endpoint has in the place of the hash of the row before."""
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -186,7 +190,7 @@ class Journal:
                 .where(entries.c.endpoint == entry.endpoint).order_by(entries.c.seq.desc()).limit(1)
             ).one_or_none()  # fmt: skip
             numbered = entry.model_copy(update={"seq": last.seq + 1 if last else 1})
-            row = _row(numbered, last.hash if last else _GENESIS)
+            row = _row(numbered, last.hash if last else GENESIS)
             connection.execute(entries.insert().values(row))
         return numbered
 
@@ -252,17 +256,38 @@ class Journal:
             JournalChangedError: a row was changed, removed or put in.
         """
         query = sa.select(entries).where(entries.c.endpoint == endpoint).order_by(entries.c.seq)
-        previous, expected = _GENESIS, 1
         with self.engine.connect() as connection:
-            for row in connection.execute(query).mappings():
-                stored = dict(row)
-                if stored["seq"] != expected or stored["previous"] != previous or stored["hash"] != _hash(stored):
-                    raise JournalChangedError(
-                        f"row {expected} of {endpoint}'s history does not match its hash",
-                        fix="restore the journal from a backup; everything up to the row before is intact",
-                    )
-                previous, expected = stored["hash"], expected + 1
-        return expected - 1
+            rows = [dict(row) for row in connection.execute(query).mappings()]
+        broken = chain_breaks_at(rows, GENESIS, 1)
+        if broken is not None:
+            raise JournalChangedError(
+                f"row {broken} of {endpoint}'s history does not match its hash",
+                fix="restore the journal from a backup; everything up to the row before is intact",
+            )
+        return len(rows)
+
+
+def chain_breaks_at(rows: Iterable[dict[str, Any]], previous: str, first: int) -> int | None:
+    """The number of the first stored row that does not match its hash or its place; None where all do."""
+    for number, row in enumerate(rows, start=first):
+        if row.get("seq") != number or row.get("previous") != previous or row.get("hash") != _hash(row):
+            return number
+        previous = row["hash"]
+    return None
+
+
+def check_schema(row: dict[str, Any]) -> None:
+    """Refuse a row that a later Headgate wrote, instead of misreading it.
+
+    Raises:
+        BadInputError: it is one.
+    """
+    if row["schema"] > SCHEMA_VERSION:
+        raise BadInputError(
+            f"row {row['seq']} of {row['endpoint']} has schema {row['schema']}, and this Headgate reads up to "
+            f"{SCHEMA_VERSION}",
+            fix="upgrade Headgate on this machine",
+        )
 
 
 def check_fence(connection: sa.Connection, endpoint: str, fence: int) -> None:
@@ -306,6 +331,7 @@ def _row(entry: Entry, previous: str) -> dict[str, Any]:
 
 
 def _entry(row: dict[str, Any]) -> Entry:
+    check_schema(row)
     return Entry(
         evidence=json.loads(row["evidence"]),
         **{name: row[name] for name in ("endpoint", "seq", "release_id", "at", "kind", "what", "actor", "reason")},

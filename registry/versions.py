@@ -79,6 +79,12 @@ class Versions:
         return ModelVersion(name=self._model, version=int(version.version), digest=image.digest, run_id=artifact.run_id)
 
     @mapped
+    def find(self, digest: str) -> int | None:
+        """The number of the version with this image; None where there is none."""
+        found = self._find(digest)
+        return int(found.version) if found else None
+
+    @mapped
     def attach(self, version: ModelVersion, name: str, content: str) -> None:
         """Store a document with a version, and say on the version where it is.
 

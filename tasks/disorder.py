@@ -19,6 +19,7 @@ from tasks.approval import open_requests, run_is_over
 from tasks.ending import settle_release, settle_result, settle_rollback, why_abandoned
 from tasks.report import bring_reports, late_reports
 from tasks.rollback import bring_up
+from tasks.runs import close_runs, stuck_runs
 from tasks.step import run
 from tasks.undo import expired, give_all_traffic, retire_expired
 
@@ -90,6 +91,12 @@ def cases_of(job: ReleaseJob) -> Iterator[Case]:
             endpoint=job.endpoint, problem=f"{', '.join(names)}: neither live nor kept warm", remedy="retired"
         )
         yield Case(found, lambda: _held(job, lambda: run(retire_expired, job, job.spec.rollback.keep_warm)))
+    if stuck := stuck_runs(job):
+        found = Disorder(
+            endpoint=job.endpoint, problem=f"Prefect takes {len(stuck)} run(s) for running whose process died",
+            remedy="it is told",
+        )  # fmt: skip
+        yield Case(found, lambda: _nothing(close_runs, job))
     if late := late_reports(job):
         found = Disorder(
             endpoint=job.endpoint, problem=f"MLflow was not told of {', '.join(late)}", remedy="it is brought there"

@@ -24,7 +24,7 @@ from registry.journal import open_journal
 from registry.orders import ABORT, PAUSE, RESUME
 from tasks.events import announce
 from tasks.notify import Notices
-from tasks.step import log
+from tasks.step import flow_run_id, log
 
 if TYPE_CHECKING:
     from headgate.records import Revision, Traffic
@@ -117,8 +117,9 @@ class Job:
         """See that whoever held the endpoint, and may only stand still, changes nothing when it goes on."""
         self.target.fence(self.endpoint, fence)
         self.write(
-            Kind.NOTE, "lease taken over", f"{before.name}, which held it for {before.release_id}, does not answer"
-        )
+            Kind.NOTE, history.TAKEN_OVER, f"{before.name}, which held it for {before.release_id}, does not answer",
+            {"for": before.release_id},
+        )  # fmt: skip
 
     @property
     def champion(self) -> Revision | None:
@@ -291,7 +292,9 @@ class ReleaseJob(Job):
                 f"release {self.release_id} was started with another release file",
                 fix="leave --release-id out to start a new release",
             )
-        self.enter(Phase.STARTED, evidence={"spec": self.spec.model_dump(mode="json")})
+        if started:
+            self.write(Kind.NOTE, "resumed", f"it was {self.phase()}", {"flow_run": flow_run_id()})
+        self.enter(Phase.STARTED, evidence={"spec": self.spec.model_dump(mode="json"), "flow_run": flow_run_id()})
 
 
 @contextmanager

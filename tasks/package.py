@@ -6,13 +6,13 @@ import tempfile
 from pathlib import Path
 
 from deploy_targets import unsupported_problems
-from headgate.errors import BadInputError, UnsupportedError
+from headgate.errors import BadInputError, PackageError, UnsupportedError
 from headgate.phases import Phase
 from headgate.plan import Plan, make_plan
 from headgate.records import Artifact, Finding, Image, ModelVersion, Revision, Traffic
-from registry import Kind
+from registry import Kind, Versions
 from tasks import artifacts
-from tasks.job import ReleaseJob
+from tasks.job import Job, ReleaseJob, tracking_uri
 from tasks.step import step
 
 
@@ -103,6 +103,39 @@ def deploy(job: ReleaseJob, version: ModelVersion, image: Image) -> Revision:
     return revision
 
 
+def with_image(job: Job, revision: Revision) -> Revision:
+    """A revision whose bundle and environment are on this machine: made again from MLflow where they are not.
+
+    That is so where files were removed by hand, or where the history came from another machine.
+
+    Raises:
+        PackageError: MLflow has no version with this content, or it has changed.
+        RegistryError: MLflow does not answer.
+    """
+    image = revision.image
+    is_here = image.path.exists() and image.interpreter is not None and image.interpreter.exists()
+    if job.target.RUNS_CONTAINERS or is_here:
+        return revision
+    from images import build_image, fetch_artifact  # noqa: PLC0415 - heavy; the run is seen to run before it
+
+    version = revision.version
+    number = Versions(tracking_uri(job.home), version.name, job.endpoint).find(version.digest)
+    if number is None:
+        raise PackageError(
+            f"the files of {revision.name} are gone, and MLflow has no version of {version.name} with that content",
+            fix="release the model again",
+        )
+    job.write(Kind.NOTE, "packaged again", f"the files of {revision.name} were gone")
+    with tempfile.TemporaryDirectory(dir=job.home.root, prefix=".artifact-") as folder:
+        made = build_image(job.home, fetch_artifact(f"models:/{version.name}/{number}", Path(folder)))
+    if made.digest != image.digest:
+        raise PackageError(
+            f"MLflow's v{number} of {version.name} is {made.digest[:19]} now, and {revision.name} was "
+            f"{image.digest[:19]}", fix="release the model again",
+        )  # fmt: skip
+    return revision.model_copy(update={"image": made})
+
+
 def _restore_champion(job: ReleaseJob) -> None:
     """A release starts from the champion with all traffic; where something else was found, say so."""
     champion = job.champion
@@ -113,7 +146,7 @@ def _restore_champion(job: ReleaseJob) -> None:
     known = state.revisions.get(champion.name) if state else None
     if known is None or not known.ready:
         job.write(Kind.NOTE, "champion restored", f"{champion.name} was {known.detail if known else 'gone'}")
-        job.deploy(champion)
+        job.deploy(with_image(job, champion))
     if traffic != Traffic.all_to(champion.name):
         job.write(
             Kind.NOTE,

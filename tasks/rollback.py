@@ -8,6 +8,7 @@ from headgate.errors import NothingToRollBackError, RegistryError, TargetError
 from headgate.records import Revision, Traffic
 from registry import Kind, Versions, history
 from tasks.job import Job, tracking_uri
+from tasks.package import with_image
 from tasks.step import run, step
 from tasks.undo import ALIASES_LATE, give_all_traffic
 
@@ -66,7 +67,7 @@ def bring_up(job: Job, revision: Revision) -> None:
     known = state.revisions.get(revision.name) if state else None
     if known is None or not known.ready:
         job.write(Kind.NOTE, "bringing up", f"{revision.name} is no longer warm")
-        job.deploy(revision)
+        job.deploy(with_image(job, revision))
 
 
 @step

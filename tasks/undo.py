@@ -12,6 +12,7 @@ from headgate.phases import Outcome, Phase
 from headgate.records import Revision, Traffic
 from registry import Kind, history
 from tasks.job import Job, ReleaseJob
+from tasks.package import with_image
 from tasks.step import step
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def give_all_traffic(job: Job, revision: Revision) -> None:
     state = job.target.observe(job.endpoint)
     if state is None or revision.name not in state.revisions:
         job.write(Kind.NOTE, "champion restored", f"{revision.name} was gone")
-        job.deploy(revision)
+        job.deploy(with_image(job, revision))
     if state is None or state.traffic != Traffic.all_to(revision.name):
         job.route(Traffic.all_to(revision.name))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import keyword
 import sys
 
 import click
@@ -36,6 +37,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "replay": ("replay", "Try the judge on recorded or simulated traffic."),
     "status": ("read", "Show what is live and what is in flight."),
     "history": ("read", "Show what was live, from when to when, and why."),
+    "export": ("portable", "Write an endpoint's history and aliases to a file."),
+    "import": ("portable", "Bring an exported history into this journal."),
     "completion": ("read", "Print the shell completion script."),
 }
 """Each command's module in this package, and its line in the help."""
@@ -57,7 +60,7 @@ class Commands(click.Group):
         if name not in COMMANDS:
             return None
         module = importlib.import_module(f"headgate.cli.{COMMANDS[name][0]}")
-        command: click.Command = getattr(module, name)
+        command: click.Command = getattr(module, f"{name}_" if keyword.iskeyword(name) else name)
         return command
 
     def resolve_command(

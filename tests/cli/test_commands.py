@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import signal
 import socket
 import subprocess
@@ -157,6 +158,36 @@ def test_a_release_from_the_terminal(stack, models, tmp_path):
     assert [reign["release_id"] for reign in stack.json("history", "cli")] == ["cli-1"]
     assert "every hash matches" in stack.headgate("history", "cli", "--all").stdout
     assert stack.headgate("rollback", "cli", "--reason", "x", expect=1).stderr.count("no earlier version") == 1
+
+
+def test_a_history_moves_to_another_machine_and_its_version_is_served_there(stack, models, tmp_path):
+    from deploy_targets.local import LocalTarget
+
+    file, moved = tmp_path / "release.yaml", tmp_path / "moved.jsonl"
+    file.write_text(GOOD.format(models("pyfunc", does="double")).replace("wine", "moving"))
+    stack.headgate("release", str(file))
+    assert "rows of moving are in" in stack.headgate("export", "moving", "-o", str(moved)).stderr
+    assert json.loads(moved.read_text().splitlines()[0])["aliases"] == {"champion": 1}
+    assert stack.json("import", str(moved))["new"] == 0
+
+    # As on another machine: nothing of the endpoint, and nothing of its files.
+    LocalTarget(stack.home).delete("moving")
+    for bundle in Home(stack.root).bundles.iterdir():
+        if bundle.is_dir():
+            bundle.rename(bundle.with_name(f"{bundle.name}-away"))
+    try:
+        found = stack.json("reconcile", "moving")
+        assert "is gone" in found[0]["problem"]
+        assert "packaged again" in stack.headgate("history", "moving", "--all").stdout
+        assert stack.json("reconcile", "moving") == []
+    finally:
+        for bundle in Home(stack.root).bundles.glob("*-away"):
+            here = bundle.with_name(bundle.name.removesuffix("-away"))
+            shutil.rmtree(bundle) if here.exists() else bundle.rename(here)
+
+    moved.write_text(moved.read_text().replace("promoted", "Promoted", 1))
+    assert "does not match its hash" in stack.headgate("import", str(moved), expect=1).stderr
+    assert "no endpoint nowhere" in stack.headgate("export", "nowhere", expect=2).stderr
 
 
 def test_ctrl_c_takes_a_release_back_at_once(stack, models, tmp_path):

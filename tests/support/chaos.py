@@ -177,6 +177,15 @@ def _disagreements(world: Any) -> list[str]:
     return found
 
 
+def is_safe(world: Any) -> bool:
+    """Whether clients are where the history says, and nobody is to be waited for: no canary that nobody judges."""
+    champion, state = history.champion(world.journal, world.endpoint), world.state
+    flight = history.in_flight(world.journal, world.endpoint)
+    traffic = state.traffic if state else None
+    is_theirs = champion is not None and traffic == Traffic.all_to(champion.revision.name)
+    return is_theirs or (flight is not None and holder(world.journal, world.endpoint) is not None)
+
+
 def head_of(world: Any, rows: int) -> str:
     """The hash of an endpoint's row of that number."""
     import sqlalchemy as sa
