@@ -40,9 +40,7 @@ def read(folder: Path, endpoint: str, revision: str, window: Window) -> Iterator
         pa.scalar(window.end, SCHEMA.field("time").type),
     )
     for path in sorted(folder.glob("*.arrows")):
-        if path.stat().st_mtime < window.start.timestamp():
-            continue
-        for batch in _whole_batches(path):
+        for batch in _whole_batches(path, window.start.timestamp()):
             inside = pc.and_(pc.greater_equal(batch["time"], start), pc.less(batch["time"], end))
             rows = batch.filter(inside)
             if rows.num_rows:
@@ -50,12 +48,15 @@ def read(folder: Path, endpoint: str, revision: str, window: Window) -> Iterator
                 yield pa.RecordBatch.from_arrays([*rows.columns, *constant], schema=SCHEMA)
 
 
-def _whole_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    with path.open("rb") as file:
-        try:
+def _whole_batches(path: Path, since: float) -> Iterator[pa.RecordBatch]:
+    """What is whole of a file that was written to since then."""
+    try:
+        if path.stat().st_mtime < since:
+            return
+        with path.open("rb") as file:
             reader = pa.ipc.open_stream(file)
             while True:
                 yield reader.read_next_batch()
-        except (StopIteration, pa.ArrowInvalid, OSError, FileNotFoundError):
-            # The end of the stream, or of what its writer has finished.
-            return
+    except (StopIteration, pa.ArrowInvalid, OSError):
+        # The end of the stream, or of what its writer has finished; or the writer has rotated it away.
+        return

@@ -12,14 +12,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from headgate.errors import HeadgateError, NotApprovedError, RolledBackError
-from headgate.phases import Phase
+from headgate.phases import ENDED, Phase
 from headgate.records import Revision
 from registry import Kind, history
 from registry.lease import holder
 from registry.orders import ABORT, ask, wait_for_end
 from tasks.approval import cancel_run
 from tasks.deployments import LOCAL, submit
-from tasks.report import conclude, error_of, outcome_of
+from tasks.report import conclude, error_of, outcome_of, result_of
 from tasks.rollback import go_back
 from tasks.shift import promote
 from tasks.step import run
@@ -69,6 +69,9 @@ def undo_abandoned(job: ReleaseJob, error: HeadgateError) -> ReleaseResult:
     """
     began = time.monotonic()
     with job.hold(unpark=True):
+        if job.phase() in ENDED:
+            # The guard was quicker.
+            return result_of(job.journal, job.release_id) or run(conclude, job, error_of(job), began)
         return _end(job, error, began)
 
 
@@ -162,13 +165,13 @@ def _end(job: ReleaseJob, error: HeadgateError, began: float) -> ReleaseResult:
 
 def _finish_promotion(job: ReleaseJob) -> bool:
     """Promote what is live already, or was to be by somebody's decision; whether it was."""
-    reign = history.champion(job.journal, job.endpoint)
-    if job.phase() is Phase.UNDOING:
-        return False
+    reign, phase = history.champion(job.journal, job.endpoint), job.phase()
+    if phase in {Phase.PROMOTED, Phase.UNDOING}:
+        return phase is Phase.PROMOTED
     if reign is not None and reign.release_id == job.release_id:
         run(promote, job, reign.revision, reign.reason)
         return True
-    if job.phase() is Phase.HELD and history.is_promotion_decided(job.journal, job.endpoint, job.release_id):
+    if phase is Phase.HELD and history.is_promotion_decided(job.journal, job.endpoint, job.release_id):
         run(promote, job, challenger_of(job), "a person decided it")
         return True
     return False

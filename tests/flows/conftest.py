@@ -165,6 +165,15 @@ def unguarded(stack):
 
 
 @pytest.fixture
+def workerless(stack):
+    """Nor does a run that an automation or a schedule starts."""
+    supervisor = Supervisor(stack.home)
+    supervisor._call("stopProcess", "worker")
+    yield
+    supervisor._call("startProcess", "worker")
+
+
+@pytest.fixture
 def background(world, tmp_path):
     """`headgate release` in a process of its own; gives the process."""
     started = []

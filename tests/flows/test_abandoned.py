@@ -75,7 +75,7 @@ def mlflow_answers(world) -> bool:
         return False
 
 
-@pytest.mark.usefixtures("unguarded")
+@pytest.mark.usefixtures("unguarded", "workerless")
 def test_two_guards_never_fight(world, shifting):
     shifting.kill()
     shifting.wait()
@@ -130,7 +130,7 @@ def test_a_release_that_stood_still_is_ended_and_changes_nothing_when_it_goes_on
     world.assert_only(1)
 
 
-@pytest.mark.usefixtures("unguarded")
+@pytest.mark.usefixtures("unguarded", "workerless")
 def test_a_promotion_that_a_person_decided_is_finished(world, models, monkeypatch):
     from flows.promote import promote
 
@@ -207,7 +207,7 @@ def test_what_nothing_needs_is_removed_and_strangers_are_only_reported(released)
         fresh.rmdir()
 
 
-@pytest.mark.usefixtures("unguarded")
+@pytest.mark.usefixtures("unguarded", "workerless")
 def test_what_cannot_be_mended_is_said_once_to_people_and_tried_again(world, shifting, monkeypatch):
     shifting.kill()
     shifting.wait()

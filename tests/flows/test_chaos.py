@@ -70,7 +70,7 @@ def test_the_guard_puts_in_order_what_a_killed_release_left(living, models, chil
     assert_served(client)
 
 
-@pytest.mark.usefixtures("unguarded")
+@pytest.mark.usefixtures("unguarded", "workerless")
 @pytest.mark.parametrize("kill", STEPS[1::3], ids=str)
 def test_reconcile_puts_in_order_what_a_killed_release_left(living, models, children, kill, tmp_path):
     with living.traffic() as client:
@@ -84,7 +84,7 @@ def test_reconcile_puts_in_order_what_a_killed_release_left(living, models, chil
     assert_served(client)
 
 
-@pytest.mark.usefixtures("unguarded")
+@pytest.mark.usefixtures("unguarded", "workerless")
 @pytest.mark.parametrize("kill", STEPS[2::3], ids=str)
 def test_the_same_release_goes_on_where_it_was_killed(living, models, children, kill, tmp_path):
     with living.traffic() as client:

@@ -203,6 +203,7 @@ def test_a_release_tells_what_happens_as_events(world, models):
     assert {"actor": "bob", "version": 1, "reason": "customers complain"}.items() <= back["payload"].items()
 
 
+@pytest.mark.usefixtures("unguarded")
 def test_a_run_that_is_killed_is_put_back_by_the_automation(world, models):
     import psutil
 

@@ -14,7 +14,7 @@ from headgate.errors import (
 from headgate.phases import Outcome, Phase
 from registry import Kind, history
 
-pytestmark = pytest.mark.usefixtures("unguarded")
+pytestmark = pytest.mark.usefixtures("unguarded", "workerless")
 
 
 def test_the_evidence_of_a_shift_outlives_its_process(world, models, monkeypatch):

@@ -37,7 +37,7 @@ def daemon(docker_base):
 @pytest.fixture(scope="module")
 def image(home, models, docker_base, daemon):
     artifact = fetch_artifact(str(models("pyfunc", does="double")), home.root)
-    built = build_container(home, artifact, "contract", ImageSettings(base=docker_base))
+    built = build_container(home, artifact, "contained", ImageSettings(base=docker_base))
     yield built
     daemon.images.remove(built.reference, force=True)
 
@@ -105,10 +105,10 @@ def test_googles_own_runner_serves_it(image, daemon, tmp_path, monkeypatch):
     from google.cloud.aiplatform.prediction import LocalModel
 
     # It knows an image by its name only.
-    daemon.images.get(image.reference).tag("headgate-contract", "vertex")
+    daemon.images.get(image.reference).tag("headgate-contained", "vertex")
     monkeypatch.chdir(tmp_path)
     model = LocalModel(
-        serving_container_image_uri="headgate-contract:vertex", serving_container_predict_route="/invocations",
+        serving_container_image_uri="headgate-contained:vertex", serving_container_predict_route="/invocations",
         serving_container_health_route="/ping", serving_container_ports=[8080],
     )  # fmt: skip
     try:
@@ -122,12 +122,12 @@ def test_googles_own_runner_serves_it(image, daemon, tmp_path, monkeypatch):
         gc.collect()
         container.remove(force=True)
     finally:
-        daemon.images.remove("headgate-contract:vertex", force=True)
+        daemon.images.remove("headgate-contained:vertex", force=True)
 
 
 def test_what_the_image_says_of_itself(daemon, image):
     config = daemon.api.inspect_image(image.reference)["Config"]
-    assert config["Labels"]["org.opencontainers.image.title"] == "contract"
+    assert config["Labels"]["org.opencontainers.image.title"] == "contained"
     assert config["Labels"]["io.headgate.lock"] == image.lock_digest
     assert config["Labels"]["org.opencontainers.image.base.digest"].startswith("sha256:")
     assert config["Entrypoint"] == ["python3", "-m", "serving"]
@@ -138,7 +138,7 @@ def test_what_the_image_says_of_itself(daemon, image):
 def test_the_same_model_is_the_same_image_on_another_machine(home, image, models, docker_base, tmp_path, layers_cache):
     other = layers_cache(Home(tmp_path / "elsewhere").ensure())
     copy = shutil.copytree(models("pyfunc", does="double"), tmp_path / "copy")
-    built = build_container(other, fetch_artifact(str(copy), other.root), "contract", ImageSettings(base=docker_base))
+    built = build_container(other, fetch_artifact(str(copy), other.root), "contained", ImageSettings(base=docker_base))
     assert built.digest == image.digest
 
 
@@ -147,7 +147,7 @@ def test_a_pushed_image_runs_and_only_what_changed_is_pushed_again(home, daemon,
     with registry(tmp_path / "r") as host:
         settings = ImageSettings(base=docker_base, repository=f"{host}/team/wine")
         first, second = (
-            build_container(home, fetch_artifact(str(models("pyfunc", does=does)), home.root), "contract", settings)
+            build_container(home, fetch_artifact(str(models("pyfunc", does=does)), home.root), "contained", settings)
             for does in ("double", "triple")
         )
         assert first.reference == f"{host}/team/wine@{first.digest}"
@@ -173,7 +173,7 @@ def _manifest(host, digest):
 def test_a_base_that_cannot_be_pulled_is_named_with_what_to_do(home, models, daemon):
     artifact = fetch_artifact(str(models("pyfunc", does="double")), home.root)
     with pytest.raises(ImageError, match=r"image\.base: 127\.0\.0\.1:9/nothing:v1 cannot be pulled") as caught:
-        build_container(home, artifact, "contract", ImageSettings(base="127.0.0.1:9/nothing:v1"))
+        build_container(home, artifact, "contained", ImageSettings(base="127.0.0.1:9/nothing:v1"))
     assert "HEADGATE_BASE_IMAGE" in caught.value.fix
 
 
@@ -190,7 +190,7 @@ def test_without_a_daemon_the_message_says_so(home, models, monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     artifact = fetch_artifact(str(models("pyfunc", does="double")), home.root)
     with pytest.raises(ImageError, match="no Docker daemon answers"):
-        build_container(home, artifact, "contract", ImageSettings())
+        build_container(home, artifact, "contained", ImageSettings())
 
 
 def test_a_daemon_that_wants_every_layer_gets_every_layer(home, models, docker_base, daemon, monkeypatch):
@@ -206,7 +206,7 @@ def test_a_daemon_that_wants_every_layer_gets_every_layer(home, models, docker_b
 
     monkeypatch.setattr(Daemon, "_send", refuses_gaps)
     artifact = fetch_artifact(str(models("pyfunc", does="quadruple")), home.root)
-    built = build_container(home, artifact, "contract", ImageSettings(base=docker_base))
+    built = build_container(home, artifact, "contained", ImageSettings(base=docker_base))
     try:
         assert loads[0] > 0 == loads[1]
         with running(daemon, built.reference) as (_, url):
