@@ -14,7 +14,7 @@ demo: .venv/runtime  ## five releases of real models under live traffic, in abou
 	@$(BIN)/python examples/demo.py --target $(TARGET) $(ARGS)
 
 test: .venv/dev  ## every test, on real servers
-	$(call say,running the tests; about twenty minutes on two cores; WORKERS=1 for one at a time)
+	$(call say,running the tests; about half an hour on two cores; WORKERS=1 for one at a time)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: .venv/dev  ## style, types, import contracts, schema, links of the docs

@@ -99,7 +99,8 @@ class Guard:
         }
         for name, flight in flights.items():
             holder = held.get(name)
-            if (holder is None or not holder.is_live or holder.flow_run) and self._why(name, flight) is not None:
+            # One that is kept for a suspended run is so for some seconds longer than its approval may take.
+            if (holder is None or not holder.is_live) and self._why(name, flight) is not None:
                 found[name] = flight.release_id
         return found
 
