@@ -85,6 +85,12 @@ class Versions:
         return int(found.version) if found else None
 
     @mapped
+    def sources(self, version: int) -> list[str]:
+        """Where a version's files can be had: as they were stored, and as MLflow gives them, with a file of its own."""
+        stored = self._client.get_model_version(self._model, str(version)).source
+        return [*([str(stored)] if stored else []), f"models:/{self._model}/{version}"]
+
+    @mapped
     def attach(self, version: ModelVersion, name: str, content: str) -> None:
         """Store a document with a version, and say on the version where it is.
 

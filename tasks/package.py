@@ -118,22 +118,24 @@ def with_image(job: Job, revision: Revision) -> Revision:
         return revision
     from images import build_image, fetch_artifact  # noqa: PLC0415 - heavy; the run is seen to run before it
 
-    version = revision.version
-    number = Versions(tracking_uri(job.home), version.name, job.endpoint).find(version.digest)
+    version, name = revision.version, revision.version.name
+    versions = Versions(tracking_uri(job.home), name, job.endpoint)
+    number = versions.find(version.digest)
     if number is None:
         raise PackageError(
-            f"the files of {revision.name} are gone, and MLflow has no version of {version.name} with that content",
+            f"the files of {revision.name} are gone, and MLflow has no version of {name} with that content",
             fix="release the model again",
         )
-    job.write(Kind.NOTE, "packaged again", f"the files of {revision.name} were gone")
-    with tempfile.TemporaryDirectory(dir=job.home.root, prefix=".artifact-") as folder:
-        made = build_image(job.home, fetch_artifact(f"models:/{version.name}/{number}", Path(folder)))
-    if made.digest != image.digest:
-        raise PackageError(
-            f"MLflow's v{number} of {version.name} is {made.digest[:19]} now, and {revision.name} was "
-            f"{image.digest[:19]}", fix="release the model again",
-        )  # fmt: skip
-    return revision.model_copy(update={"image": made})
+    for source in versions.sources(number):
+        with tempfile.TemporaryDirectory(dir=job.home.root, prefix=".artifact-") as folder:
+            made = build_image(job.home, fetch_artifact(source, Path(folder)))
+        if made.digest == image.digest:
+            job.write(Kind.NOTE, "packaged again", f"the files of {revision.name} were gone")
+            return revision.model_copy(update={"image": made})
+    raise PackageError(
+        f"MLflow's v{number} of {name} is {made.digest[:19]} now, and {revision.name} was {image.digest[:19]}",
+        fix="release the model again",
+    )
 
 
 def _restore_champion(job: ReleaseJob) -> None:

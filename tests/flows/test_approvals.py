@@ -9,7 +9,7 @@ import httpx
 import psutil
 import pytest
 from conftest import QUICK
-from support.browser import open_browser, picture
+from support.browser import keep_page, open_browser, picture
 from support.stack import wait_for
 
 from headgate.cli.environment import prefect_is_up
@@ -112,16 +112,19 @@ def test_it_is_rejected_in_the_browser(world, asked):
     assert result.reason == "ann rejected it before shift: not on a Friday"
     world.assert_only(1)
     assert world.processes() == {"v1"}
+    keep_page(asked["url"], "approval-rejected")
 
 
 def test_nobody_answers_in_time_and_everything_is_put_back(world, models):
-    world.submit(models("pyfunc", does="double"), FIRST.replace("10m", "4s"))
-    # The expired run has no process: the automation starts the flow that puts it back.
+    run = world.submit(models("pyfunc", does="double"), FIRST.replace("10m", "4s"))
+    # The expired run has no process: the guard, or the flow that the automation starts, puts it back.
     result = world.ended()
     assert (result.outcome, result.reason) == (Outcome.REJECTED, "nobody approved it before shift in time")
     assert world.state is None
     assert world.aliases == {}
     assert world.processes() == set()
+    base = world.stack.env["PREFECT_API_URL"].removesuffix("/api")
+    keep_page(f"{base}/runs/flow-run/{run}", "approval-expired")
 
 
 def test_it_outlives_restarts_and_is_approved_from_a_terminal(world, models):

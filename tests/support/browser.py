@@ -48,3 +48,13 @@ def picture(page: Page, name: str) -> None:
     """Keep what the page shows, where somebody wants to see it."""
     if SCREENSHOTS:
         page.screenshot(path=f"{SCREENSHOTS}/{name}.png")
+
+
+def keep_page(url: str, name: str) -> None:
+    """A picture of a page, where somebody wants to see it; else it is not even opened."""
+    if SCREENSHOTS:
+        with open_browser() as page:
+            page.goto(url)
+            page.get_by_text("Created").first.wait_for()
+            page.wait_for_load_state("networkidle")
+            picture(page, name)
