@@ -55,6 +55,5 @@ def keep_page(url: str, name: str) -> None:
     if SCREENSHOTS:
         with open_browser() as page:
             page.goto(url)
-            page.get_by_text("Created").first.wait_for()
             page.wait_for_load_state("networkidle")
             picture(page, name)
