@@ -20,7 +20,7 @@ from registry.journal import GENESIS, chain_breaks_at, check_schema, entries, ma
 from registry.lease import Lease
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from registry.journal import Journal
 
@@ -40,7 +40,7 @@ class Header(Record):
 
 
 @mapped
-def export_lines(journal: Journal, endpoint: str, aliases: dict[str, int]) -> Iterator[str]:
+def export_lines(journal: Journal, endpoint: str, aliases: dict[str, int]) -> list[str]:
     """The lines of an endpoint's file.
 
     Raises:
@@ -55,9 +55,7 @@ def export_lines(journal: Journal, endpoint: str, aliases: dict[str, int]) -> It
     with journal.engine.connect() as connection:
         stored = [dict(row) for row in connection.execute(query).mappings()]
     header = Header(endpoint=endpoint, rows=count, head=stored[-1]["hash"], aliases=aliases)
-    yield header.model_dump_json()
-    for row in stored:
-        yield json.dumps(row, sort_keys=True)
+    return [header.model_dump_json(), *(json.dumps(row, sort_keys=True) for row in stored)]
 
 
 def read_file(lines: Iterable[str]) -> tuple[Header, list[dict[str, Any]]]:
@@ -79,8 +77,8 @@ def read_file(lines: Iterable[str]) -> tuple[Header, list[dict[str, Any]]]:
             f"the file has format {header.format}, and this Headgate reads up to {FORMAT}", fix="upgrade Headgate"
         )
     rows = documents[1:]
-    for row in rows:
-        check_schema(row)
+    for number, row in enumerate(rows, start=1):
+        _check_row(row, number, header.endpoint)
     broken = chain_breaks_at(rows, GENESIS, 1)
     if broken is None and (len(rows) != header.rows or (rows and rows[-1]["hash"] != header.head)):
         broken = len(rows) + 1
@@ -90,6 +88,17 @@ def read_file(lines: Iterable[str]) -> tuple[Header, list[dict[str, Any]]]:
             fix="take the file of another backup",
         )
     return header, rows
+
+
+def _check_row(row: Any, number: int, endpoint: str) -> None:  # noqa: ANN401 - whatever the line held
+    """Refuse what is no row, or has not the columns of one."""
+    fix = "name a file of headgate export"
+    is_row = isinstance(row, dict) and isinstance(row.get("schema"), int) and row.get("endpoint") == endpoint
+    if not is_row:
+        raise BadInputError(f"line {number + 1} is no row of {endpoint}'s history", fix=fix)
+    check_schema({"seq": number, **row})
+    if odd := set(row) ^ {column.name for column in entries.columns}:
+        raise BadInputError(f"line {number + 1} lacks, or should not have, {', '.join(sorted(odd))}", fix=fix)
 
 
 @mapped

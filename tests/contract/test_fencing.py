@@ -43,60 +43,64 @@ def hold_and_route(kind, home, url, endpoint, names, connection):
             connection.send("no row")
 
 
+class Other:
+    """A process of its own that holds an endpoint and shifts its traffic, once it is told how."""
+
+    def __init__(self, target, url, endpoint, names):
+        self.pipe, its = multiprocessing.Pipe()
+        arguments = (type(target), target._home, url, endpoint, names, its)
+        self.process = multiprocessing.get_context("spawn").Process(target=hold_and_route, args=arguments)
+        self.process.start()
+
+    def begin(self, how):
+        self.pipe.send(how)
+        assert self.pipe.recv() == "begun"
+
+
+@pytest.fixture
+def held(harness, settled, tmp_path):
+    """The pair's endpoint, a journal, and another process that is to hold it."""
+    endpoint, first, second = settled
+    url = f"sqlite:///{tmp_path / 'journal.db'}"
+    journal = Journal(url)
+    other = Other(harness.target, url, endpoint, (first.name, second.name))
+    yield journal, other
+    other.process.kill()
+    other.process.join()
+    journal.close()
+
+
 @pytest.mark.parametrize("asks", ["asking", "without asking"])
-def test_a_process_that_stood_still_changes_neither_traffic_nor_history(harness, settled, tmp_path, asks):
-    endpoint, first, second = settled
-    url = f"sqlite:///{tmp_path / 'journal.db'}"
-    journal, (ours, its) = Journal(url), multiprocessing.Pipe()
-    target = harness.target
-    process = multiprocessing.get_context("spawn").Process(
-        target=hold_and_route, args=(type(target), target._home, url, endpoint, (first.name, second.name), its)
-    )
-    process.start()
-    try:
-        ours.send(asks)
-        assert ours.recv() == "begun"
-        wait_for(lambda: target.observe(endpoint).traffic.weight(second.name) > 0)
-        # Not in the middle of a write, where it would hold the gateway's lock.
-        with target._gateway._locked():
-            os.kill(process.pid, signal.SIGSTOP)
-        held = holder(journal, endpoint)
-        assert held is not None, "a process that stands still has not ended"
-        wait_for(lambda: holder(journal, endpoint) is None, SECONDS + 5)
+def test_a_process_that_stood_still_changes_neither_traffic_nor_history(harness, settled, held, asks):
+    (endpoint, first, second), (journal, other), target = settled, held, harness.target
+    other.begin(asks)
+    wait_for(lambda: target.observe(endpoint).traffic.weight(second.name) > 0)
+    # Not in the middle of a write, where it would hold the gateway's lock.
+    with target._gateway._locked():
+        os.kill(other.process.pid, signal.SIGSTOP)
+    assert holder(journal, endpoint) is not None, "a process that stands still has not ended"
+    wait_for(lambda: holder(journal, endpoint) is None, SECONDS + 5)
 
-        job = Job(target._home, journal, target, endpoint, "quick", "test")
-        with job.hold():
-            job.route(Traffic.all_to(first.name))
-            os.kill(process.pid, signal.SIGCONT)
-            assert "fence" in ours.recv()
-            assert ours.recv() == "no row"
-            job.write(Kind.NOTE, "still here")
-        process.join(30)
-        assert target.observe(endpoint).traffic == Traffic.all_to(first.name)
-        rows = journal.read(endpoint)
-        assert [row.what for row in rows] == ["lease taken over", "still here"]
-        assert f":{process.pid}," in rows[0].reason
-    finally:
-        process.kill()
-        process.join()
-        journal.close()
+    job = Job(target._home, journal, target, endpoint, "quick", "test")
+    with job.hold():
+        job.route(Traffic.all_to(first.name))
+        os.kill(other.process.pid, signal.SIGCONT)
+        assert "fence" in other.pipe.recv()
+        assert other.pipe.recv() == "no row"
+        job.write(Kind.NOTE, "still here")
+    other.process.join(30)
+    assert target.observe(endpoint).traffic == Traffic.all_to(first.name)
+    rows = journal.read(endpoint)
+    assert [row.what for row in rows] == ["lease taken over", "still here"]
+    assert f":{other.process.pid}," in rows[0].reason
 
 
-def test_a_killed_process_is_known_to_be_dead_at_once(harness, settled, tmp_path):
-    endpoint, first, second = settled
-    url = f"sqlite:///{tmp_path / 'journal.db'}"
-    journal, (ours, its) = Journal(url), multiprocessing.Pipe()
-    target = harness.target
-    process = multiprocessing.get_context("spawn").Process(
-        target=hold_and_route, args=(type(target), target._home, url, endpoint, (first.name, second.name), its)
-    )
-    process.start()
-    ours.send("asking")
-    assert ours.recv() == "begun"
-    process.kill()
+def test_a_killed_process_is_known_to_be_dead_at_once(settled, held):
+    endpoint, (journal, other) = settled[0], held
+    other.begin("asking")
+    other.process.kill()
     # It stays a zombie until it is asked how it ended.
     wait_for(lambda: holder(journal, endpoint) is None, 1.0)
-    process.join()
+    other.process.join()
     with Lease(journal, endpoint, "next") as lease:
         assert lease.taken_from.release_id == "slow"
-    journal.close()

@@ -155,22 +155,26 @@ def world(stack, monkeypatch):
         yield opened
 
 
+@contextmanager
+def without(stack: Stack, program: str) -> Iterator[None]:
+    supervisor = Supervisor(stack.home)
+    supervisor._call("stopProcess", program)
+    yield
+    supervisor._call("startProcess", program)
+
+
 @pytest.fixture
 def unguarded(stack):
     """Nobody sees to what is abandoned, until the test does."""
-    supervisor = Supervisor(stack.home)
-    supervisor._call("stopProcess", "guard")
-    yield
-    supervisor._call("startProcess", "guard")
+    with without(stack, "guard"):
+        yield
 
 
 @pytest.fixture
 def workerless(stack):
     """Nor does a run that an automation or a schedule starts."""
-    supervisor = Supervisor(stack.home)
-    supervisor._call("stopProcess", "worker")
-    yield
-    supervisor._call("startProcess", "worker")
+    with without(stack, "worker"):
+        yield
 
 
 @pytest.fixture

@@ -81,6 +81,22 @@ def test_what_is_no_exported_history_is_refused(text):
         read_file(text.splitlines())
 
 
+@pytest.mark.parametrize("row", ["1", "{}", '{"schema": "x"}', '{"schema": 1, "endpoint": "beer"}', "[]"])
+def test_a_line_that_is_no_row_is_named(filled, row):
+    lines = list(export_lines(filled, "wine", {}))
+    with pytest.raises(BadInputError, match="line 3 is no row of wine's history"):
+        read_file([*lines[:2], row, *lines[3:]])
+
+
+@pytest.mark.parametrize("change", [lambda row: row.pop("what"), lambda row: row.update(more=1)])
+def test_a_row_with_too_little_or_too_much_is_named(filled, change):
+    lines = list(export_lines(filled, "wine", {}))
+    row = json.loads(lines[2])
+    change(row)
+    with pytest.raises(BadInputError, match=r"line 3 lacks, or should not have, (what|more)"):
+        read_file([*lines[:2], json.dumps(row), *lines[3:]])
+
+
 def test_what_a_later_version_wrote_is_refused_and_not_misread(filled):
     lines = list(export_lines(filled, "wine", {}))
     with pytest.raises(BadInputError, match="format 2, and this Headgate reads up to 1"):
