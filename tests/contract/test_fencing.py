@@ -85,6 +85,7 @@ def test_a_process_that_stood_still_changes_neither_traffic_nor_history(harness,
     with job.hold():
         job.route(Traffic.all_to(first.name))
         os.kill(other.process.pid, signal.SIGCONT)
+        assert other.pipe.poll(30), "it goes on shifting traffic that is not its own"
         assert "fence" in other.pipe.recv()
         assert other.pipe.recv() == "no row"
         job.write(Kind.NOTE, "still here")
