@@ -9,30 +9,21 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from tenacity import stop_after_attempt
 
 from headgate.errors import (
     HeadgateError,
-    LeaseLostError,
     RegistryUnavailableError,
-    TargetError,
-    TargetUnavailableError,
 )
 from headgate.phases import Phase
 from headgate.records import (
     Artifact,
-    Counts,
-    EndpointState,
     Image,
     Look,
-    ModelVersion,
-    Revision,
-    RevisionState,
     Traffic,
     Verdict,
 )
@@ -40,165 +31,12 @@ from headgate.release_file import parse_release
 from registry import Journal, Kind, history
 from registry.journal import leases
 from registry.lease import holder
+from support.simulated_platform import COUNTS, ENDPOINT, Aliases, Fault, GatedJournal, KilledError, Platform, Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
     import pytest
-    import sqlalchemy as sa
-
-ENDPOINT = "sim"
-_COUNTS = Counts(requests=10, failures=0)
-
-
-class KilledError(BaseException):
-    """What happens to a process that dies: nothing that it does after this has any effect."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What happens at one gate.
-
-    Attributes:
-        kind: fail, die, or between (somebody else acts).
-        after: whether the change was made by then.
-        who: who acts.
-        stalled: whether the lease of the process has run out meanwhile.
-    """
-
-    kind: str
-    after: bool = False
-    who: str = ""
-    stalled: bool = False
-
-
-@dataclass
-class Process:
-    """Somebody at work."""
-
-    number: int
-    plan: list[Fault | None] = field(default_factory=list)
-    dead: bool = False
-
-
-class Platform:
-    """A target in memory, with a fence as the protocol asks for."""
-
-    UNSUPPORTED: ClassVar[dict[Any, str]] = {}
-    LATENCY_BOUNDS: ClassVar[tuple[float, ...]] = ()
-    RUNS_CONTAINERS: ClassVar[bool] = True
-
-    def __init__(self, world: Simulation) -> None:
-        self._world = world
-        self.revisions: dict[str, Revision] = {}
-        self.traffic: Traffic | None = None
-        self.seen_fence = 0
-
-    def preflight(self) -> list[Any]:
-        return []
-
-    def endpoints(self) -> list[str]:
-        return [ENDPOINT]
-
-    def observe(self, endpoint: str) -> EndpointState | None:
-        self._world.alive()
-        if not self.revisions and self.traffic is None:
-            return None
-        states = {
-            name: RevisionState(name=name, ready=True, version=one.version) for name, one in self.revisions.items()
-        }
-        return EndpointState(endpoint=endpoint, url="", revisions=states, traffic=self.traffic)
-
-    def counts(self, _endpoint: str) -> dict[str, Counts]:
-        return dict.fromkeys(self.revisions, _COUNTS)
-
-    def fence(self, _endpoint: str, fence: int) -> None:
-        self._world.gate("fence", TargetUnavailableError, lambda: self._pass(fence))
-
-    def deploy(self, _endpoint: str, revision: Revision) -> None:
-        self._world.gate("deploy", TargetError, lambda: self.revisions.update({revision.name: revision}))
-
-    def route(self, _endpoint: str, traffic: Traffic, *, fence: int | None = None) -> None:
-        def change() -> None:
-            self._pass(fence)
-            for name in traffic.weights:
-                if name not in self.revisions:
-                    raise TargetError(f"{name} is not deployed")
-            self.traffic = traffic
-
-        self._world.gate("route", TargetUnavailableError, change)
-
-    def retire(self, _endpoint: str, revision: str, *, fence: int | None = None) -> None:
-        def change() -> None:
-            self._pass(fence)
-            if self.traffic is not None and self.traffic.uses(revision):
-                raise TargetError(f"{revision} still has traffic")
-            self.revisions.pop(revision, None)
-
-        self._world.gate("retire", TargetError, change)
-
-    def delete(self, _endpoint: str, *, fence: int | None = None) -> None:
-        def change() -> None:
-            self._pass(fence)
-            self.traffic = None
-            self.revisions.clear()
-
-        self._world.gate("delete", TargetError, change)
-
-    def _pass(self, fence: int | None) -> None:
-        assert fence is not None, "a flow changes nothing without its lease's number"
-        if fence < self.seen_fence:
-            raise LeaseLostError(f"fence {fence}, seen {self.seen_fence}")
-        self.seen_fence = fence
-
-
-class Aliases:
-    """MLflow in memory."""
-
-    def __init__(self, world: Simulation) -> None:
-        self._world, self.known, self.numbers = world, {}, {}
-
-    def register(self, _artifact: Artifact, image: Image) -> ModelVersion:
-        def make() -> ModelVersion:
-            number = self.numbers.setdefault(image.digest, len(self.numbers) + 1)
-            return ModelVersion(name=ENDPOINT, version=number, digest=image.digest)
-
-        return self._world.gate("register", RegistryUnavailableError, make)
-
-    def attach(self, *_: object) -> None:
-        return None
-
-    def aliases(self) -> dict[str, int]:
-        return dict(self.known)
-
-    def set_challenger(self, version: int) -> None:
-        self._change(lambda: self.known.update(challenger=version))
-
-    def set_champion(self, version: int) -> None:
-        self._change(lambda: self.known.update(champion=version))
-
-    def clear_challenger(self) -> None:
-        self._change(lambda: self.known.pop("challenger", None))
-
-    def _change(self, change: Callable[[], Any]) -> None:
-        self._world.gate("alias", RegistryUnavailableError, change)
-
-
-class GatedJournal(Journal):
-    """A journal whose writers can die, or find it away."""
-
-    world: Simulation
-
-    @contextmanager
-    def writing(self) -> Iterator[sa.Connection]:
-        if hasattr(self, "world"):
-            self.world.alive()
-        with super().writing() as connection:
-            yield connection
-
-    def append(self, entry: Any, *, fence: int | None = None) -> Any:
-        write = super().append
-        return self.world.gate(f"row {entry.what}", RegistryUnavailableError, lambda: write(entry, fence=fence))
 
 
 class Simulation:
@@ -368,7 +206,7 @@ class Simulation:
         verdict = self.verdicts.pop(0) if self.verdicts else Verdict.PROMOTE
         if verdict is Verdict.ADVANCE:
             judge.share = 5000
-        return Look(seconds=seconds, share=judge.share, stable=_COUNTS, canary=_COUNTS, e_value=1.0, needed=100.0,
+        return Look(seconds=seconds, share=judge.share, stable=COUNTS, canary=COUNTS, e_value=1.0, needed=100.0,
                     verdict=verdict, reason=f"{verdict}")  # fmt: skip
 
     def _package(self, job: Any) -> tuple[Artifact, Image]:

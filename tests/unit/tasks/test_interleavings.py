@@ -10,7 +10,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from support.simulated import Fault, Simulation, recover
+from support.simulated import Simulation, recover
+from support.simulated_platform import Fault
 
 from headgate.records import Verdict
 
