@@ -64,7 +64,7 @@ def up(new_ports: bool, as_json: bool) -> None:  # noqa: FBT001
         f"local stack in {home.root}", ["program", "where"],
         [("gateway", f"{ports.gateway_url}/<endpoint>/invocations"), ("prefect-server", ports.prefect_url),
          ("mlflow-server", ports.mlflow_url), ("worker", f"work pool {WORK_POOL}"),
-         ("receiver", f"{ports.receiver_url}/mlflow and /alertmanager")],
+         ("receiver", f"{ports.receiver_url}/mlflow and /alertmanager"), ("guard", "watches the leases of releases")],
     )  # fmt: skip
     click.echo(f"To log models here:     export MLFLOW_TRACKING_URI={env['MLFLOW_TRACKING_URI']}")
     click.echo(f"To use Prefect's CLI:   export PREFECT_API_URL={env['PREFECT_API_URL']}")

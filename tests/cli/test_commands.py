@@ -122,7 +122,7 @@ def _is_ours(process: psutil.Process, stack) -> bool:
         return False
 
 
-@pytest.mark.parametrize("program", ["gateway", "mlflow-server", "prefect-server", "worker"])
+@pytest.mark.parametrize("program", ["gateway", "mlflow-server", "prefect-server", "worker", "guard"])
 def test_each_server_comes_back_when_it_is_killed(stack, program):
     from headgate.stack import Supervisor
 
