@@ -58,9 +58,13 @@ class World:
         return f"model: {self.endpoint}\nartifact: {json.dumps(str(artifact))}\ntarget: {{kind: {self.kind}}}\n{more}"
 
     def release(self, artifact: Path | str, more: str = QUICK, **options: Any) -> ReleaseResult:
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
         from flows.release import release
 
-        return asyncio.run(release(parse_release(self.text(artifact, more)), **options))
+        # Also in a thread, which knows no other settings than those that Prefect was imported with.
+        with temporary_settings({PREFECT_API_URL: self.stack.env["PREFECT_API_URL"]}):
+            return asyncio.run(release(parse_release(self.text(artifact, more)), **options))
 
     def submit(self, artifact: Path | str, more: str = QUICK, **parameters: str) -> str:
         """Have the stack's worker release something; gives the flow run's id."""
