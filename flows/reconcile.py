@@ -30,7 +30,8 @@ async def reconcile(endpoint: str = "", actor: str = "", dry_run: bool = False) 
     Releases, promotions and rollbacks whose process died are ended, or go on by the release file's `when_abandoned`.
     Clients are put on the champion where traffic was changed by hand; that is written down first. Aliases and reports
     that MLflow was away for are brought there. What is no longer kept warm, and files that nothing needs, are removed.
-    A held release stays: it waits for a person. So does an endpoint that the history does not know.
+    A held release stays: it waits for a person. So do an endpoint that the history does not know, and one that is gone
+    from its target altogether, unless it is named.
 
     Args:
         endpoint: only this one; all of them, and this machine's files, by default.
@@ -47,7 +48,7 @@ async def reconcile(endpoint: str = "", actor: str = "", dry_run: bool = False) 
         for name in [endpoint] if endpoint else journal.endpoints():
             try:
                 job = _job(home, journal, name, actor or f"reconcile ({whoami()})")
-                settled = settle_all(cases_of(job), dry_run=dry_run) if job else ([], [])
+                settled = settle_all(cases_of(job, named=bool(endpoint)), dry_run=dry_run) if job else ([], [])
             except (HeadgateError, ValidationError) as error:
                 # The others are not to wait for this one.
                 settled = [], [f"{name}: {str(error).splitlines()[0]}"]

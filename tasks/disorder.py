@@ -58,11 +58,12 @@ class Case:
     settle: Callable[[], ReleaseResult | None] | None = None
 
 
-def cases_of(job: ReleaseJob) -> Iterator[Case]:
+def cases_of(job: ReleaseJob, *, named: bool) -> Iterator[Case]:
     """Everything about one endpoint that is not as the history says; one that somebody is at work on is in order.
 
     Args:
         job: the endpoint's release in flight, or any.
+        named: somebody asked for this endpoint, and wants it served where it is gone altogether.
     """
     flight = history.in_flight(job.journal, job.endpoint)
     if flight is not None:
@@ -84,7 +85,7 @@ def cases_of(job: ReleaseJob) -> Iterator[Case]:
         yield Case(found, lambda: settle_result(job))
     champion = job.champion
     if champion is not None:
-        yield from _live_elsewhere(job, champion)
+        yield from _live_elsewhere(job, champion, named=named)
         yield from _aliases_late(job, champion)
     if names := expired(job, job.spec.rollback.keep_warm):
         found = Disorder(
@@ -122,9 +123,14 @@ def _abandoned_release(job: ReleaseJob, flight: InFlight) -> Iterator[Case]:
     yield Case(found, lambda: settle_release(job, current, error))
 
 
-def _live_elsewhere(job: ReleaseJob, champion: Revision) -> Iterator[Case]:
+def _live_elsewhere(job: ReleaseJob, champion: Revision, *, named: bool) -> Iterator[Case]:
     """Traffic or revisions that were changed by hand, or by what nobody wrote down."""
     state = job.target.observe(job.endpoint)
+    if state is None and not named:
+        # Whoever removed all of it may have meant to.
+        problem = f"the endpoint is gone; headgate reconcile {job.endpoint} serves {champion.name} again"
+        yield Case(Disorder(endpoint=job.endpoint, problem=problem))
+        return
     seen = state.revisions.get(champion.name) if state else None
     problem = ""
     if seen is None:
@@ -165,7 +171,8 @@ def _aliases_late(job: ReleaseJob, champion: Revision) -> Iterator[Case]:
 def _words(state: EndpointState) -> str:
     if state.traffic is None:
         return "nowhere"
-    shares = ", ".join(f"{share / 100:g}% on {name}" for name, share in state.traffic.weights.items())
+    most_first = sorted(state.traffic.weights.items(), key=lambda item: (-item[1], item[0]))
+    shares = ", ".join(f"{share / 100:g}% on {name}" for name, share in most_first)
     return shares + (f", mirrored to {state.traffic.mirror.revision}" if state.traffic.mirror else "")
 
 

@@ -167,6 +167,9 @@ def test_traffic_that_was_changed_by_hand_is_noted_and_put_back(released):
 
 def test_a_champion_that_was_deleted_by_hand_is_brought_up_again(released):
     released.target.delete(released.endpoint)
+    everywhere = [one for one in asyncio.run(reconcile.fn()) if one.endpoint == released.endpoint]
+    assert [one.remedy for one in everywhere] == [""], "whoever removed all of it may have meant to"
+    assert released.state is None
     assert "is gone" in settled(released)[0].problem
     assert released.ask().json() == {"predictions": [{"x": 2.0}]}
     assert problems_of(released) == []
