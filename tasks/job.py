@@ -18,16 +18,18 @@ from headgate.credentials import separate_credentials
 from headgate.errors import BadInputError, EndpointBusyError, RegistryError, RolledBackError
 from headgate.home import Home
 from headgate.phases import ENDED, Phase, is_behind, may_enter
+from headgate.records import Traffic
 from headgate.stack import Ports
 from registry import Entry, Journal, Kind, Lease, Versions, history
 from registry.journal import open_journal
 from registry.orders import ABORT, PAUSE, RESUME
+from tasks.effect import see_to
 from tasks.events import announce
 from tasks.notify import Notices
 from tasks.step import flow_run_id, log
 
 if TYPE_CHECKING:
-    from headgate.records import Revision, Traffic
+    from headgate.records import Revision
     from headgate.spec import ReleaseSpec
     from registry.lease import Holder
 
@@ -170,21 +172,55 @@ class Job:
         return any(row.what == phase for row in rows)
 
     def route(self, traffic: Traffic) -> None:
-        """Change traffic, if the endpoint is still ours."""
-        self.target.route(self.endpoint, traffic, fence=self._fence())
+        """Change traffic, if the endpoint is still ours; it is in effect when this returns."""
+        see_to(
+            lambda: self.target.route(self.endpoint, traffic, fence=self._fence()),
+            lambda: self._missing_traffic(traffic),
+        )
+
+    def protect(self, revision: Revision) -> None:
+        """Put all clients on a revision while the journal does not answer.
+
+        Nobody else can take the endpoint over without the journal, and the target refuses us where somebody has.
+        """
+        self.target.route(self.endpoint, Traffic.all_to(revision.name), fence=self.lease.fence if self.lease else None)
 
     def deploy(self, revision: Revision) -> None:
         """Make a revision ready at 0 %, if the endpoint is still ours."""
-        self._fence()
-        self.target.deploy(self.endpoint, revision)
+
+        def change() -> None:
+            self._fence()
+            self.target.deploy(self.endpoint, revision)
+
+        see_to(change, lambda: self._missing_revision(revision.name))
 
     def retire(self, name: str) -> None:
         """Remove a revision, if the endpoint is still ours."""
-        self.target.retire(self.endpoint, name, fence=self._fence())
+
+        def left() -> str:
+            state = self.target.observe(self.endpoint)
+            return f"{name} is still there" if state is not None and name in state.revisions else ""
+
+        see_to(lambda: self.target.retire(self.endpoint, name, fence=self._fence()), left)
 
     def delete(self) -> None:
         """Remove the endpoint from its target, if it is still ours."""
-        self.target.delete(self.endpoint, fence=self._fence())
+        see_to(
+            lambda: self.target.delete(self.endpoint, fence=self._fence()),
+            lambda: f"{self.endpoint} is still there" if self.target.observe(self.endpoint) is not None else "",
+        )
+
+    def _missing_traffic(self, traffic: Traffic) -> str:
+        state = self.target.observe(self.endpoint)
+        shown = state.traffic if state is not None else None
+        return "" if shown == traffic else f"traffic is {shown}, and was to be {traffic}"
+
+    def _missing_revision(self, name: str) -> str:
+        state = self.target.observe(self.endpoint)
+        seen = state.revisions.get(name) if state is not None else None
+        if seen is None:
+            return f"{name} is not there"
+        return "" if seen.ready else f"{name} {seen.detail or 'is not ready'}"
 
     def _fence(self) -> int | None:
         if self.lease is None:

@@ -6,7 +6,13 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from headgate.errors import RegistryError, RolledBackError, TargetError, TargetUnavailableError, TimedOutError
+from headgate.errors import (
+    RegistryError,
+    RegistryUnavailableError,
+    RolledBackError,
+    TargetUnavailableError,
+    TimedOutError,
+)
 from headgate.phases import Phase
 from headgate.records import Counts, Look, Mirror, Revision, Rollout, Traffic, Verdict
 from headgate.units import BASIS_POINTS
@@ -42,6 +48,10 @@ def shift(job: ReleaseJob, stable: Revision, canary: Revision) -> Rollout:
     began = time.monotonic()
     try:
         look, looks = _look_until_decided(job, stable, canary, began)
+    except RegistryUnavailableError:
+        # Nothing can be decided that is not written down, and no guard sees what we leave: no canary without a judge.
+        job.protect(stable)
+        raise
     finally:
         job.waited += time.monotonic() - began
     rollout = Rollout(
@@ -86,14 +96,22 @@ def _look_until_decided(job: ReleaseJob, stable: Revision, canary: Revision, beg
             continue
         last_look = time.monotonic()
         if look.verdict is Verdict.ROLLBACK:
-            # First the clients, then the books.
-            job.route(Traffic.all_to(stable.name))
+            _put_back(job, stable)
         elif look.verdict is Verdict.ADVANCE:
             job.route(_traffic(job, stable, canary, judge.share))
             progress.update(judge.share / BASIS_POINTS * 100)
         job.write(Kind.LOOK, look.verdict, look.reason, look.model_dump(mode="json"), actor="judge")
         if look.verdict in {Verdict.ROLLBACK, Verdict.PROMOTE, Verdict.INCONCLUSIVE}:
             return look, looks
+
+
+def _put_back(job: ReleaseJob, stable: Revision) -> None:
+    """First the clients, then the books; a verdict is not lost because the platform does not answer."""
+    try:
+        job.route(Traffic.all_to(stable.name))
+    except TargetUnavailableError as error:
+        # Undoing tries on, for longer.
+        job.write(Kind.NOTE, "clients not put back yet", error.message)
 
 
 def _judge(job: ReleaseJob, stable: Revision, canary: Revision) -> tuple[RolloutJudge, float]:
@@ -138,17 +156,12 @@ def _traffic(job: ReleaseJob, stable: Revision, canary: Revision, share: int) ->
 
 @step
 def promote(job: ReleaseJob, revision: Revision, reason: str) -> None:
-    """Give the revision all traffic, see that it has it, and make its version champion.
+    """Give the revision all traffic, and make its version champion.
 
     Raises:
         TargetError: the target did not take it over.
     """
     job.route(Traffic.all_to(revision.name))
-    state = job.target.observe(job.endpoint)
-    if state is None or state.traffic is None or state.traffic.holder != revision.name:
-        raise TargetError(
-            f"{revision.name} was given all traffic, but the target says {state.traffic if state else 'nothing'}"
-        )
     champion = job.champion
     if champion is None or champion.name != revision.name:
         job.write(Kind.LIVE, revision.name, reason, {"revision": revision.model_dump(mode="json")})

@@ -13,6 +13,7 @@ class Behaviour(mlflow.pyfunc.PythonModel):
     - double, quadruple, triple: nothing else
     - broken: raises when it is loaded
     - hungry: takes a gibibyte when it is loaded
+    - greedy: takes two when it is asked for 666
     - hang: never finishes loading
     - negative: raises on negative x
     - always: raises on every x
@@ -34,6 +35,8 @@ class Behaviour(mlflow.pyfunc.PythonModel):
     def predict(self, context, model_input, params=None):
         if self.does == "always" or (self.does == "negative" and (model_input["x"] < 0).any()):
             raise ValueError("x is not to my liking")
+        if self.does == "greedy" and (model_input["x"] == 666).any():
+            self.taken = [b"x" * 2**20 for _ in range(2048)]
         if self.does == "slow":
             time.sleep(self.after)
         return model_input["x"] * (3 if self.does == "triple" else 2)

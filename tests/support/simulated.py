@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from tenacity import stop_after_attempt
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from headgate.errors import (
     HeadgateError,
     RegistryUnavailableError,
+    TargetUnavailableError,
 )
 from headgate.phases import Phase
 from headgate.records import (
@@ -39,6 +41,14 @@ if TYPE_CHECKING:
     import pytest
 
 
+LASTS = 3
+"""How often more a lasting fault comes: as often as a change is tried."""
+
+
+def _attempts() -> Retrying:
+    return Retrying(retry=retry_if_exception_type(TargetUnavailableError), stop=stop_after_attempt(LASTS), reraise=True)
+
+
 class Simulation:
     """An endpoint, and all who act on it.
 
@@ -55,7 +65,8 @@ class Simulation:
         self.target, self.mlflow = Platform(self), Aliases(self)
         self.verdicts: list[Verdict] = []
         self.releases: dict[str, str] = {}
-        self.passed = 0
+        self.only_the_platform_fails = False
+        self.went_wrong = 0
         self._patch(patch, folder)
 
     # What happens at a gate.
@@ -66,10 +77,16 @@ class Simulation:
 
     def gate(self, name: str, error: type[HeadgateError], change: Callable[[], Any]) -> Any:
         self.alive()
-        self.passed += 1
         fault = self.current.plan.pop(0) if self.current.plan else None
-        if fault is None:
+        if fault is None or (self.only_the_platform_fails and name not in Platform.CHANGES):
             return change()
+        self.went_wrong += 1
+        if fault.lasting:
+            self.current.plan[:0] = [replace(fault, lasting=False)] * LASTS
+        if fault.kind in {"nothing", "late"} and name in Platform.CHANGES:
+            if fault.kind == "late":
+                self.target.late.append(change)
+            return None
         if not fault.after:
             self._happen(fault, name, error)
         result = change()
@@ -80,6 +97,8 @@ class Simulation:
     def _happen(self, fault: Fault, name: str, error: type[HeadgateError]) -> None:
         if fault.kind == "fail":
             raise error(f"{name} failed {'after' if fault.after else 'before'} it was done")
+        if fault.kind in {"nothing", "late"}:
+            return
         if fault.kind == "die":
             self.current.dead = True
             raise KilledError
@@ -257,6 +276,7 @@ class Simulation:
         for retried in (tasks.undo.give_all_traffic.retry, flows.rollback._go_back.retry):
             patch.setattr(retried, "sleep", lambda _: None)
             patch.setattr(retried, "stop", stop_after_attempt(2))
+        patch.setattr("tasks.effect.attempts", _attempts)
         # The names of leases' holders, of which this real process is none.
         patch.setattr("registry.lease.this_process", lambda: f"sim:{self.current.number}#here.1")
         patch.setattr("registry.lease.is_known_dead", self._is_known_dead)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from headgate.errors import LeaseLostError, RegistryUnavailableError, TargetError, TargetUnavailableError
+from headgate.errors import HeadgateError, LeaseLostError, RegistryUnavailableError, TargetError, TargetUnavailableError
 from headgate.records import (
     Artifact,
     Counts,
@@ -39,16 +39,18 @@ class Fault:
     """What happens at one gate.
 
     Attributes:
-        kind: fail, die, or between (somebody else acts).
+        kind: fail, die, between (somebody else acts), or what a platform says yes to: it does nothing, or does it late.
         after: whether the change was made by then.
         who: who acts.
         stalled: whether the lease of the process has run out meanwhile.
+        lasting: whether it happens to the next changes too.
     """
 
     kind: str
     after: bool = False
     who: str = ""
     stalled: bool = False
+    lasting: bool = False
 
 
 @dataclass
@@ -66,12 +68,14 @@ class Platform:
     UNSUPPORTED: ClassVar[dict[Any, str]] = {}
     LATENCY_BOUNDS: ClassVar[tuple[float, ...]] = ()
     RUNS_CONTAINERS: ClassVar[bool] = True
+    CHANGES: ClassVar[set[str]] = {"route", "deploy", "retire", "delete"}
 
     def __init__(self, world: Simulation) -> None:
         self._world = world
         self.revisions: dict[str, Revision] = {}
         self.traffic: Traffic | None = None
         self.seen_fence = 0
+        self.late: list[Callable[[], None]] = []
 
     def preflight(self) -> list[Any]:
         return []
@@ -81,6 +85,9 @@ class Platform:
 
     def observe(self, endpoint: str) -> EndpointState | None:
         self._world.alive()
+        while self.late:
+            with suppress(HeadgateError):
+                self.late.pop(0)()
         if not self.revisions and self.traffic is None:
             return None
         states = {
@@ -95,7 +102,7 @@ class Platform:
         self._world.gate("fence", TargetUnavailableError, lambda: self._pass(fence))
 
     def deploy(self, _endpoint: str, revision: Revision) -> None:
-        self._world.gate("deploy", TargetError, lambda: self.revisions.update({revision.name: revision}))
+        self._world.gate("deploy", TargetUnavailableError, lambda: self.revisions.update({revision.name: revision}))
 
     def route(self, _endpoint: str, traffic: Traffic, *, fence: int | None = None) -> None:
         def change() -> None:
@@ -114,7 +121,7 @@ class Platform:
                 raise TargetError(f"{revision} still has traffic")
             self.revisions.pop(revision, None)
 
-        self._world.gate("retire", TargetError, change)
+        self._world.gate("retire", TargetUnavailableError, change)
 
     def delete(self, _endpoint: str, *, fence: int | None = None) -> None:
         def change() -> None:
@@ -122,7 +129,7 @@ class Platform:
             self.traffic = None
             self.revisions.clear()
 
-        self._world.gate("delete", TargetError, change)
+        self._world.gate("delete", TargetUnavailableError, change)
 
     def _pass(self, fence: int | None) -> None:
         assert fence is not None, "a flow changes nothing without its lease's number"

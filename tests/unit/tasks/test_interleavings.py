@@ -20,11 +20,12 @@ EXAMPLES = int(os.environ.get("HEADGATE_TEST_EXAMPLES", "15"))
 
 WHO = ("release", "the same again", "rollback", "abort", "promote", "reconcile", "guard")
 
-fails = st.builds(Fault, st.just("fail"), st.booleans())
+fails = st.builds(Fault, st.just("fail"), st.booleans(), lasting=st.booleans())
+lies = st.builds(Fault, st.sampled_from(["nothing", "late"]), lasting=st.booleans())
 dies = st.builds(Fault, st.just("die"), st.booleans())
 between = st.builds(Fault, st.just("between"), st.booleans(), st.sampled_from(WHO), st.booleans())
 # Few of a flow's changes go wrong, or it would not come far: some 25 are what a whole release makes.
-plans = st.dictionaries(st.integers(0, 27), st.one_of(fails, dies, between), max_size=3).map(
+plans = st.dictionaries(st.integers(0, 27), st.one_of(fails, lies, dies, between), max_size=3).map(
     lambda at: [at.get(number) for number in range(28)]
 )
 seen = st.sampled_from(
