@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.rollback import rollback
 from headgate.actor import whoami
-from headgate.records import HealthReport
+from headgate.health import HealthReport
 from headgate.spec import ReleaseSpec
 from registry import Kind, history
 from registry.lease import holder
@@ -31,7 +31,7 @@ async def monitor(spec: ReleaseSpec | str, actor: str = "") -> HealthReport:
     described = resolve(spec)
     with open_release(described, new_id(described.endpoint, "monitor"), actor or f"monitor ({whoami()})") as job:
         report = run(inspect, job)
-        acts = report.triggered and "drift" in described.rollback.on
+        acts = report.triggered and bool(set(report.causes) & set(described.rollback.on))
         can_go_back = history.predecessor(job.journal, job.endpoint) is not None
         is_free = holder(job.journal, job.endpoint) is None and history.in_flight(job.journal, job.endpoint) is None
         if is_free and not acts and expired(job, described.rollback.keep_warm):
@@ -45,5 +45,5 @@ async def monitor(spec: ReleaseSpec | str, actor: str = "") -> HealthReport:
             job.write(Kind.NOTE, "not rolled back", f"{report.reason}; but {why}")
         actor_name = job.actor
     if acts_now:
-        await rollback(described.endpoint, f"drift: {report.reason}", actor=actor_name)
+        await rollback(described.endpoint, f"{' and '.join(report.causes)}: {report.reason}", actor=actor_name)
     return report

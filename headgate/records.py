@@ -361,22 +361,6 @@ class Event(Record):
     reason: str
 
 
-class HealthReport(Record):
-    """One drift check of a window of live predictions."""
-
-    endpoint: str
-    revision: str
-    version: int
-    window: Window
-    rows: int
-    drifted_columns: tuple[str, ...]
-    share: float
-    limit: float
-    violation: bool
-    triggered: bool
-    reason: str
-
-
 class ReleaseResult(Record):
     """How a release ended."""
 

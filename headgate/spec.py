@@ -18,13 +18,11 @@ from headgate.units import BASIS_POINTS, Duration, Percent, basis_points, format
 
 PLANNED: dict[str, str] = {
     "gates.evaluate": "the offline evaluation gate",
-    "monitor.data_quality": "the data-quality check",
 }
 """Entries of the design that are refused with this name until they are built."""
 
 PLANNED_VALUES: dict[str, frozenset[str]] = {
     "target.kind": frozenset({"kubernetes", "sagemaker", "vertex", "azure-ml", "cloud-run", "bedrock"}),
-    "rollback.on": frozenset({"data_quality"}),
 }
 """Values of the design that are refused until they are built."""
 
@@ -264,9 +262,10 @@ class Rollback(Strict):
     """What stays ready, and what takes a promoted version back."""
 
     keep_warm: Duration = Field(3600.0, description="How long the previous revision stays up.")
-    on: tuple[Literal["errors", "latency", "drift"], ...] = Field(
+    on: tuple[Literal["errors", "latency", "drift", "data_quality"], ...] = Field(
         ("errors", "latency"),
-        description="errors, latency: the judge during the shift, where errors always count; drift: the monitor after.",
+        description="errors, latency: the judge during the shift, where errors always count; drift, data_quality: the "
+        "monitor after.",
     )
     keep_failed: bool = Field(default=False, description="Leave a failed candidate up, at 0 %, to look at.")
 
@@ -275,6 +274,23 @@ class Drift(Strict):
     """When a window counts as drifted."""
 
     share: Percent = Field(0.5, description="Share of input columns that must have drifted.")
+    threshold: float = Field(
+        0.1, gt=0, description="Of a column's distance: Wasserstein over the reference's deviation, or Jensen-Shannon."
+    )
+    thresholds: dict[str, float] = Field(default_factory=dict, description="Other thresholds, by column.")
+    ignore: tuple[str, ...] = Field((), description="Columns that are not compared.")
+    false_alarms: float = Field(
+        0.01, ge=0.001, le=0.1, description="How often chance alone may make a column of a window count as drifted."
+    )
+
+
+class DataQuality(Strict):
+    """Shares of a window's rows from which on a column's values are a problem; 100% is never."""
+
+    missing: Percent = Field(0.1, description="Missing, beyond the reference's share.")
+    unreadable: Percent = Field(0.05, description="No numbers, or infinite, in a column of numbers.")
+    out_of_range: Percent = Field(0.1, description="Numbers below or above all of the reference's.")
+    new_categories: Percent = Field(0.1, description="Values that the reference does not have.")
 
 
 class Trigger(Strict):
@@ -302,6 +318,7 @@ class Monitor(Strict):
     )
     min_rows: int = Field(100, ge=1, description="Fewer rows than this are too few to check.")
     drift: Drift = Drift()
+    data_quality: DataQuality = DataQuality()
     trigger: Trigger = Trigger()
 
     _cron = field_validator("schedule")(check_cron)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
-from headgate.records import Event, HealthReport, Look, Record, ReleaseResult, ShadowReport
+from headgate.health import HealthReport
+from headgate.records import Event, Look, Record, ReleaseResult, ShadowReport
 from monitoring.plots import rollout_plot
 
 if TYPE_CHECKING:

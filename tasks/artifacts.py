@@ -17,8 +17,9 @@ from tasks.step import in_flow_run
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from headgate.health import HealthReport
     from headgate.plan import Plan
-    from headgate.records import HealthReport, ShadowReport
+    from headgate.records import ShadowReport
 
 
 def _leave(create: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever Prefect returns
@@ -60,6 +61,13 @@ def show_report(endpoint: str, link: str) -> None:
 
 
 def show_health(report: HealthReport) -> None:
-    """A drift check as a table."""
-    rows = [{"figure": key, "value": str(value)} for key, value in report.model_dump(mode="json").items()]
+    """A check as a table: its figures, then each column, then what is wrong with values."""
+    nested = {"columns", "problems", "passed_over"}
+    figures = report.model_dump(mode="json", exclude=nested)
+    rows = [{"figure": key, "value": str(value)} for key, value in figures.items()]
+    for column in sorted(report.columns, key=lambda column: -column.score):
+        says = f"{column.method} {column.score:.3g}, threshold {column.threshold:g}, by chance {column.chance:.3g}"
+        rows.append({"figure": column.column, "value": f"{'drifted: ' if column.drifted else ''}{says}"})
+    rows += [{"figure": problem.column, "value": problem.message} for problem in report.problems]
+    rows += [{"figure": name, "value": why} for name, why in report.passed_over.items()]
     _leave(create_table_artifact, rows, key=f"{report.endpoint}-drift", description=report.reason)

@@ -33,7 +33,10 @@ _DECISIONS = {
     RESUME: "headgate.release.resumed",
     "rollback": "headgate.rollback.started",
 }
-_COPIED = ("share", "e_value", "version", "digest", "before", "expires_at", "drifted_columns", "triggered", "outcome")
+_COPIED = (
+    "share", "e_value", "version", "digest", "before", "expires_at", "drifted_columns", "causes", "triggered",
+    "outcome",
+)  # fmt: skip
 
 
 def announce(entry: Entry) -> None:

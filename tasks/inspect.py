@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from headgate.errors import MonitorError, NothingToRollBackError
-from headgate.records import HealthReport, Revision, Window
-from monitoring.drift import check_drift, is_triggered
+from headgate.health import HealthReport
+from headgate.records import Revision, Window
+from monitoring.drift import ParquetColumns, Reference, check_drift, is_triggered, to_arrow, write_page
 from monitoring.predictions import table
 from registry import Kind
 from tasks import artifacts
@@ -20,7 +20,10 @@ from tasks.job import ReleaseJob
 from tasks.step import step
 
 if TYPE_CHECKING:
-    from headgate.spec import Monitor
+    import pyarrow as pa
+
+    from headgate.spec import Monitor, ReleaseSpec
+    from monitoring.drift import DriftCheck
 
 REFERENCE = "reference.parquet"
 """The training sample, as an artifact of the run that logged the model."""
@@ -41,22 +44,17 @@ def inspect(job: ReleaseJob) -> HealthReport:
         raise NothingToRollBackError(f"nothing of {job.endpoint} is live", fix="release a version first")
     end = datetime.now(UTC)
     window = Window(start=end - timedelta(seconds=monitor.window), end=end)
-    current = table(job.target.captured(job.endpoint, window), champion.name)
-    page = job.home.root / "reports" / job.endpoint / f"{job.release_id}-drift.html"
-    page.parent.mkdir(parents=True, exist_ok=True)
-    check = check_drift(current, _reference(job, monitor, champion), monitor, page)
-    earlier = [
-        bool(row.evidence["violation"])
-        for row in job.journal.read(job.endpoint, kinds=(Kind.CHECK,), newest=monitor.trigger.of - 1 or 1)
-        # A check of an earlier champion says nothing about this one.
-        if row.evidence["revision"] == champion.name
-    ]
-    history = [*earlier[-(monitor.trigger.of - 1) :], check.violation] if monitor.trigger.of > 1 else [check.violation]
+    current = to_arrow(table(job.target.captured(job.endpoint, window), champion.name))
+    reference = _reference(job, monitor, champion)
+    check = check_drift(current, reference, monitor)
+    _show(job, current, reference, check)
+    counted = [*_earlier(job, champion, monitor), _counts(check.causes, job.spec)]
     report = HealthReport(
         endpoint=job.endpoint, revision=champion.name, version=champion.version.version, window=window,
         rows=check.rows, drifted_columns=check.drifted, share=check.share, limit=monitor.drift.share,
-        violation=check.violation, triggered=is_triggered(history, monitor.trigger),
-        reason=f"{check.reason}; {sum(history)} of the last {len(history)} checks are violations, "
+        violation=counted[-1], triggered=is_triggered(counted, monitor.trigger),
+        causes=check.causes, columns=check.columns, problems=check.problems, passed_over=check.passed_over,
+        reason=f"{check.reason}; {sum(counted)} of the last {len(counted)} checks are violations, "
         f"{monitor.trigger.violations} of {monitor.trigger.of} trigger",
     )  # fmt: skip
     job.write(Kind.CHECK, "drift", report.reason, report.model_dump(mode="json"), actor="monitor")
@@ -64,13 +62,47 @@ def inspect(job: ReleaseJob) -> HealthReport:
     return report
 
 
-def _reference(job: ReleaseJob, monitor: Monitor, champion: Revision) -> pd.DataFrame:
-    """The training sample: a file that the release file names, or the one that the model's run logged."""
+def _counts(causes: tuple[str, ...], spec: ReleaseSpec) -> bool:
+    """Whether a check's causes make it a violation: those that the release file acts on, or any where it names none."""
+    acts = {"drift", "data_quality"} & set(spec.rollback.on)
+    return bool(acts & set(causes) if acts else causes)
+
+
+def _earlier(job: ReleaseJob, champion: Revision, monitor: Monitor) -> list[bool]:
+    """Whether the checks before this one were violations, as far as they count; newest last."""
+    wanted = monitor.trigger.of - 1
+    rows = job.journal.read(job.endpoint, kinds=(Kind.CHECK,), newest=wanted) if wanted else []
+    # A check of an earlier champion says nothing about this one.
+    return [bool(row.evidence["violation"]) for row in rows if row.evidence["revision"] == champion.name]
+
+
+def _show(job: ReleaseJob, current: pa.Table, reference: Reference, check: DriftCheck) -> None:
+    """Evidently's page; a check counts without one too."""
+    page = job.home.root / "reports" / job.endpoint / f"{job.release_id}-drift.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        write_page(current, reference, check, page)
+    except MonitorError as error:
+        job.write(Kind.NOTE, "no drift page", error.message)
+
+
+def _reference(job: ReleaseJob, monitor: Monitor, champion: Revision) -> Reference:
+    """The training sample: a file that the release file names, or the one that the model's run logged.
+
+    It is read once; what is kept of it is small (monitoring/drift/reference.py).
+    """
     path = _download(job, champion) if monitor.reference == "training" else Path(monitor.reference)
     try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+        seen = path.stat()
+    except OSError as error:
         raise MonitorError(f"the reference {path} cannot be read: {error}", fix="name a Parquet file") from error
+    name = hashlib.sha256(f"{path.absolute()} {seen.st_size} {seen.st_mtime_ns}".encode()).hexdigest()[:32]
+    folder = job.home.root / "references" / f"profiles-{name}"
+    known = Reference.load(folder)
+    if known is None:
+        known = Reference.of(ParquetColumns(path))
+        known.save(folder)
+    return known
 
 
 def _download(job: ReleaseJob, champion: Revision) -> Path:

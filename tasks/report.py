@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from headgate.credentials import redact
 from headgate.errors import HeadgateError, RegistryError, RejectedError, RolledBackError, TargetError, TimedOutError
+from headgate.health import HealthReport
 from headgate.phases import Outcome, Phase
-from headgate.records import Event, HealthReport, Look, ReleaseResult, ShadowReport
+from headgate.records import Event, Look, ReleaseResult, ShadowReport
 from registry import Entry, Journal, Kind, history
 from registry.history import OUTCOME
 from registry.release_run import ReleaseRun

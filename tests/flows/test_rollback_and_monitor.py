@@ -58,13 +58,13 @@ def test_rollback_works_while_prefect_and_mlflow_are_down(world, models):
     assert "aliases late" in notes
 
 
-def drifting(world, models, tmp_path, more: str) -> str:
+def drifting(world, models, tmp_path, more: str, cause: str = "drift") -> str:
     """Two versions live one after the other, and a reference that live traffic can leave."""
     reference = tmp_path / "reference.parquet"
     rng = np.random.default_rng(0)
     pd.DataFrame({"x": rng.uniform(1, 21, 500)}).to_parquet(reference)
     text = QUICK + f"monitor: {{reference: {json.dumps(str(reference))}, window: 5s, {more}}}\n"
-    text += "rollback: {on: [errors, drift]}\n"
+    text += f"rollback: {{on: [errors, {cause}]}}\n"
     two_versions(world, models, text)
     return text
 
@@ -75,19 +75,20 @@ def monitor(world, text: str):
     return asyncio.run(flow(parse_release(world.text("unused", text))))
 
 
-def test_monitor_rolls_back_when_enough_windows_drifted(world, models, tmp_path):
-    text = drifting(world, models, tmp_path, "min_rows: 50, trigger: {violations: 2, of: 3}")
+def test_monitor_rolls_back_when_enough_windows_are_bad(world, models, tmp_path):
+    text = drifting(world, models, tmp_path, "min_rows: 50, trigger: {violations: 2, of: 3}", "data_quality")
     with world.traffic(low=500) as client:
         wait_for(lambda: client.total > 150)
         first = monitor(world, text)
         assert (first.violation, first.triggered, first.drifted_columns) == (True, False, ("x",))
+        assert [(problem.column, problem.kind) for problem in first.problems] == [("x", "out of range")]
         world.assert_only(2)
         second = monitor(world, text)
     assert (second.violation, second.triggered) == (True, True)
     world.assert_only(1)
     last = world.journal.read(world.endpoint, kinds=(Kind.LIVE,))[-1]
     assert last.actor.startswith("monitor")
-    assert last.reason.startswith("drift: 1 of 1 columns drifted")
+    assert last.reason.startswith("drift and data_quality: 1 of 1 columns drifted")
 
 
 def test_monitor_leaves_a_good_version_alone(world, models, tmp_path):

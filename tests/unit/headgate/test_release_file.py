@@ -79,7 +79,6 @@ def test_five_mistakes_are_five_messages_each_at_its_place():
     ("image: {scan: maybe}", "'block', 'warn' or 'off'"),
     ("judge: {latency: {tolerance: 30%}}", "at most margin"),
     ("monitor: {schedule: x}", "a cron expression of five fields"),
-    ("rollback: {on: [data_quality]}", "not built yet"),
     ("endpoint: Wine_Endpoint", "lower-case"),
     ("strategy: {min_duration: 2h, max_duration: 1h}", "at least min_duration"),
     ("monitor: {trigger: {violations: 3, of: 2}}", "at most of"),

@@ -3,68 +3,15 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
-import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pytest
-from support.models import wine
 
 from deploy_targets.prediction_log import SCHEMA
-from headgate.errors import MonitorError
 from headgate.phases import Outcome
 from headgate.records import Counts, Disagreement, Event, Look, ReleaseResult, ShadowReport, Verdict
-from headgate.spec import Monitor, Trigger
-from monitoring.drift import check_drift, is_triggered
 from monitoring.plots import rollout_plot
 from monitoring.predictions import table
 from monitoring.report import Evidence, write_report
-
-
-@pytest.fixture(scope="module")
-def reference() -> pd.DataFrame:
-    features, _ = wine()
-    return features.assign(kind=np.where(features.hue > 1, "bright", "dark"))
-
-
-def sample(reference: pd.DataFrame, rows: int = 300) -> pd.DataFrame:
-    return reference.sample(rows, replace=True, random_state=1)
-
-
-def test_the_same_world_has_not_drifted(reference, tmp_path):
-    check = check_drift(sample(reference), reference, Monitor(), tmp_path / "page.html")
-    assert (check.violation, check.drifted, len(check.checked)) == (False, (), 14)
-
-
-def test_columns_that_moved_are_named_and_counted(reference, tmp_path):
-    current = sample(reference)
-    moved = ["alcohol", "hue", "ash", "kind"]
-    current[moved[:3]] *= 2
-    current["kind"] = "new"
-    check = check_drift(current, reference, Monitor(drift={"share": "25%"}), tmp_path / "page.html")
-    assert (set(check.drifted), check.violation) == (set(moved), True)
-    assert check.reason == "4 of 14 columns drifted (28.6%, limit 25%)"
-    assert "<html" in (tmp_path / "page.html").read_text()
-    assert not check_drift(current, reference, Monitor(), tmp_path / "page.html").violation
-
-
-def test_too_few_rows_and_no_common_column_are_not_drift(reference, tmp_path):
-    with pytest.raises(MonitorError, match=r"3 rows, and monitor\.min_rows is 100"):
-        check_drift(reference.head(3), reference, Monitor(), tmp_path / "page.html")
-    with pytest.raises(MonitorError, match="no column"):
-        check_drift(pd.DataFrame({"x": range(200)}), reference, Monitor(), tmp_path / "page.html")
-
-
-def test_a_column_without_values_is_passed_over(reference, tmp_path):
-    current = sample(reference).assign(alcohol=None)
-    assert "alcohol" not in check_drift(current, reference, Monitor(), tmp_path / "page.html").checked
-
-
-@pytest.mark.parametrize(("violations", "triggered"), [
-    ([], False), ([True], False), ([True, True], True), ([True, True, False], False),
-    ([True, False, True], True), ([True, True, False, False, True], False),
-])  # fmt: skip
-def test_n_of_m_and_the_latest(violations, triggered):
-    assert is_triggered(violations, Trigger(violations=2, of=3)) is triggered
 
 
 def logged(request: object, response: object, **changes) -> pa.RecordBatch:
