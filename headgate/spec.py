@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from headgate.capture import Capture
 from headgate.operating import Approval, Freeze, Reference, ReleaseWhen, Strict, check_cron, check_timezone
 from headgate.records import Resources
-from headgate.units import BASIS_POINTS, Duration, Percent, basis_points, format_percent
+from headgate.units import BASIS_POINTS, Duration, Percent, basis_points, bytes_of, format_percent
 
 PLANNED: dict[str, str] = {
     "gates.evaluate": "the offline evaluation gate",
@@ -29,7 +30,6 @@ PLANNED_VALUES: dict[str, frozenset[str]] = {
 TARGETS_GROUP = "headgate.targets"
 """The entry-point group by which targets, ours and others', make themselves known."""
 
-_BYTES = {"Mi": 2**20, "Gi": 2**30}
 _IMAGE_NAME = r"^[a-zA-Z0-9.-]+(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[\w.-]+)?(@sha256:[0-9a-f]{64})?$"
 _NAME = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 
@@ -86,7 +86,7 @@ class Runtime(Strict):
     @property
     def resources(self) -> Resources:
         """The limits of one replica."""
-        memory = int(self.memory[:-2]) * _BYTES[self.memory[-2:]] if self.memory else None
+        memory = bytes_of(self.memory) if self.memory else None
         return Resources(cpu=self.cpu, memory=memory, gpu=self.gpu)
 
 
@@ -279,7 +279,7 @@ class Drift(Strict):
     )
     thresholds: dict[str, float] = Field(default_factory=dict, description="Other thresholds, by column.")
     ignore: tuple[str, ...] = Field((), description="Columns that are not compared.")
-    false_alarms: float = Field(
+    false_alarms: Percent = Field(
         0.01, ge=0.001, le=0.1, description="How often chance alone may make a column of a window count as drifted."
     )
 
@@ -336,6 +336,7 @@ class ReleaseSpec(Strict):
     target: Target
     runtime: Runtime = Runtime()
     image: ImageSettings = ImageSettings()
+    capture: Capture = Capture()
     gates: Gates = Gates()
     strategy: Strategy = Strategy()
     judge: Judge = Judge()

@@ -90,3 +90,8 @@ Percent = Annotated[
     WithJsonSchema({"type": "string", "pattern": _PERCENT.pattern, "examples": ["5%", "0.5%"]}),
 ]
 """A fraction between 0 and 1; written `5%`."""
+
+
+def bytes_of(text: str) -> int:
+    """The bytes of a size such as 512Mi or 2Gi."""
+    return int(text[:-2]) * {"Mi": 2**20, "Gi": 2**30}[text[-2:]]

@@ -132,9 +132,7 @@ class App:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                scratch = self._settings.scratch
-                if self._settings.log_predictions and scratch is not None:
-                    self._log = PredictionLog(scratch / "predictions", metrics.LOG_DROPPED.inc)
+                self._log = self._open_log()
                 loop = asyncio.get_running_loop()
                 threading.Thread(target=self._load, args=(loop,), name="load", daemon=True).start()
                 await send({"type": "lifespan.startup.complete"})
@@ -143,6 +141,15 @@ class App:
                     self._log.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+    def _open_log(self) -> PredictionLog | None:
+        known = self._settings
+        if not known.log_predictions or known.scratch is None:
+            return None
+        return PredictionLog(
+            known.scratch / "predictions", metrics.LOG_DROPPED.inc, sample=known.log_sample, hidden=known.log_hidden,
+            keep=known.log_keep,
+        )  # fmt: skip
 
     def _load(self, loop: asyncio.AbstractEventLoop) -> None:
         try:

@@ -11,12 +11,15 @@ import logging
 import os
 import threading
 import time
+import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
+from serving.redact import redact
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
 logger = logging.getLogger("serving")
@@ -40,6 +43,7 @@ ROTATE_BYTES = 32 * 2**20
 ROTATE_SECONDS = 600.0
 KEEP_BYTES = 2**30
 _ROW_OVERHEAD = 200
+_ALL = 2**32
 
 
 class Row(NamedTuple):
@@ -61,11 +65,20 @@ class PredictionLog:
     Args:
         folder: where its files go; it is made when it is missing.
         dropped: called with the number of rows that could not be kept.
+        sample: the share of requests that are kept; the same ones by every revision, as the request's id decides.
+        hidden: fields whose values are not kept.
+        keep: bytes that the folder may have.
     """
 
-    def __init__(self, folder: Path, dropped: Callable[[int], None]) -> None:
+    def __init__(
+        self, folder: Path, dropped: Callable[[int], None], *, sample: float = 1.0, hidden: Collection[str] = (),
+        keep: int = KEEP_BYTES,
+    ) -> None:  # fmt: skip
         self._folder = folder
         self._dropped = dropped
+        self._below = round(sample * _ALL)
+        self._hidden = frozenset(hidden)
+        self._keep = keep
         self._pending: list[Row] = []
         self._pending_bytes = 0
         self._wake = threading.Event()
@@ -78,6 +91,8 @@ class PredictionLog:
 
     def add(self, row: Row) -> None:
         """Take a row; it is on disk about a quarter of a second later. Never blocks and never raises."""
+        if self._below < _ALL and zlib.crc32(row.request_id.encode()) >= self._below:
+            return
         if self._pending_bytes > MAX_PENDING_BYTES:
             self._dropped(1)
             return
@@ -101,6 +116,11 @@ class PredictionLog:
         rows, self._pending, self._pending_bytes = self._pending, [], 0
         if not rows:
             return
+        if self._hidden:
+            rows = [
+                row._replace(request=redact(row.request, self._hidden), response=redact(row.response, self._hidden))
+                for row in rows
+            ]
         try:
             self._write(pa.RecordBatch.from_arrays(
                 [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), SCHEMA, strict=True)],
@@ -150,7 +170,7 @@ class PredictionLog:
         files = sorted(self._folder.glob("*.arrows"))
         # Another worker may be removing the same ones.
         sizes = {path: path.stat().st_size for path in files if path.exists()}
-        excess = sum(sizes.values()) - KEEP_BYTES
+        excess = sum(sizes.values()) - self._keep
         for path, size in sizes.items():
             if excess <= 0:
                 return

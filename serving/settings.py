@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from serving.prediction_log import KEEP_BYTES
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,12 @@ class Settings:
     """HEADGATE_REVISION: for labels."""
     log_predictions: bool
     """HEADGATE_PREDICTION_LOG: `off` switches it off."""
+    log_sample: float = 1.0
+    """HEADGATE_LOG_SAMPLE: the share of requests that are kept."""
+    log_hidden: tuple[str, ...] = ()
+    """HEADGATE_LOG_HIDDEN: a JSON list of fields whose values are not kept."""
+    log_keep: int = KEEP_BYTES
+    """HEADGATE_LOG_KEEP: bytes that the log may have on disk; the oldest rows go."""
 
     @classmethod
     def from_env(cls) -> Settings:
@@ -42,4 +51,7 @@ class Settings:
             endpoint=env.get("HEADGATE_ENDPOINT", ""),
             revision=env.get("HEADGATE_REVISION", ""),
             log_predictions=bool(scratch) and env.get("HEADGATE_PREDICTION_LOG", "on") != "off",
+            log_sample=float(env.get("HEADGATE_LOG_SAMPLE", "1")),
+            log_hidden=tuple(json.loads(env.get("HEADGATE_LOG_HIDDEN", "[]"))),
+            log_keep=int(env.get("HEADGATE_LOG_KEEP", KEEP_BYTES)),
         )

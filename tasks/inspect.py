@@ -46,7 +46,7 @@ def inspect(job: ReleaseJob) -> HealthReport:
     window = Window(start=end - timedelta(seconds=monitor.window), end=end)
     current = to_arrow(table(job.target.captured(job.endpoint, window), champion.name))
     reference = _reference(job, monitor, champion)
-    check = check_drift(current, reference, monitor)
+    check = check_drift(current, reference, _without_redacted(monitor, job.spec.capture.redact))
     _show(job, current, reference, check)
     counted = [*_earlier(job, champion, monitor), _counts(check.causes, job.spec)]
     report = HealthReport(
@@ -60,6 +60,11 @@ def inspect(job: ReleaseJob) -> HealthReport:
     job.write(Kind.CHECK, "drift", report.reason, report.model_dump(mode="json"), actor="monitor")
     artifacts.show_health(report)
     return report
+
+
+def _without_redacted(monitor: Monitor, redacted: tuple[str, ...]) -> Monitor:
+    drift = monitor.drift.model_copy(update={"ignore": (*monitor.drift.ignore, *redacted)})
+    return monitor.model_copy(update={"drift": drift})
 
 
 def _counts(causes: tuple[str, ...], spec: ReleaseSpec) -> bool:

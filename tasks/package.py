@@ -92,8 +92,9 @@ def deploy(job: ReleaseJob, version: ModelVersion, image: Image) -> Revision:
     """Bring the champion in order where it is not, then make the challenger ready at 0 %."""
     runtime = job.spec.runtime
     revision = Revision.of(
-        version, image, env=runtime.env, workers=runtime.replicas.min, ready_timeout=runtime.ready_timeout,
-        resources=runtime.resources, keep_image=not job.spec.image.remove_retired,
+        version, image, env={**job.spec.capture.env, **runtime.env}, workers=runtime.replicas.min,
+        ready_timeout=runtime.ready_timeout, resources=runtime.resources,
+        keep_image=not job.spec.image.remove_retired,
     )  # fmt: skip
     _restore_champion(job)
     # Written before anything exists, so that whoever cleans up after a crash knows what to look for.

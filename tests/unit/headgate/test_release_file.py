@@ -86,6 +86,8 @@ def test_five_mistakes_are_five_messages_each_at_its_place():
     ("runtime: {memory: lots}", "pattern"),
     ("judge: {false_rollback: 0%}", "between 0% and 50%"),
     ("model: twice", "given twice"),
+    ("capture: {sample: 0%}", "greater than 0"),
+    ("capture: {keep: lots}", "pattern"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused_with_a_reason(entry, says):
     assert any(says in message for _, _, message in problems(MINIMAL + entry + "\n").values())

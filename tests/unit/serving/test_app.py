@@ -22,6 +22,7 @@ from deploy_targets import prediction_log as reader
 from headgate.records import Window
 from headgate.stack.ports import free_port
 from serving.prediction_log import PredictionLog, Row
+from serving.redact import redact
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -259,9 +260,8 @@ def test_memory_is_bounded(tmp_path, monkeypatch):
 
 def test_files_rotate_and_the_oldest_go(tmp_path, monkeypatch):
     monkeypatch.setattr("serving.prediction_log.ROTATE_BYTES", 20_000)
-    monkeypatch.setattr("serving.prediction_log.KEEP_BYTES", 60_000)
     monkeypatch.setattr("serving.prediction_log.FLUSH_SECONDS", 0.01)
-    log = PredictionLog(tmp_path, lambda count: pytest.fail(f"{count} rows dropped"))
+    log = PredictionLog(tmp_path, lambda count: pytest.fail(f"{count} rows dropped"), keep=60_000)
     for number in range(20):
         log.add(row(number, 15_000))
         wait_for(lambda number=number: any(item["request_id"] == str(number) for item in read(tmp_path)))
@@ -270,3 +270,48 @@ def test_files_rotate_and_the_oldest_go(tmp_path, monkeypatch):
     kept = {int(item["request_id"]) for item in read(tmp_path)}
     assert 19 in kept
     assert 0 not in kept
+
+
+def test_a_sample_is_the_same_requests_whoever_takes_it(tmp_path):
+    kept = []
+    for name in ("champion", "challenger"):
+        log = PredictionLog(tmp_path / name, lambda _: None, sample=0.25)
+        for number in range(2000):
+            log.add(row(number))
+        log.close()
+        kept.append({item["request_id"] for item in read(tmp_path / name)})
+    assert kept[0] == kept[1]
+    assert 400 < len(kept[0]) < 600
+
+
+@pytest.mark.parametrize(("body", "kept"), [
+    ({"dataframe_records": [{"x": 1, "ssn": "secret"}]}, {"dataframe_records": [{"x": 1, "ssn": None}]}),
+    ({"dataframe_split": {"columns": ["ssn", "x"], "data": [["secret", 1], "odd"]}},
+     {"dataframe_split": {"columns": ["ssn", "x"], "data": [[None, 1], "odd"]}}),
+    ({"inputs": {"ssn": ["secret"], "x": [1]}}, {"inputs": {"ssn": None, "x": [1]}}),
+    ({"instances": [{"person": {"ssn": {"number": "secret"}}}]}, {"instances": [{"person": {"ssn": None}}]}),
+    ({"predictions": [1.5]}, {"predictions": [1.5]}),
+])  # fmt: skip
+def test_named_fields_are_redacted_wherever_they_stand(body, kept):
+    assert json.loads(redact(json.dumps(body).encode(), {"ssn"})) == kept
+
+
+def test_what_cannot_be_read_is_left_out_whole():
+    assert redact(b"ssn,x\nsecret,1\n", {"ssn"}) == b""
+
+
+def test_no_redacted_value_is_ever_on_disk(models, tmp_path):
+    hidden = {"HEADGATE_LOG_HIDDEN": '["ssn"]'}
+    with server(models("pyfunc", does="double"), tmp_path, **hidden) as (_, client):
+        wait_for(lambda: ready(client))
+        body = json.dumps({"dataframe_records": [{"x": 1.0, "ssn": "123-45-6789"}]})
+        assert client.post("/invocations", content=body, headers={"x-request-id": "mine"}).status_code == 200
+        assert client.post("/invocations", content="x,ssn\n1.0,123-45-6789\n",
+                           headers={"content-type": "text/csv"}).status_code == 200  # fmt: skip
+        folder = tmp_path / "scratch" / "predictions"
+        rows = wait_for(lambda: found if len(found := read(folder)) == 2 else None)
+    assert [json.loads(item["request"]) for item in rows if item["request_id"] == "mine"] == [
+        {"dataframe_records": [{"x": 1.0, "ssn": None}]}
+    ]
+    written = b"".join(file.read_bytes() for file in (tmp_path / "scratch").rglob("*") if file.is_file())
+    assert b"123-45-6789" not in written
