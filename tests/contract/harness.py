@@ -27,6 +27,10 @@ class Harness(Protocol):
         """A revision of a model, ready to be deployed."""
         ...
 
+    def again(self) -> DeployTarget:
+        """The same target, for another process."""
+        ...
+
     def kill(self, endpoint: str, revision: str) -> None:
         """End a revision's server behind the target's back."""
         ...
@@ -53,6 +57,9 @@ class LocalHarness:
     def revision(self, model: Path, version: int, *, ready_timeout: float = 60.0) -> Revision:
         image = build_image(self._home, fetch_artifact(str(model), self._home.root))
         return revision_of(image, version, ready_timeout)
+
+    def again(self) -> DeployTarget:
+        return LocalTarget(self._home)
 
     def kill(self, endpoint: str, revision: str) -> None:
         import psutil
@@ -91,6 +98,9 @@ class DockerHarness:
         for reference in self._images:
             with contextlib.suppress(ImageNotFound):
                 self.docker.images.remove(reference, force=True)
+
+    def again(self) -> DeployTarget:
+        return DockerTarget(self._home)
 
     def kill(self, endpoint: str, revision: str) -> None:
         import psutil

@@ -17,7 +17,7 @@ from registry import history
 from registry.lease import holder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 PRELOADED = ("mlflow", "flows.release", "flows.rollback", "flows.reconcile", "monitoring.rollout", "monitoring.report",
@@ -63,33 +63,59 @@ def _watched() -> list[tuple[Any, str, str]]:
     ]  # fmt: skip
 
 
-def trip(kill: Kill | None, trail: Path) -> None:
-    """Have this process write down every point that it passes, and die at one of them."""
-    from tasks.job import Job
+def die_at(kill: Kill | None, watched: Sequence[tuple[Any, str, str]], trail: Path | None = None) -> Watch:
+    """Have this process die at one of some calls.
 
-    passed: Counter[str] = Counter()
+    Args:
+        kill: where; None to live.
+        watched: each call: where it is, its name, and what it is called here.
+        trail: a file that every point passed is written to.
+    """
+    watch = Watch(kill, trail)
+    for where, attribute, called in watched:
+        setattr(where, attribute, watch.over(getattr(where, attribute), lambda *_, called=called, **__: called))
+    return watch
 
-    def wrap(call: Callable[..., Any], name: Callable[..., str]) -> Callable[..., Any]:
+
+class Watch:
+    """Counts the points that this process passes, and has it die at one of them."""
+
+    def __init__(self, kill: Kill | None, trail: Path | None) -> None:
+        self._kill, self._trail = kill, trail
+        self._passed: Counter[str] = Counter()
+
+    def over(self, call: Callable[..., Any], name: Callable[..., str]) -> Callable[..., Any]:
+        """The same call, watched; `name` says from its arguments which point it is."""
+
         @functools.wraps(call)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             point = name(*args, **kwargs)
-            passed[point] += 1
-            number = passed[point]
-            for moment in ("before", "after"):
-                with trail.open("a") as file:
-                    file.write(f"{moment}|{point}|{number}\n")
-                if kill == Kill(point, number, moment):
-                    os.kill(os.getpid(), signal.SIGKILL)
-                if moment == "before":
-                    result = call(*args, **kwargs)
+            self._passed[point] += 1
+            number = self._passed[point]
+            self._pass(Kill(point, number, "before"))
+            result = call(*args, **kwargs)
+            self._pass(Kill(point, number, "after"))
             return result
 
         return wrapper
 
-    for where, attribute, called in _watched():
-        setattr(where, attribute, wrap(getattr(where, attribute), lambda *_, called=called, **__: called))
+    def _pass(self, here: Kill) -> None:
+        if self._trail is not None:
+            with self._trail.open("a") as file:
+                file.write(f"{here.moment}|{here.point}|{here.number}\n")
+        if here == self._kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def trip(kill: Kill | None, trail: Path) -> None:
+    """Have this process write down every point that a release or a rollback passes, and die at one of them."""
+    from tasks.job import Job
+
+    watch = die_at(kill, _watched(), trail)
     # A subclass calls this one too.
-    Job.write = wrap(Job.write, lambda _, kind, what, *__, **___: f"row {kind if kind in {'look', 'live'} else what}")
+    Job.write = watch.over(
+        Job.write, lambda _, kind, what, *__, **___: f"row {kind if kind in {'look', 'live'} else what}"
+    )
 
 
 def trail_of(file: Path) -> list[Kill]:

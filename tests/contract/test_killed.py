@@ -1,0 +1,73 @@
+"""A process that dies between any two of its calls leaves nothing that the same calls do not finish."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+
+import pytest
+from support.chaos import Kill, die_at
+
+from headgate.records import Traffic
+
+POINTS = [Kill("start", 1, "before"), Kill("start"), Kill("write"), Kill("write", 2, "before"), Kill("write", 2),
+          Kill("write", 3), Kill("write", 4), Kill("end", 1, "before"), Kill("end")]  # fmt: skip
+"""Of a server, of the gateway's files, of a server's end: what a change on this machine consists of."""
+
+
+def calls(target, endpoint, old, new):
+    """What a release asks of a target, from the first to the last; each may be made again."""
+    return [
+        lambda: target.deploy(endpoint, new),
+        lambda: target.route(endpoint, Traffic.split(old.name, new.name, 2000)),
+        lambda: target.route(endpoint, Traffic.all_to(new.name)),
+        lambda: target.retire(endpoint, old.name),
+    ]
+
+
+def carry_out_and_die(harness, kill, progress, *what):
+    """In a child: every call, up to the one in which it dies."""
+    target = harness.again()
+    die_at(kill, [(type(target), "_start", "start"), (type(target), "_end", "end"),
+                  (type(target._gateway), "_write", "write")])  # fmt: skip
+    for call in calls(target, *what):
+        call()
+        progress.value += 1
+
+
+@pytest.fixture(scope="module")
+def two(harness, models):
+    return [harness.revision(models("pyfunc", does=does), number)
+            for number, does in enumerate(("double", "negative"), start=1)]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def living(harness, two):
+    """One endpoint for all deaths; who serves it changes with each."""
+    endpoint = "often-killed"
+    harness.target.deploy(endpoint, two[0])
+    harness.target.route(endpoint, Traffic.all_to(two[0].name))
+    yield endpoint
+    harness.target.delete(endpoint)
+    assert harness.traces(endpoint) == []
+
+
+@pytest.mark.parametrize("kill", POINTS, ids=str)
+def test_the_same_calls_finish_what_a_dead_process_began(harness, living, two, kill):
+    context = multiprocessing.get_context("fork")
+    progress = context.Value("i", 0)
+    serving = harness.target.observe(living).traffic.holder
+    old, new = two if two[0].name == serving else reversed(two)
+    child = context.Process(target=carry_out_and_die, args=(harness, kill, progress, living, old, new))
+    child.start()
+    child.join(90)
+    assert child.exitcode == -signal.SIGKILL, f"it was to die {kill}"
+
+    state = harness.target.observe(living)
+    assert {old.name, new.name} >= set(state.traffic.weights), "clients are with one, or both"
+    for call in calls(harness.target, living, old, new)[progress.value :]:
+        call()
+    state = harness.target.observe(living)
+    assert state.traffic == Traffic.all_to(new.name)
+    assert {name: seen.ready for name, seen in state.revisions.items()} == {new.name: True}
+    assert not [trace for trace in harness.traces(living) if old.name in trace]
