@@ -81,12 +81,12 @@ def check_drift(current: Columns, reference: Reference, monitor: Monitor) -> Dri
             passed_over[name] = why
         else:
             columns.append(_compare(name, known, seen, monitor.drift))
-    if not columns:
+    if not columns and not problems:
         raise MonitorError(_nothing(reference, passed_over), fix="log a reference.parquet with the model's inputs")
     new = [name for name in current.column_names if name not in {*reference.profiles, *reference.passed_over}]
     passed_over |= dict.fromkeys(new, "is not in the reference")
     drifted = sum(column.drifted for column in columns)
-    share, limit = drifted / len(columns), monitor.drift.share
+    share, limit = drifted / len(columns) if columns else 0.0, monitor.drift.share
     reason = f"{drifted} of {len(columns)} columns drifted ({rough_percent(share)}, limit {format_percent(limit)})"
     if problems:
         reason += f"; {problems[0].column}: {problems[0].message}"

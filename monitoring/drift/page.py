@@ -25,6 +25,8 @@ def write_page(current: Columns, reference: Reference, check: DriftCheck, file: 
     Raises:
         MonitorError: Evidently cannot make it; the check stands.
     """
+    if not check.columns:
+        raise MonitorError("there is no column with values to show beside the reference")
     # Four seconds to import, so only a monitor run pays for it.
     from evidently import DataDefinition, Dataset, Report  # noqa: PLC0415
     from evidently.metrics import ValueDrift  # noqa: PLC0415

@@ -224,6 +224,13 @@ class TestBadInput:
         else:
             write_page(to_arrow(current), reference, check, tmp_path / "page.html")
 
+    def test_a_window_without_any_value_is_bad_data(self, training, reference, tmp_path):
+        current = training.map(lambda _: None)
+        check = check_drift(current, reference, Monitor())
+        assert (check.causes, check.share, len(check.problems)) == (("data_quality",), 0.0, 14)
+        with pytest.raises(MonitorError, match="no column with values to show"):
+            write_page(to_arrow(current), reference, check, tmp_path / "page.html")
+
     def test_columns_that_come_and_go_are_told(self, training, reference):
         current = sample(training).drop(columns="ash").assign(fresh=1)
         check = check_drift(current, reference, Monitor())
