@@ -12,6 +12,7 @@ from headgate.errors import EndpointBusyError, FrozenError
 from headgate.operating import Freeze
 from headgate.phases import Outcome, Phase
 from registry import Kind, history
+from registry.orders import PAUSE, RESUME, ask
 from registry.queue import Place, waiting
 
 
@@ -63,7 +64,9 @@ def test_releases_wait_in_line_first_come_first_served(world, models, background
     world.release(models("pyfunc", does="double"))
     with world.traffic():
         first = background(models("pyfunc", does="negative"), queued)
-        wait_for(lambda: history.in_flight(world.journal, world.endpoint) is not None, 180)
+        flight = wait_for(lambda: history.in_flight(world.journal, world.endpoint), 180)
+        # It is not to end before the others have come, however busy the machine is.
+        ask(world.journal, world.endpoint, flight.release_id, PAUSE, "for the others", "test")
         second = background(models("pyfunc", does="quadruple"), queued)
         wait_for(lambda: len(waiting(world.journal, world.endpoint)) == 1, 180)
         third = background(models("pyfunc", does="triple"), queued)
@@ -71,6 +74,7 @@ def test_releases_wait_in_line_first_come_first_served(world, models, background
         line = [ticket.release_id for ticket in waiting(world.journal, world.endpoint)]
         with pytest.raises(EndpointBusyError):
             world.release(models("pyfunc", does="double"))
+        ask(world.journal, world.endpoint, flight.release_id, RESUME, "they are here", "test")
         codes = [process.wait(300) for process in (first, second, third)]
     # The third one's answers differ, so its comparison refuses it.
     assert codes == [0, 0, 3]
