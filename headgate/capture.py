@@ -16,7 +16,7 @@ class Capture(Strict):
     sample: Percent = Field(
         1.0, gt=0, description="Share of requests; the same ones of every revision, so that answers can be compared."
     )
-    redact: tuple[str, ...] = Field((), description="Fields of JSON bodies whose values are never written down.")
+    redact: tuple[str, ...] = Field((), description="Fields of JSON bodies whose values the log does not keep.")
     keep: str = Field("1Gi", pattern=r"^\d+(Mi|Gi)$", description="Of each revision's log; the oldest rows go.")
 
     @property

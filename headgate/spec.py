@@ -277,7 +277,9 @@ class Drift(Strict):
     threshold: float = Field(
         0.1, gt=0, description="Of a column's distance: Wasserstein over the reference's deviation, or Jensen-Shannon."
     )
-    thresholds: dict[str, float] = Field(default_factory=dict, description="Other thresholds, by column.")
+    thresholds: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="Other thresholds, by column."
+    )
     ignore: tuple[str, ...] = Field((), description="Columns that are not compared.")
     false_alarms: Percent = Field(
         0.01, ge=0.001, le=0.1, description="How often chance alone may make a column of a window count as drifted."

@@ -44,6 +44,7 @@ ROTATE_SECONDS = 600.0
 KEEP_BYTES = 2**30
 _ROW_OVERHEAD = 200
 _ALL = 2**32
+_FIRST_ERROR = 400
 
 
 class Row(NamedTuple):
@@ -117,10 +118,7 @@ class PredictionLog:
         if not rows:
             return
         if self._hidden:
-            rows = [
-                row._replace(request=redact(row.request, self._hidden), response=redact(row.response, self._hidden))
-                for row in rows
-            ]
+            rows = [self._redacted(row) for row in rows]
         try:
             self._write(pa.RecordBatch.from_arrays(
                 [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), SCHEMA, strict=True)],
@@ -130,6 +128,11 @@ class PredictionLog:
             self._dropped(len(rows))
             logger.warning("prediction log: %d rows dropped: %s", len(rows), error)
             self._abandon_file()
+
+    def _redacted(self, row: Row) -> Row:
+        # An error may quote the value that it is about.
+        response = redact(row.response, self._hidden) if row.status < _FIRST_ERROR else b""
+        return row._replace(request=redact(row.request, self._hidden), response=response)
 
     def _write(self, batch: pa.RecordBatch) -> None:
         if self._writer is None or self._path is None:

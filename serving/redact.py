@@ -10,19 +10,22 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 _COLUMNS, _ROWS = "columns", "data"
+_UNNAMED = {"inputs", "instances", _ROWS}
+"""Where MLflow's forms of a request may have rows without the names of their fields."""
 
 
 def redact(body: bytes, fields: Collection[str]) -> bytes:
     """A JSON body with null in the place of every value of these fields, at any depth.
 
-    A table as `dataframe_split` has it loses the columns of these names. A body that is no JSON is left out whole, as
-    nobody can say what is in it.
+    A table as `dataframe_split` has it loses the columns of these names. Rows whose fields have no names, and a body
+    that is no JSON object, are left out whole, as nobody can say what is in them.
     """
     try:
         document = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        return orjson.dumps(_without(document, fields)) if isinstance(document, dict) else b""
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError, RecursionError):
+        # No JSON, or nested deeper than can be written again.
         return b""
-    return orjson.dumps(_without(document, fields))
 
 
 def _without(value: Any, fields: Collection[str]) -> Any:  # noqa: ANN401 - whatever JSON holds
@@ -32,12 +35,23 @@ def _without(value: Any, fields: Collection[str]) -> Any:  # noqa: ANN401 - what
         return value
     columns, rows = value.get(_COLUMNS), value.get(_ROWS)
     if isinstance(columns, list) and isinstance(rows, list):
-        hidden = {index for index, name in enumerate(columns) if name in fields}
-        value = {**value, _ROWS: [_masked(row, hidden) for row in rows]}
-    return {name: None if name in fields else _without(item, fields) for name, item in value.items()}
+        named = [not (isinstance(name, str) and name in fields) for name in columns]
+        return {**_without({name: item for name, item in value.items() if name != _ROWS}, fields),
+                _ROWS: [_masked(row, named) for row in rows]}  # fmt: skip
+    return {
+        name: None if name in fields else _named(item, fields) if name in _UNNAMED else _without(item, fields)
+        for name, item in value.items()
+    }
 
 
-def _masked(row: Any, hidden: set[int]) -> Any:  # noqa: ANN401 - whatever JSON holds
-    if not isinstance(row, list):
-        return row
-    return [None if index in hidden else value for index, value in enumerate(row)]
+def _named(value: Any, fields: Collection[str]) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """Records, or a column each; rows without names are left out."""
+    if isinstance(value, list):
+        return [_without(item, fields) if isinstance(item, dict) else None for item in value]
+    return _without(value, fields) if isinstance(value, dict) else None
+
+
+def _masked(row: Any, kept: list[bool]) -> Any:  # noqa: ANN401 - whatever JSON holds
+    if not isinstance(row, list) or len(row) > len(kept):
+        return None
+    return [value if keep else None for value, keep in zip(row, kept, strict=False)]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PATIENCE_SECONDS = 20.0
-"""Less than a lease: whoever gives up still holds the endpoint, and can put it in order."""
+"""How long a change is tried. The lease is renewed meanwhile: who gives up can still put the endpoint in order."""
 
 
 def attempts() -> Retrying:

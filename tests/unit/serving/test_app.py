@@ -287,7 +287,12 @@ def test_a_sample_is_the_same_requests_whoever_takes_it(tmp_path):
 @pytest.mark.parametrize(("body", "kept"), [
     ({"dataframe_records": [{"x": 1, "ssn": "secret"}]}, {"dataframe_records": [{"x": 1, "ssn": None}]}),
     ({"dataframe_split": {"columns": ["ssn", "x"], "data": [["secret", 1], "odd"]}},
-     {"dataframe_split": {"columns": ["ssn", "x"], "data": [[None, 1], "odd"]}}),
+     {"dataframe_split": {"columns": ["ssn", "x"], "data": [[None, 1], None]}}),
+    ({"dataframe_split": {"columns": [["odd"], "ssn"], "data": [[1, "secret"], [1, 2, "secret"]]}},
+     {"dataframe_split": {"columns": [["odd"], "ssn"], "data": [[1, None], None]}}),
+    ({"dataframe_split": {"data": [["secret", 1]]}}, {"dataframe_split": {"data": [None]}}),
+    ({"inputs": [["secret", 1]]}, {"inputs": [None]}),
+    ({"instances": ["secret"]}, {"instances": [None]}),
     ({"inputs": {"ssn": ["secret"], "x": [1]}}, {"inputs": {"ssn": None, "x": [1]}}),
     ({"instances": [{"person": {"ssn": {"number": "secret"}}}]}, {"instances": [{"person": {"ssn": None}}]}),
     ({"predictions": [1.5]}, {"predictions": [1.5]}),
@@ -296,8 +301,19 @@ def test_named_fields_are_redacted_wherever_they_stand(body, kept):
     assert json.loads(redact(json.dumps(body).encode(), {"ssn"})) == kept
 
 
-def test_what_cannot_be_read_is_left_out_whole():
-    assert redact(b"ssn,x\nsecret,1\n", {"ssn"}) == b""
+@pytest.mark.parametrize("body", [
+    b"ssn,x\nsecret,1\n", b'["secret"]', b'"secret"', b"\xff", b"", b'{"a":' * 300 + b"1" + b"}" * 300,
+    b'{"a":' * 5000 + b"1" + b"}" * 5000,
+])  # fmt: skip
+def test_what_cannot_be_read_is_left_out_whole(body):
+    assert redact(body, {"ssn"}) == b""
+
+
+def test_an_error_that_quotes_a_value_is_not_kept(tmp_path):
+    log = PredictionLog(tmp_path, lambda _: None, hidden=["ssn"])
+    log.add(row(1)._replace(status=400, response=b'{"error": "what is 123-45-6789"}'))
+    log.close()
+    assert [item["response"] for item in read(tmp_path)] == [b""]
 
 
 def test_no_redacted_value_is_ever_on_disk(models, tmp_path):
