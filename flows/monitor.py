@@ -10,7 +10,7 @@ from headgate.health import HealthReport
 from headgate.spec import ReleaseSpec
 from registry import Kind, history
 from registry.lease import holder
-from tasks.inspect import inspect
+from tasks.inspect import inspect, show
 from tasks.job import new_id, open_release
 from tasks.step import run
 from tasks.undo import expired, retire_expired
@@ -30,7 +30,8 @@ async def monitor(spec: ReleaseSpec | str, actor: str = "") -> HealthReport:
     """
     described = resolve(spec)
     with open_release(described, new_id(described.endpoint, "monitor"), actor or f"monitor ({whoami()})") as job:
-        report = run(inspect, job)
+        found = run(inspect, job)
+        report = found.report
         acts = report.triggered and bool(set(report.causes) & set(described.rollback.on))
         can_go_back = history.predecessor(job.journal, job.endpoint) is not None
         is_free = holder(job.journal, job.endpoint) is None and history.in_flight(job.journal, job.endpoint) is None
@@ -44,6 +45,9 @@ async def monitor(spec: ReleaseSpec | str, actor: str = "") -> HealthReport:
             why = "a release is in flight" if not (is_free and is_same) else "there is no earlier version"
             job.write(Kind.NOTE, "not rolled back", f"{report.reason}; but {why}")
         actor_name = job.actor
-    if acts_now:
-        await rollback(described.endpoint, f"{' and '.join(report.causes)}: {report.reason}", actor=actor_name)
+    try:
+        if acts_now:
+            await rollback(described.endpoint, f"{' and '.join(report.causes)}: {report.reason}", actor=actor_name)
+    finally:
+        run(show, found)
     return report

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from headgate.errors import MonitorError, NothingToRollBackError
 from headgate.health import HealthReport
@@ -17,7 +17,7 @@ from monitoring.predictions import table
 from registry import Kind
 from tasks import artifacts
 from tasks.job import ReleaseJob
-from tasks.step import step
+from tasks.step import log, step
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,8 +29,18 @@ REFERENCE = "reference.parquet"
 """The training sample, as an artifact of the run that logged the model."""
 
 
+class Inspection(NamedTuple):
+    """What a check found, and what it looked at."""
+
+    report: HealthReport
+    check: DriftCheck
+    current: pa.Table
+    reference: Reference
+    page: Path
+
+
 @step
-def inspect(job: ReleaseJob) -> HealthReport:
+def inspect(job: ReleaseJob) -> Inspection:
     """Compare the last window of live requests with the reference, and decide whether to act.
 
     Raises:
@@ -47,7 +57,6 @@ def inspect(job: ReleaseJob) -> HealthReport:
     current = to_arrow(table(job.target.captured(job.endpoint, window), champion.name))
     reference = _reference(job, monitor, champion)
     check = check_drift(current, reference, _without_redacted(monitor, job.spec.capture.redact))
-    _show(job, current, reference, check)
     counted = [*_earlier(job, champion, monitor), _counts(check.causes, job.spec)]
     report = HealthReport(
         endpoint=job.endpoint, revision=champion.name, version=champion.version.version, window=window,
@@ -59,7 +68,8 @@ def inspect(job: ReleaseJob) -> HealthReport:
     )  # fmt: skip
     job.write(Kind.CHECK, "drift", report.reason, report.model_dump(mode="json"), actor="monitor")
     artifacts.show_health(report)
-    return report
+    page = job.home.root / "reports" / job.endpoint / f"{job.release_id}-drift.html"
+    return Inspection(report, check, current, reference, page)
 
 
 def _without_redacted(monitor: Monitor, redacted: tuple[str, ...]) -> Monitor:
@@ -81,14 +91,14 @@ def _earlier(job: ReleaseJob, champion: Revision, monitor: Monitor) -> list[bool
     return [bool(row.evidence["violation"]) for row in rows if row.evidence["revision"] == champion.name]
 
 
-def _show(job: ReleaseJob, current: pa.Table, reference: Reference, check: DriftCheck) -> None:
-    """Evidently's page; a check counts without one too."""
-    page = job.home.root / "reports" / job.endpoint / f"{job.release_id}-drift.html"
-    page.parent.mkdir(parents=True, exist_ok=True)
+@step
+def show(found: Inspection) -> None:
+    """Write Evidently's page, once nobody waits for the check any more; the check counts without one too."""
+    found.page.parent.mkdir(parents=True, exist_ok=True)
     try:
-        write_page(current, reference, check, page)
+        write_page(found.current, found.reference, found.check, found.page)
     except MonitorError as error:
-        job.write(Kind.NOTE, "no drift page", error.message)
+        log(f"there is no page of the check: {error.message}")
 
 
 def _reference(job: ReleaseJob, monitor: Monitor, champion: Revision) -> Reference:

@@ -86,7 +86,9 @@ def test_a_process_that_stood_still_changes_neither_traffic_nor_history(harness,
         job.route(Traffic.all_to(first.name))
         os.kill(other.process.pid, signal.SIGCONT)
         assert other.pipe.poll(30), "it goes on shifting traffic that is not its own"
-        assert "fence" in other.pipe.recv()
+        said = other.pipe.recv()
+        # The thread that renews the lease may be told before the one that asks; neither may be where nobody asks.
+        assert "fence" in said or (asks == "asking" and "was taken over" in said)
         assert other.pipe.recv() == "no row"
         job.write(Kind.NOTE, "still here")
     other.process.join(30)

@@ -89,6 +89,7 @@ def test_monitor_rolls_back_when_enough_windows_are_bad(world, models, tmp_path)
     last = world.journal.read(world.endpoint, kinds=(Kind.LIVE,))[-1]
     assert last.actor.startswith("monitor")
     assert last.reason.startswith("drift and data_quality: 1 of 1 columns drifted")
+    assert len(list((world.stack.home.root / "reports" / world.endpoint).glob("*-drift.html"))) == 2
 
 
 def test_monitor_leaves_a_good_version_alone(world, models, tmp_path):
