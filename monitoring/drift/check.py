@@ -85,6 +85,8 @@ def check_drift(current: Columns, reference: Reference, monitor: Monitor) -> Dri
         raise MonitorError(_nothing(reference, passed_over), fix="log a reference.parquet with the model's inputs")
     new = [name for name in current.column_names if name not in {*reference.profiles, *reference.passed_over}]
     passed_over |= dict.fromkeys(new, "is not in the reference")
+    unknown = [name for name in monitor.drift.thresholds if name not in {*reference.profiles, *passed_over}]
+    passed_over |= dict.fromkeys(unknown, "has a threshold, and is neither in the reference nor in the window")
     drifted = sum(column.drifted for column in columns)
     share, limit = drifted / len(columns) if columns else 0.0, monitor.drift.share
     reason = f"{drifted} of {len(columns)} columns drifted ({rough_percent(share)}, limit {format_percent(limit)})"

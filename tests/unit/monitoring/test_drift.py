@@ -155,6 +155,8 @@ class TestCheck:
         current = sample(training).assign(alcohol=lambda table: table.alcohol + 1)
         assert check_drift(current, reference, Monitor()).drifted == ("alcohol",)
         assert not check_drift(current, reference, Monitor(drift={"thresholds": {"alcohol": 5}})).drifted
+        misspelt = check_drift(current, reference, Monitor(drift={"thresholds": {"alcohl": 5}}))
+        assert "has a threshold, and is neither" in misspelt.passed_over["alcohl"]
         ignoring = check_drift(current, reference, Monitor(drift={"ignore": ["alcohol"]}))
         assert (len(ignoring.checked), ignoring.passed_over["alcohol"]) == (13, "is ignored")
 
