@@ -62,6 +62,28 @@ def check_drift(current: Columns, reference: Reference, monitor: Monitor) -> Dri
             f"the window has {rows} rows, and monitor.min_rows is {monitor.min_rows}",
             fix="wait for more traffic, widen monitor.window, or lower monitor.min_rows",
         )
+    columns, problems, passed_over = _look_at_columns(current, reference, monitor)
+    if not columns and not problems:
+        raise MonitorError(_nothing(reference, passed_over), fix="log a reference.parquet with the model's inputs")
+    drifted = sum(column.drifted for column in columns)
+    share, limit = drifted / len(columns) if columns else 0.0, monitor.drift.share
+    reason = f"{drifted} of {len(columns)} columns drifted ({rough_percent(share)}, limit {format_percent(limit)})"
+    if problems:
+        reason += f"; {problems[0].column}: {problems[0].message}"
+        reason += f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+    is_drift = share >= limit and bool(drifted)
+    return DriftCheck(rows, tuple(columns), tuple(problems), passed_over, share, is_drift, reason)
+
+
+def is_triggered(violations: list[bool], trigger: Trigger) -> bool:
+    """Whether N of the last M checks were violations, the latest among them; newest last."""
+    return bool(violations) and violations[-1] and sum(violations[-trigger.of :]) >= trigger.violations
+
+
+def _look_at_columns(
+    current: Columns, reference: Reference, monitor: Monitor
+) -> tuple[list[ColumnDrift], list[ColumnProblem], dict[str, str]]:
+    """Each column's drift, what is wrong with values, and why columns were not compared."""
     columns: list[ColumnDrift] = []
     problems: list[ColumnProblem] = []
     passed_over = {name: f"{why} in the reference" for name, why in reference.passed_over.items()}
@@ -81,25 +103,11 @@ def check_drift(current: Columns, reference: Reference, monitor: Monitor) -> Dri
             passed_over[name] = why
         else:
             columns.append(_compare(name, known, seen, monitor.drift))
-    if not columns and not problems:
-        raise MonitorError(_nothing(reference, passed_over), fix="log a reference.parquet with the model's inputs")
     new = [name for name in current.column_names if name not in {*reference.profiles, *reference.passed_over}]
     passed_over |= dict.fromkeys(new, "is not in the reference")
     unknown = [name for name in monitor.drift.thresholds if name not in {*reference.profiles, *passed_over}]
     passed_over |= dict.fromkeys(unknown, "has a threshold, and is neither in the reference nor in the window")
-    drifted = sum(column.drifted for column in columns)
-    share, limit = drifted / len(columns) if columns else 0.0, monitor.drift.share
-    reason = f"{drifted} of {len(columns)} columns drifted ({rough_percent(share)}, limit {format_percent(limit)})"
-    if problems:
-        reason += f"; {problems[0].column}: {problems[0].message}"
-        reason += f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-    is_drift = share >= limit and bool(drifted)
-    return DriftCheck(rows, tuple(columns), tuple(problems), passed_over, share, is_drift, reason)
-
-
-def is_triggered(violations: list[bool], trigger: Trigger) -> bool:
-    """Whether N of the last M checks were violations, the latest among them; newest last."""
-    return bool(violations) and violations[-1] and sum(violations[-trigger.of :]) >= trigger.violations
+    return columns, problems, passed_over
 
 
 def _compare(name: str, reference: Profile, current: Profile, drift: Drift) -> ColumnDrift:
