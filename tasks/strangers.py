@@ -20,15 +20,17 @@ def cases_of_strangers(journal: Journal) -> Iterator[Case]:
     """Endpoints on the targets that releases went to, besides those that the history knows."""
     known = set(journal.endpoints())
     specs = [ReleaseSpec.model_validate(spec) for name in known if (spec := history.spec_of(journal, name))]
-    for settings in {spec.target.model_dump_json(): spec.target for spec in specs}.values():
+    targets = {spec.target.model_dump_json(): spec.target for spec in specs}
+    # Two kinds may share a gateway, and then serve the same endpoints.
+    kinds: dict[str, list[str]] = {}
+    for _, settings in sorted(targets.items()):
         try:
             served = open_target(settings).endpoints()
         except HeadgateError as error:
             yield Case(Disorder(endpoint="", problem=f"{settings.kind} was not looked at: {error.message}"))
             continue
-        strangers = sorted(set(served) - known)
-        # Two kinds may share a gateway.
-        known.update(strangers)
-        for name in strangers:
-            problem = f"is served on {settings.kind}, and the history does not know it"
-            yield Case(Disorder(endpoint=name, problem=problem))
+        for name in set(served) - known:
+            kinds.setdefault(name, []).append(settings.kind)
+    for name, serve in sorted(kinds.items()):
+        problem = f"is served on {' and '.join(serve)}, and the history does not know it"
+        yield Case(Disorder(endpoint=name, problem=problem))

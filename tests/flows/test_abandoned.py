@@ -199,8 +199,11 @@ def test_what_nothing_needs_is_removed_and_strangers_are_only_reported(released)
     live = history.champion(released.journal, released.endpoint).revision.image.path
     os.utime(live, (time.time() - _OLD, time.time() - _OLD))
     try:
-        found = {(one.endpoint, one.problem): one.remedy for one in asyncio.run(reconcile.fn())}
-        assert found["stranger", "is served on local, and the history does not know it"] == ""
+        found = [one for one in asyncio.run(reconcile.fn()) if one.endpoint == "stranger"]
+        # On a gateway that targets share, it is on each that the history knows.
+        assert [(one.problem, one.remedy) for one in found] in [
+            [(f"is served on {kinds}, and the history does not know it", "")] for kinds in ("local", "docker and local")
+        ]
         assert "stranger" in released.target.endpoints()
         assert not any(path.exists() for path in (unused, half, written))
         assert fresh.exists()
