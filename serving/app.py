@@ -1,8 +1,8 @@
 """The ASGI app: /ping, /invocations, /metrics.
 
 It meets the container contract of SageMaker, Vertex AI, Azure ML, Cloud Run and KServe: /ping is 503 while
-the model loads and 200 after, /invocations takes every body that MLflow's own server takes, and
-`{"instances": …}` is answered by `{"predictions": …}`.
+the model loads, as is /invocations, and 200 after; /invocations takes every body that MLflow's own server
+takes, and `{"instances": …}` is answered by `{"predictions": …}`.
 """
 
 from __future__ import annotations
@@ -89,6 +89,10 @@ class App:
             await _send_error(send, 413, f"a body is at most {MAX_BODY} bytes", request_id)
             return
         if self._model is None:
+            if not self._ready_workers():
+                # A request that waited would tell nobody, neither its client nor the judge, that this server is down.
+                await _send_error(send, 503, "the model is being loaded", request_id, (b"retry-after", b"1"))
+                return
             await self._loaded.wait()
         began = time.perf_counter()
         status, reply, reply_type = await self._answer(body, content_type, request_id)
@@ -179,14 +183,16 @@ class App:
         """Whether every worker process has loaded its model; each leaves a file named by its pid."""
         if self._settings.workers <= 1 or self._settings.scratch is None or self._were_ready:
             return True
-        alive = [
-            file
-            for file in (self._settings.scratch / "ready").glob("*")
-            if os.path.exists(f"/proc/{file.name}")  # noqa: PTH110
-        ]
         # Later, one worker that is started again must not take the others out.
-        self._were_ready = len(alive) >= self._settings.workers
+        self._were_ready = self._ready_workers() >= self._settings.workers
         return self._were_ready
+
+    def _ready_workers(self) -> int:
+        """How many of several workers have loaded their model and live."""
+        if self._settings.workers <= 1 or self._settings.scratch is None:
+            return 0
+        ready = (self._settings.scratch / "ready").glob("*")
+        return sum(os.path.exists(f"/proc/{file.name}") for file in ready)  # noqa: PTH110
 
 
 def create() -> App:
@@ -239,6 +245,6 @@ async def _send(send: Send, status: int, body: bytes, content_type: bytes, heade
     await send({"type": "http.response.body", "body": body})
 
 
-async def _send_error(send: Send, status: int, message: str, request_id: str) -> None:
+async def _send_error(send: Send, status: int, message: str, request_id: str, *headers: tuple[bytes, bytes]) -> None:
     body = json.dumps({"error": message, "request_id": request_id}).encode()
-    await _send(send, status, body, b"application/json", [(b"x-request-id", request_id.encode())])
+    await _send(send, status, body, b"application/json", [(b"x-request-id", request_id.encode()), *headers])

@@ -69,10 +69,12 @@ def ask(client: httpx.Client, x: float = 1.0, **headers: str) -> httpx.Response:
 
 def test_the_container_contract(models, tmp_path):
     with server(models("pyfunc", does="negative"), tmp_path, "serve") as (process, client):
-        statuses = set()
-        wait_for(lambda: (reply := up(client)) is not None and (statuses.add(reply.status_code) or reply.is_success))
-        assert statuses <= {503, 200}
-        assert 503 in statuses, "/ping says 503 while the model loads"
+        wait_for(lambda: up(client) is not None)
+        assert up(client).status_code == 503, "/ping says 503 while the model loads"
+        early = ask(client, 2.0)
+        assert (early.status_code, early.headers["retry-after"]) == (503, "1"), "and no request waits for it"
+        wait_for(lambda: (status := up(client).status_code) == 200 or status != 503)
+        assert ready(client)
 
         good = ask(client, 2.0, **{"x-request-id": "mine"})
         assert (good.status_code, good.json(), good.headers["x-request-id"]) == (
@@ -183,11 +185,21 @@ def test_a_slow_model_does_not_keep_ping_waiting(models, tmp_path):
 def test_several_workers_are_ready_together_and_counted_together(models, tmp_path):
     with server(models("pyfunc", does="double"), tmp_path, HEADGATE_WORKERS="2") as (process, client):
         wait_for(lambda: ready(client))
-        assert len(list((tmp_path / "scratch" / "ready").iterdir())) == 2
-        for _ in range(20):
-            with httpx.Client(base_url=client.base_url) as fresh:
+        workers = lambda: [  # noqa: E731
+            int(file.name) for file in (tmp_path / "scratch" / "ready").iterdir() if Path(f"/proc/{file.name}").exists()
+        ]
+        assert len(workers()) == 2
+        # One that is started again costs nobody a request: its sibling answers, or it does when it can.
+        os.kill(workers()[0], signal.SIGKILL)
+        wait_for(lambda: len(workers()) == 1)
+        asked = 0
+        while asked < 20 or len(workers()) < 2:
+            with httpx.Client(base_url=client.base_url, timeout=20) as fresh:
                 assert ask(fresh).status_code == 200
-        assert 'headgate_requests_total{status="200"} 20.0' in client.get("/metrics").text
+            asked += 1
+        with httpx.Client(base_url=client.base_url) as fresh:
+            text = fresh.get("/metrics").text
+        assert f'headgate_requests_total{{status="200"}} {asked}.0' in text
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
 
