@@ -7,7 +7,7 @@ import json
 from pydantic import Field
 
 from headgate.operating import Strict
-from headgate.units import Percent, bytes_of
+from headgate.units import Duration, Percent, bytes_of
 
 
 class Capture(Strict):
@@ -18,6 +18,12 @@ class Capture(Strict):
     )
     redact: tuple[str, ...] = Field((), description="Fields of JSON bodies whose values the log does not keep.")
     keep: str = Field("1Gi", pattern=r"^\d+(Mi|Gi)$", description="Of each revision's log; the oldest rows go.")
+    store: str = Field(
+        "",
+        description="Where the monitor keeps them as Parquet: a folder, or an object store as fsspec names it, such as "
+        "s3://bucket/predictions; default: `predictions` in HEADGATE_HOME.",
+    )
+    retention: Duration = Field(30 * 86400.0, ge=3600, description="How long they are kept there.")
 
     @property
     def env(self) -> dict[str, str]:

@@ -9,6 +9,7 @@ bundles/ envs/    images of the local target and their environments, content-add
 layers/ uploads/  layers of images, by what they were made of, and pushes that were cut short
 locks/            resolved requirements, by what was asked for
 revisions/        one folder a revision: its log of predictions and its scratch files
+predictions/      what the monitor keeps of those logs, as Parquet (monitoring/predictions/store.py)
 prefect/ mlflow/  the state of those servers
 logs/             one file a program
 """
@@ -93,6 +94,11 @@ class Home:
     def revisions(self) -> Path:
         """What revisions write, by endpoint and name."""
         return self.root / "revisions"
+
+    @property
+    def predictions(self) -> Path:
+        """Kept predictions, where the release file names no store."""
+        return self.root / "predictions"
 
     @property
     def prefect(self) -> Path:

@@ -293,6 +293,7 @@ class DataQuality(Strict):
     unreadable: Percent = Field(0.05, description="No numbers, or infinite, in a column of numbers.")
     out_of_range: Percent = Field(0.1, description="Numbers below or above all of the reference's.")
     new_categories: Percent = Field(0.1, description="Values that the reference does not have.")
+    repeated: Percent = Field(0.1, description="Requests whose id had been there before.")
 
 
 class Trigger(Strict):

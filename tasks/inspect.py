@@ -9,17 +9,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from filelock import FileLock
+
 from headgate.errors import MonitorError, NothingToRollBackError
 from headgate.health import HealthReport
 from headgate.records import Revision, Window
-from monitoring.drift import ParquetColumns, Reference, check_drift, is_triggered, to_arrow, write_page
-from monitoring.predictions import table
+from monitoring.drift import ParquetColumns, Reference, check_drift, is_triggered, write_page
+from monitoring.predictions import Predictions, PredictionStore
 from registry import Kind
 from tasks import artifacts
 from tasks.job import ReleaseJob
 from tasks.step import log, step
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pyarrow as pa
 
     from headgate.spec import Monitor, ReleaseSpec
@@ -34,7 +38,7 @@ class Inspection(NamedTuple):
 
     report: HealthReport
     check: DriftCheck
-    current: pa.Table
+    current: Predictions
     reference: Reference
     page: Path
 
@@ -54,15 +58,16 @@ def inspect(job: ReleaseJob) -> Inspection:
         raise NothingToRollBackError(f"nothing of {job.endpoint} is live", fix="release a version first")
     end = datetime.now(UTC)
     window = Window(start=end - timedelta(seconds=monitor.window), end=end)
-    current = to_arrow(table(job.target.captured(job.endpoint, window), champion.name))
+    current = _predictions(job, champion, window)
     reference = _reference(job, monitor, champion)
-    check = check_drift(current, reference, _without_redacted(monitor, job.spec.capture.redact))
+    check = check_drift(current, reference, _without_redacted(monitor, job.spec.capture.redact), current.repeated)
     counted = [*_earlier(job, champion, monitor), _counts(check.causes, job.spec)]
     report = HealthReport(
         endpoint=job.endpoint, revision=champion.name, version=champion.version.version, window=window,
         rows=check.rows, drifted_columns=check.drifted, share=check.share, limit=monitor.drift.share,
         violation=counted[-1], triggered=is_triggered(counted, monitor.trigger),
-        causes=check.causes, columns=check.columns, problems=check.problems, passed_over=check.passed_over,
+        causes=check.causes, columns=check.columns, problems=check.problems,
+        passed_over=check.passed_over | {path: f"cannot be read: {why}" for path, why in current.unreadable.items()},
         reason=f"{check.reason}; {sum(counted)} of the last {len(counted)} checks are violations, "
         f"{monitor.trigger.violations} of {monitor.trigger.of} trigger",
     )  # fmt: skip
@@ -70,6 +75,25 @@ def inspect(job: ReleaseJob) -> Inspection:
     artifacts.show_health(report)
     page = job.home.root / "reports" / job.endpoint / f"{job.release_id}-drift.html"
     return Inspection(report, check, current, reference, page)
+
+
+def _predictions(job: ReleaseJob, champion: Revision, window: Window) -> Predictions:
+    """The window's rows, after the store has taken over what the log has."""
+    capture = job.spec.capture
+    store = PredictionStore(capture.store or str(job.home.predictions), job.endpoint)
+
+    def captured(some: Window) -> Iterator[pa.RecordBatch]:
+        return job.target.captured(job.endpoint, some)
+
+    job.home.predictions.mkdir(exist_ok=True)
+    # Two monitors of one endpoint would take over the same rows.
+    with FileLock(job.home.predictions / f".{job.endpoint}.lock"):
+        try:
+            store.take(captured, window.end, timedelta(seconds=capture.retention))
+            return Predictions(store, captured, champion.name, window)
+        except MonitorError as error:
+            log(f"the window is read from the log alone: {error.message}")
+            return Predictions(None, captured, champion.name, window)
 
 
 def _without_redacted(monitor: Monitor, redacted: tuple[str, ...]) -> Monitor:

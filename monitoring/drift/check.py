@@ -9,7 +9,7 @@ from headgate.health import ColumnDrift, ColumnProblem
 from headgate.units import format_percent, rough_percent
 from monitoring.drift.distance import distance
 from monitoring.drift.profile import Categories, Profile, profile_like
-from monitoring.drift.quality import problems_of
+from monitoring.drift.quality import problems_of, repeated_ids
 
 if TYPE_CHECKING:
     from headgate.spec import Drift, Monitor, Trigger
@@ -45,13 +45,14 @@ class DriftCheck(NamedTuple):
         return tuple(name for name, holds in found.items() if holds)
 
 
-def check_drift(current: Columns, reference: Reference, monitor: Monitor) -> DriftCheck:
+def check_drift(current: Columns, reference: Reference, monitor: Monitor, repeated: int = 0) -> DriftCheck:
     """Compare the columns that both have.
 
     Args:
         current: live rows, one column a feature.
         reference: the training sample.
         monitor: the limits.
+        repeated: rows that are there for the second time.
 
     Raises:
         MonitorError: there are too few rows, or no column to compare.
@@ -63,6 +64,7 @@ def check_drift(current: Columns, reference: Reference, monitor: Monitor) -> Dri
             fix="wait for more traffic, widen monitor.window, or lower monitor.min_rows",
         )
     columns, problems, passed_over = _look_at_columns(current, reference, monitor)
+    problems += repeated_ids(repeated, rows, monitor.data_quality)
     if not columns and not problems:
         raise MonitorError(_nothing(reference, passed_over), fix="log a reference.parquet with the model's inputs")
     drifted = sum(column.drifted for column in columns)

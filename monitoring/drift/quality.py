@@ -48,3 +48,12 @@ def problems_of(name: str, reference: Profile, current: Profile, limits: DataQua
         if share > limit:
             message = f"{rough_percent(share)} {says}"
             yield ColumnProblem(column=name, kind=kind, share=share, limit=limit, message=message)
+
+
+def repeated_ids(repeated: int, rows: int, limits: DataQuality) -> list[ColumnProblem]:
+    """Requests that were sent, or logged, more than once."""
+    share = repeated / rows
+    if share <= limits.repeated:
+        return []
+    message = f"{rough_percent(share)} of requests have the id of an earlier one"
+    return [ColumnProblem(column="request_id", kind="repeated", share=share, limit=limits.repeated, message=message)]

@@ -1,47 +1,11 @@
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 
-import pyarrow as pa
-import pytest
-
-from deploy_targets.prediction_log import SCHEMA
 from headgate.phases import Outcome
 from headgate.records import Counts, Disagreement, Event, Look, ReleaseResult, ShadowReport, Verdict
 from monitoring.plots import rollout_plot
-from monitoring.predictions import table
 from monitoring.report import Evidence, write_report
-
-
-def logged(request: object, response: object, **changes) -> pa.RecordBatch:
-    row = {
-        "request_id": "1", "time": datetime.now(UTC), "status": 200, "seconds": 0.1, "mirrored": False,
-        "content_type": "application/json", "request": json.dumps(request).encode(),
-        "response": json.dumps(response).encode(), "endpoint": "e", "revision": "v1", **changes,
-    }  # fmt: skip
-    return pa.RecordBatch.from_pylist([row], schema=SCHEMA)
-
-
-@pytest.mark.parametrize("request_body", [
-    {"dataframe_split": {"columns": ["a", "b"], "data": [[1, "x"], [2, "y"]]}},
-    {"dataframe_records": [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]},
-    {"instances": [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]},
-    {"inputs": {"a": [1, 2], "b": ["x", "y"]}},
-])  # fmt: skip
-def test_every_form_of_request_becomes_the_same_table(request_body):
-    rows = table([logged(request_body, {"predictions": [0.5, 0.7]})], "v1")
-    assert rows.to_dict("list") == {"a": [1, 2], "b": ["x", "y"], "prediction": [0.5, 0.7]}
-
-
-def test_only_answers_that_clients_saw_are_in_the_table():
-    body, answer = {"inputs": [[1.0, 2.0]]}, {"predictions": [1]}
-    batches = [
-        logged(body, answer), logged(body, answer, revision="v2"), logged(body, answer, mirrored=True),
-        logged(body, answer, status=500), logged("text", answer),
-    ]  # fmt: skip
-    assert table(batches, "v1").to_dict("list") == {"0": [1.0], "1": [2.0], "prediction": [1]}
-    assert len(table([logged(body, answer)] * 5, "v1", limit=2)) == 2
 
 
 def looks() -> tuple[Look, ...]:

@@ -1,0 +1,232 @@
+"""Predictions typed, kept and read: every form of body, every way for a file or a store to be bad."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from deploy_targets.prediction_log import SCHEMA
+from headgate.errors import BadInputError, MonitorError
+from headgate.records import Window
+from monitoring.predictions import Predictions, PredictionStore
+from monitoring.predictions.store import SETTLE, SLOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOW = datetime(2026, 11, 25, 14, 7, 30, tzinfo=UTC)
+MONTH = timedelta(days=30)
+HOUR = Window(start=NOW - timedelta(hours=1), end=NOW)
+numbers = itertools.count()
+
+
+def logged(request: object, response: object, **changes) -> pa.RecordBatch:
+    row = {
+        "request_id": f"r{next(numbers)}", "time": NOW - timedelta(seconds=1), "status": 200, "seconds": 0.1,
+        "mirrored": False, "content_type": "application/json", "request": json.dumps(request).encode(),
+        "response": json.dumps(response).encode(), "endpoint": "e", "revision": "v1", **changes,
+    }  # fmt: skip
+    return pa.RecordBatch.from_pylist([row], schema=SCHEMA)
+
+
+def one(x: object, *, ago: float = 1.0, **changes) -> pa.RecordBatch:
+    body, answer = {"dataframe_records": [{"x": x}]}, {"predictions": [x]}
+    return logged(body, answer, time=NOW - timedelta(seconds=ago), **changes)
+
+
+def log_of(*batches: pa.RecordBatch):
+    """A target's `captured`, which counts the rows that it was asked for."""
+
+    def captured(window: Window):
+        for batch in batches:
+            inside = pc.and_(pc.greater_equal(batch["time"], window.start), pc.less(batch["time"], window.end))
+            if (rows := batch.filter(inside)).num_rows:
+                captured.read += rows.num_rows
+                yield rows
+
+    captured.read = 0
+    return captured
+
+
+def read(*batches: pa.RecordBatch, store: PredictionStore | None = None, window: Window = HOUR) -> dict[str, list]:
+    found = Predictions(store, log_of(*batches), "v1", window)
+    return {name: found.column(name).to_pylist() for name in found.column_names}
+
+
+@pytest.fixture
+def store(tmp_path) -> PredictionStore:
+    return PredictionStore(str(tmp_path), "e")
+
+
+def parquets(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.parquet"))
+
+
+@pytest.mark.parametrize("request_body", [
+    {"dataframe_split": {"columns": ["a", "b"], "data": [[1, "x"], [2, "y"]]}},
+    {"dataframe_records": [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]},
+    {"instances": [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]},
+    {"inputs": {"a": [1, 2], "b": ["x", "y"]}},
+])  # fmt: skip
+def test_every_form_of_request_becomes_the_same_table(request_body):
+    expected = {"a": [1, 2], "b": ["x", "y"], "prediction": [0.5, 0.7]}
+    assert read(logged(request_body, {"predictions": [0.5, 0.7]})) == expected
+
+
+def test_only_answers_that_clients_saw_are_in_the_table():
+    body, answer = {"inputs": [[1.0, 2.0]]}, {"predictions": [{"score": 1, "parts": [1, 2]}]}
+    batches = [
+        logged(body, answer), logged(body, answer, revision="v2"), logged(body, answer, mirrored=True),
+        logged(body, answer, status=500), logged(body, answer, time=NOW),
+    ]  # fmt: skip
+    assert read(*batches) == {"0": [1.0], "1": [2.0], "prediction.score": [1]}
+
+
+def test_a_chat_is_kept_as_its_figures():
+    body = {"model": "m", "temperature": 0.5, "messages": [{"role": "user", "content": "hello"}, {"content": None}]}
+    answer = {"choices": [{"finish_reason": "stop"}], "usage": {"prompt_tokens": 5, "completion_tokens": 7}}
+    assert read(logged(body, answer)) == {
+        "characters": [5], "messages": [2], "model": ["m"], "temperature": [0.5], "prediction.completion_tokens": [7],
+        "prediction.finish_reason": ["stop"], "prediction.prompt_tokens": [5],
+    }  # fmt: skip
+    assert read(logged({"prompt": "abc"}, {}))["characters"] == [3]
+
+
+@pytest.mark.parametrize("request_body", [
+    "text", [], {}, {"dataframe_split": {"columns": 5, "data": 7}},
+    {"dataframe_split": {"columns": ["a"], "data": [3]}}, {"inputs": 5}, {"instances": None}, {"messages": "no"},
+])  # fmt: skip
+def test_a_body_of_no_known_form_is_a_row_without_fields(request_body):
+    found = Predictions(None, log_of(logged(request_body, "text")), "v1", HOUR)
+    assert (found.num_rows, found.column_names) == (1, [])
+
+
+@pytest.mark.parametrize(("values", "kept"), [
+    ([1, 2.5, None], [1.0, 2.5, None]),
+    ([1, "two", True], ["1", "two", "true"]),
+    ([2**70, 1], [2.0**70, 1.0]),
+    ([[1, 2], {"a": 1}, {}], ["[1,2]", '{"a":1}', "{}"]),
+    ([None, None], [None, None]),
+    (["x", {"deep": [{}]}], ["x", '{"deep":[{}]}']),
+])  # fmt: skip
+def test_mixed_and_nested_values_are_kept_as_text(values, kept, store):
+    assert read(*[logged({"instances": [{"x": value} for value in values]}, {})])["x"] == kept
+    # The same where each value is in a file of its own.
+    log = [one(value, ago=900 + 400 * index) for index, value in enumerate(reversed(values))]
+    for batch in log:
+        store.take(log_of(batch), NOW, MONTH)
+        fsspec.filesystem("file").rm_file(f"{store._root}/taken.json")
+    store.take(log_of(*log), NOW, MONTH)
+    found = Predictions(store, log_of(*log), "v1", Window(start=NOW - timedelta(hours=2), end=NOW))
+    assert found.column("x").to_pylist() == kept
+
+
+def test_a_request_is_parsed_once_and_a_window_is_the_same_wherever_its_rows_are(tmp_path, store):
+    log = log_of(*[one(ago, ago=ago) for ago in range(1, 4000, 7)])
+    before = read(*[one(ago, ago=ago) for ago in range(1, 4000, 7)])
+    assert store.take(log, NOW, MONTH) == sum(ago > 150 for ago in range(1, 4000, 7))
+    log.read = 0
+    found = Predictions(store, log, "v1", HOUR)
+    assert sorted(found.column("x").to_pylist()) == sorted(before["x"])
+    assert found.num_rows == len(before["x"])
+    assert log.read == sum(ago <= 150 for ago in range(1, 4000, 7)), "only what is newer than the kept files"
+    assert store.take(log, NOW, MONTH) == 0
+    assert found.column("prediction").to_pylist() == found.column("x").to_pylist()
+    assert found.fixed("request_id").null_count == 0
+    one_hour = [file for file in parquets(tmp_path) if "date=2026-11-25/revision=v1/14" in str(file)]
+    assert [file.name for file in one_hour] == ["1400-0.parquet"]
+
+
+def test_what_a_killed_take_left_is_taken_again_once(tmp_path, store, monkeypatch):
+    batches = [one(ago, ago=ago) for ago in range(200, 2000, 9)]
+    put = store._put
+
+    def die(path: str, content: bytes) -> None:
+        if "taken" in path:
+            raise KeyboardInterrupt
+        put(path, content)
+
+    monkeypatch.setattr(store, "_put", die)
+    with pytest.raises(KeyboardInterrupt):
+        store.take(log_of(*batches), NOW, MONTH)
+    assert parquets(tmp_path)
+    monkeypatch.undo()
+    later = NOW + timedelta(minutes=10)
+    store.take(log_of(*batches), later, MONTH)
+    assert sum(pq.read_metadata(file).num_rows for file in parquets(tmp_path)) == len(batches)
+    assert not list(tmp_path.rglob(".*unfinished"))
+
+
+def test_memory_is_bounded_by_writing_in_parts(tmp_path, store, monkeypatch):
+    monkeypatch.setattr("monitoring.predictions.store._HELD_BYTES", 2000)
+    store.take(log_of(*[one(ago, ago=ago) for ago in range(500, 560)]), NOW, MONTH)
+    assert len(parquets(tmp_path)) > 3
+    assert len(read(store=store)["x"]) == 60
+
+
+def test_what_is_old_is_dropped(tmp_path, store):
+    log = log_of(one(1, ago=3 * 86400), one(2, ago=900))
+    store.take(log, NOW - timedelta(days=2), MONTH)
+    assert len(parquets(tmp_path)) == 1
+    store.take(log, NOW, timedelta(days=2))
+    assert ["date=2026-11-25" in str(file) for file in parquets(tmp_path)] == [True]
+
+
+def test_rows_of_any_order_and_clock_are_found(store):
+    ago = [700, 200, 3, 1000, 200, 5000, -60]
+    batch = pa.Table.from_batches([one(second, ago=second) for second in ago]).combine_chunks().to_batches()[0]
+    store.take(log_of(batch), NOW, MONTH)
+    found = Predictions(store, log_of(batch), "v1", HOUR)
+    assert sorted(found.column("x").to_pylist()) == [3, 200, 200, 700, 1000]
+
+
+def test_repeated_ids_are_counted(store):
+    batches = [one(1, ago=900, request_id="a"), one(1, ago=901, request_id="a"), one(1, request_id="b"),
+               one(1, request_id="b"), logged({"inputs": [[1], [2]]}, {}, request_id="c")]  # fmt: skip
+    store.take(log_of(*batches), NOW, MONTH)
+    assert Predictions(store, log_of(*batches), "v1", HOUR).repeated == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + b"\0" * 400 + b"PAR1", None])
+def test_a_file_that_cannot_be_read_is_told_and_left_out(tmp_path, store, content):
+    store.take(log_of(one(1, ago=700), one(2, ago=1700)), NOW, MONTH)
+    broken = parquets(tmp_path)[0]
+    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2] if content is None else content)
+    found = Predictions(store, log_of(), "v1", HOUR)
+    assert found.column("x").to_pylist() == [1]
+    assert list(found.unreadable) == [str(broken)]
+
+
+def test_a_store_on_an_object_store(tmp_path):
+    store = PredictionStore(f"memory://bucket/{tmp_path.name}", "e")
+    store.take(log_of(one(1, ago=700), one(2, ago=90000)), NOW, MONTH)
+    assert read(one(3), store=store)["x"] == [1, 3]
+    store.take(log_of(), NOW + timedelta(hours=1), timedelta(hours=14))
+    kept = fsspec.filesystem("memory").find(f"/bucket/{tmp_path.name}")
+    assert ["date=2026-11-25" in path for path in kept if path.endswith("parquet")] == [True]
+
+
+def test_a_store_that_is_none_is_told(tmp_path):
+    for url in ("nowhere://bucket/folder", "s3://bucket"):
+        with pytest.raises(BadInputError, match=r"capture\.store"):
+            PredictionStore(url, "e")
+    (tmp_path / "file").write_text("")
+    store = PredictionStore(str(tmp_path / "file"), "e")
+    with pytest.raises(MonitorError, match="cannot be"):
+        store.take(log_of(one(1, ago=900)), NOW, MONTH)
+
+
+def test_a_slot_is_taken_only_when_no_more_rows_of_it_can_come(store):
+    edge = NOW.replace(minute=5, second=0)
+    store.take(log_of(), edge + SETTLE - timedelta(seconds=1), MONTH)
+    assert store.until() == edge - SLOT
+    store.take(log_of(), edge + SETTLE, MONTH)
+    assert store.until() == edge
