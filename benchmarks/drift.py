@@ -63,7 +63,7 @@ def ours_with_page(reference: Path, window: Path) -> dict[str, Any]:
 
 
 def _ours(reference: Path, window: Path, *, page: bool) -> dict[str, Any]:
-    from headgate.spec import Monitor  # noqa: PLC0415 - imports are not timed
+    from headgate.monitor import Monitor  # noqa: PLC0415 - imports are not timed
     from monitoring.drift import ParquetColumns, Reference, check_drift, write_page  # noqa: PLC0415
 
     if page:
@@ -188,7 +188,7 @@ def false_alarms(windows: int = 1000) -> None:
     """Columns of windows without drift that count as drifted, and planted shifts that are found."""
     import pandas as pd  # noqa: PLC0415 - heavy
 
-    from headgate.spec import Monitor  # noqa: PLC0415
+    from headgate.monitor import Monitor  # noqa: PLC0415
     from monitoring.drift import Reference, check_drift, to_arrow  # noqa: PLC0415
 
     dice = np.random.default_rng(SEED)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import pandas as pd
 
 THREADS = 4
@@ -35,7 +37,7 @@ class Client:
         self._truth = truth.tolist()
         self._pause = THREADS / rate
         self._stop = threading.Event()
-        self._scale = 1.0
+        self._scales = [1.0] * len(self._columns)
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(THREADS)]
         self.by_revision: dict[str, Counter[str]] = defaultdict(Counter)
@@ -64,9 +66,9 @@ class Client:
         """Requests a second so far."""
         return self.total / (time.monotonic() - self.began)
 
-    def drift(self, scale: float) -> None:
-        """From now on the inputs are off by a factor, as after a sensor was replaced."""
-        self._scale = scale
+    def drift(self, scale: float, spared: Collection[str] = ()) -> None:
+        """From now on the inputs are off by a factor, as after a sensor was replaced, but for those that are spared."""
+        self._scales = [1.0 if column in spared else scale for column in self._columns]
 
     def _run(self, number: int) -> None:
         chance = random.Random(number)
@@ -74,7 +76,7 @@ class Client:
         due = time.monotonic() + number * self._pause / THREADS
         while not self._stop.is_set():
             index = chance.randrange(len(self._rows))
-            row = [value * self._scale for value in self._rows[index]]
+            row = [value * scale for value, scale in zip(self._rows[index], self._scales, strict=True)]
             body = json.dumps({"dataframe_split": {"columns": self._columns, "data": [row]}})
             try:
                 connection.request("POST", self._target.path, body, {"content-type": "application/json"})

@@ -1,25 +1,33 @@
-"""Check what is live for drift; roll back where the release file says so."""
+"""Check what is live, by labels and for drift; roll back where the release file says so and it would help."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from prefect import flow
 
 from flows.rollback import rollback
 from headgate.actor import whoami
-from headgate.health import HealthReport
+from headgate.health import Attribution, HealthReport
 from headgate.spec import ReleaseSpec
 from registry import Kind, history
 from registry.lease import holder
-from tasks.inspect import inspect, show
+from tasks.attribution import ask_the_version_before
+from tasks.inspect import inspect, report_of_labels, show
 from tasks.job import new_id, open_release
 from tasks.step import run
+from tasks.truth import check_quality
 from tasks.undo import expired, retire_expired
 from tasks.watched import resolve
+
+if TYPE_CHECKING:
+    from tasks.inspect import Inspection
+    from tasks.job import ReleaseJob
 
 
 @flow(name="monitor", flow_run_name="monitor")
 async def monitor(spec: ReleaseSpec | str, actor: str = "") -> HealthReport:
-    """Check the last window of an endpoint's requests.
+    """Check an endpoint's answers against the labels that have arrived, then the last window of its requests.
 
     Args:
         spec: the release file's content, or the path of one that the worker can read.
@@ -29,25 +37,60 @@ async def monitor(spec: ReleaseSpec | str, actor: str = "") -> HealthReport:
         MonitorError: the check itself could not be made; nothing was changed.
     """
     described = resolve(spec)
+    found: Inspection | None = None
     with open_release(described, new_id(described.endpoint, "monitor"), actor or f"monitor ({whoami()})") as job:
-        found = run(inspect, job)
-        report = found.report
-        acts = report.triggered and bool(set(report.causes) & set(described.rollback.on))
-        can_go_back = history.predecessor(job.journal, job.endpoint) is not None
-        is_free = holder(job.journal, job.endpoint) is None and history.in_flight(job.journal, job.endpoint) is None
-        if is_free and not acts and expired(job, described.rollback.keep_warm):
-            with job.hold():
-                run(retire_expired, job, described.rollback.keep_warm)
-        champion = job.champion
-        is_same = champion is not None and champion.name == report.revision
-        acts_now = acts and can_go_back and is_free and is_same
-        if acts and not acts_now:
-            why = "a release is in flight" if not (is_free and is_same) else "there is no earlier version"
-            job.write(Kind.NOTE, "not rolled back", f"{report.reason}; but {why}")
-        actor_name = job.actor
+        quality = run(check_quality, job)
+        if quality is not None and quality.verdict == "worse" and "quality" in described.rollback.on and _is_free(job):
+            report, why = report_of_labels(job, quality), f"quality: {quality.reason}"
+        else:
+            found = run(inspect, job)
+            report = found.report.model_copy(update={"quality": quality})
+            report, why = _consider(job, found, report)
+        name = job.actor
     try:
-        if acts_now:
-            await rollback(described.endpoint, f"{' and '.join(report.causes)}: {report.reason}", actor=actor_name)
+        if why:
+            await rollback(described.endpoint, why, actor=name, of=report.revision)
     finally:
-        run(show, found)
+        if found is not None:
+            run(show, found)
     return report
+
+
+def _consider(job: ReleaseJob, found: Inspection, report: HealthReport) -> tuple[HealthReport, str]:
+    """The report, with whose doing a violation is; and why to roll back, empty where not."""
+    acts = report.triggered and bool(set(report.causes) & set(job.spec.rollback.on))
+    if not acts:
+        if _is_free(job) and expired(job, job.spec.rollback.keep_warm):
+            with job.hold():
+                run(retire_expired, job, job.spec.rollback.keep_warm)
+        return report, ""
+    champion = job.champion
+    attribution: Attribution | None = None
+    if not _is_free(job) or champion is None or champion.name != report.revision:
+        why_not = "a release is in flight"
+    elif history.predecessor(job.journal, job.endpoint) is None:
+        why_not = "there is no earlier version"
+    else:
+        with job.hold():
+            attribution = run(ask_the_version_before, job, found)
+        report = report.model_copy(update={"attribution": attribution})
+        why_not = _would_not_help(attribution)
+    if why_not:
+        evidence = {"cause": attribution.cause} if attribution else {}
+        job.write(Kind.NOTE, history.NOT_ROLLED_BACK, f"{report.reason}; but {why_not}", evidence)
+        return report, ""
+    because = f"; {attribution.reason}" if attribution else ""
+    return report, f"{' and '.join(report.causes)}: {report.reason}{because}"
+
+
+def _is_free(job: ReleaseJob) -> bool:
+    return holder(job.journal, job.endpoint) is None and history.in_flight(job.journal, job.endpoint) is None
+
+
+def _would_not_help(attribution: Attribution) -> str:
+    """Why there is no rollback, by what the version before answers; empty where it would help."""
+    return {
+        "version": "",
+        "inputs": f"the version before would do no better: {attribution.reason}",
+        "unknown": f"whether the version before would do better is not known: {attribution.reason}",
+    }[attribution.cause]

@@ -49,6 +49,12 @@ STUCK, FOUND_CHANGED = "needs a person", "found changed"
 PROMOTE, ROLLBACK, WENT_BACK = "promote", "rollback", "went back"
 """The decisions to promote what is held, and to go back to the revision that `to` names; the note that this is done."""
 
+NOT_ROLLED_BACK = "not rolled back"
+"""The note that the monitor has found what the release file would have it roll back for, and why it did not."""
+
+QUALITY, CONFIRMED = "quality", "confirmed"
+"""The notes with what labels say of the live version (a `QualityReport`), and that they show it to be no worse."""
+
 APPROVAL_REQUESTED, APPROVAL = "approval requested", "approval"
 """The note that someone is asked, and the decision with the answer; both have the content's `key`."""
 

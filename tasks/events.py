@@ -14,7 +14,7 @@ from headgate.events import DRIFT_DETECTED, resource_of
 from headgate.phases import Phase
 from headgate.records import Verdict
 from registry import Kind
-from registry.history import APPROVAL, APPROVAL_REQUESTED, OUTCOME, is_rollback
+from registry.history import APPROVAL, APPROVAL_REQUESTED, CONFIRMED, NOT_ROLLED_BACK, OUTCOME, QUALITY, is_rollback
 from registry.orders import PAUSE, RESUME
 from tasks.step import in_flow_run
 
@@ -33,9 +33,13 @@ _DECISIONS = {
     RESUME: "headgate.release.resumed",
     "rollback": "headgate.rollback.started",
 }
+_NOTES = {
+    APPROVAL_REQUESTED: "headgate.release.approval-requested", NOT_ROLLED_BACK: "headgate.rollback.declined",
+    QUALITY: "headgate.quality.checked", CONFIRMED: "headgate.version.confirmed",
+}  # fmt: skip
 _COPIED = (
     "share", "e_value", "version", "digest", "before", "expires_at", "drifted_columns", "causes", "triggered",
-    "outcome",
+    "outcome", "cause", "verdict",
 )  # fmt: skip
 
 
@@ -63,7 +67,7 @@ def names_of(entry: Entry) -> list[str]:
         case Kind.CHECK:
             names = [DRIFT_DETECTED if entry.evidence.get("triggered") else "headgate.drift.checked"]
         case Kind.NOTE:
-            names = ["headgate.release.approval-requested"] if entry.what == APPROVAL_REQUESTED else []
+            names = [_NOTES[entry.what]] if entry.what in _NOTES else []
         case Kind.DECISION if entry.what == OUTCOME:
             names = [f"headgate.release.{entry.evidence['result']['outcome'].replace(' ', '-')}"]
         case Kind.DECISION:

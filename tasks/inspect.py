@@ -9,25 +9,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from filelock import FileLock
-
 from headgate.errors import MonitorError, NothingToRollBackError
-from headgate.health import HealthReport
+from headgate.health import HealthReport, QualityReport
 from headgate.records import Revision, Window
 from monitoring.drift import ParquetColumns, Reference, check_drift, is_triggered, write_page
-from monitoring.predictions import Predictions, PredictionStore
 from registry import Kind
 from tasks import artifacts
 from tasks.job import ReleaseJob
+from tasks.predictions import predictions
 from tasks.step import log, step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import pyarrow as pa
-
-    from headgate.spec import Monitor, ReleaseSpec
+    from headgate.monitor import Monitor
+    from headgate.spec import ReleaseSpec
     from monitoring.drift import DriftCheck
+    from monitoring.predictions import Predictions
 
 REFERENCE = "reference.parquet"
 """The training sample, as an artifact of the run that logged the model."""
@@ -58,7 +54,7 @@ def inspect(job: ReleaseJob) -> Inspection:
         raise NothingToRollBackError(f"nothing of {job.endpoint} is live", fix="release a version first")
     end = datetime.now(UTC)
     window = Window(start=end - timedelta(seconds=monitor.window), end=end)
-    current = _predictions(job, champion, window)
+    current = predictions(job, champion, window)
     reference = _reference(job, monitor, champion)
     check = check_drift(current, reference, _without_redacted(monitor, job.spec.capture.redact), current.repeated)
     counted = [*_earlier(job, champion, monitor), _counts(check.causes, job.spec)]
@@ -77,23 +73,17 @@ def inspect(job: ReleaseJob) -> Inspection:
     return Inspection(report, check, current, reference, page)
 
 
-def _predictions(job: ReleaseJob, champion: Revision, window: Window) -> Predictions:
-    """The window's rows, after the store has taken over what the log has."""
-    capture = job.spec.capture
-    store = PredictionStore(capture.store or str(job.home.predictions), job.endpoint)
-
-    def captured(some: Window) -> Iterator[pa.RecordBatch]:
-        return job.target.captured(job.endpoint, some)
-
-    job.home.predictions.mkdir(exist_ok=True)
-    # Two monitors of one endpoint would take over the same rows.
-    with FileLock(job.home.predictions / f".{job.endpoint}.lock"):
-        try:
-            store.take(captured, window.end, timedelta(seconds=capture.retention))
-            return Predictions(store, captured, champion.name, window)
-        except MonitorError as error:
-            log(f"the window is read from the log alone: {error.message}")
-            return Predictions(None, captured, champion.name, window)
+def report_of_labels(job: ReleaseJob, quality: QualityReport) -> HealthReport:
+    """The report of a check that labels decided before its window was looked at."""
+    monitor, champion = job.spec.monitor, job.champion
+    assert monitor is not None and champion is not None  # noqa: PT018, S101 - it is the one that is worse
+    end = datetime.now(UTC)
+    return HealthReport(
+        endpoint=job.endpoint, revision=champion.name, version=champion.version.version,
+        window=Window(start=end - timedelta(seconds=monitor.quality.lookback), end=end),
+        rows=quality.champion.labels, drifted_columns=(), share=0.0, limit=monitor.drift.share, violation=True,
+        triggered=True, reason=quality.reason, causes=("quality",), quality=quality,
+    )  # fmt: skip
 
 
 def _without_redacted(monitor: Monitor, redacted: tuple[str, ...]) -> Monitor:

@@ -15,7 +15,7 @@ from prefect.context import FlowRunContext
 from deploy_targets import DeployTarget, open_target
 from headgate.actor import whoami
 from headgate.credentials import separate_credentials
-from headgate.errors import BadInputError, EndpointBusyError, RegistryError, RolledBackError
+from headgate.errors import BadInputError, EndpointBusyError, HeadgateError, RegistryError, RolledBackError
 from headgate.home import Home
 from headgate.phases import ENDED, Phase, is_behind, may_enter
 from headgate.records import Traffic
@@ -296,6 +296,18 @@ class ReleaseJob(Job):
         written = super().write(kind, what, reason, evidence, actor=actor)
         self.notices.tell(written)
         return written
+
+    def retire(self, name: str) -> None:
+        """Remove a revision, after what clients asked of it is kept, where the endpoint is monitored."""
+        was_live = any(reign.revision.name == name for reign in history.reigns(self.journal, self.endpoint))
+        if self.spec.monitor is not None and was_live:
+            from tasks.predictions import keep_log  # noqa: PLC0415 - heavy, and needed here alone
+
+            try:
+                keep_log(self, name)
+            except HeadgateError as error:
+                self.write(Kind.NOTE, "log not kept", f"{name}: {error.message}")
+        super().retire(name)
 
     def finish_telling(self) -> None:
         """Wait for messages that are being sent, and note those that could not be."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from headgate.phases import Phase
 from headgate.records import Verdict
 from registry import Kind
-from registry.history import APPROVAL, APPROVAL_REQUESTED, FOUND_CHANGED, STUCK
+from registry.history import APPROVAL, APPROVAL_REQUESTED, CONFIRMED, FOUND_CHANGED, NOT_ROLLED_BACK, STUCK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +74,7 @@ def message_of(entry: Entry) -> str | None:
 def _note(entry: Entry) -> str | None:
     if entry.what == APPROVAL_REQUESTED:
         return f"release {entry.release_id} waits for approval: {entry.reason}"
-    return f"{entry.what}: {entry.reason}" if entry.what in {STUCK, FOUND_CHANGED} else None
+    return f"{entry.what}: {entry.reason}" if entry.what in {STUCK, FOUND_CHANGED, NOT_ROLLED_BACK, CONFIRMED} else None
 
 
 def send(reference: str, title: str, text: str) -> str:

@@ -1,4 +1,4 @@
-"""Webhooks in, Prefect events out: a small server that MLflow's registry and Alertmanager call.
+"""Webhooks in, Prefect events out: a small server that MLflow's registry and Alertmanager call. It takes labels, too.
 
 It starts nothing itself. What an event leads to is an automation of the Prefect server (tasks/automations.py), where it
 can be seen, changed and switched off. Run it with `python -m tasks.receiver`; its settings are environment variables:
@@ -88,8 +88,7 @@ async def mlflow(request: Request) -> JSONResponse:
 
 async def alertmanager(request: Request) -> JSONResponse:
     """A notification of Alertmanager (version 4 of its format); each firing alert names an endpoint by a label."""
-    shown = request.headers.get("authorization", "")
-    if not hmac.compare_digest(shown.encode(), f"Bearer {request.app.state.token}".encode()):
+    if not _shows_token(request):
         return _refused(
             401, "Alertmanager's http_config needs `authorization: {credentials: …}`; see docs/operating.md"
         )
@@ -121,6 +120,36 @@ def _alarm(endpoint: str, key: str, payload: dict[str, str], journal: Journal) -
     flight, champion = in_flight(journal, endpoint), live(journal, endpoint)
     of = flight.release_id if flight else (champion.revision.name if champion else "")
     return [_event(ALERT_FIRING, endpoint, key, {**payload, "of": of})]
+
+
+async def labels(request: Request) -> JSONResponse:
+    """Labels of an endpoint's requests."""
+    if not _shows_token(request):
+        return _refused(401, "labels need `Authorization: Bearer …`; see docs/operating.md")
+    body = await _body(request)
+    if body is None:
+        return _refused(413, f"at most {MAX_BODY} bytes; send them in parts, or as a file: headgate labels")
+    try:
+        content = json.loads(body)
+        endpoint, given = str(content["endpoint"]), list(content["labels"])
+    except (ValueError, KeyError, TypeError):
+        return _refused(400, 'the body is {"endpoint": …, "labels": [{"request_id": …, "label": …}]}')
+
+    def keep() -> int:
+        # Seconds to import, and only for who sends labels.
+        from monitoring.truth import labels_from_json  # noqa: PLC0415
+        from tasks.truth import add_labels  # noqa: PLC0415
+
+        home = request.app.state.home
+        with open_journal(home.journal_url) as journal:
+            return add_labels(home, journal, endpoint, labels_from_json(given))
+
+    try:
+        return JSONResponse({"new": await to_thread.run_sync(keep)}, 202)
+    except BadInputError as error:
+        return _refused(400, str(error))
+    except HeadgateError as error:
+        return _refused(503, error.message)
 
 
 async def health(_request: Request) -> JSONResponse:
@@ -167,6 +196,11 @@ def _event(name: str, endpoint: str, key: str, payload: dict[str, str]) -> Event
     }
 
 
+def _shows_token(request: Request) -> bool:
+    shown = request.headers.get("authorization", "")
+    return hmac.compare_digest(shown.encode(), f"Bearer {request.app.state.token}".encode())
+
+
 async def _body(request: Request) -> bytes | None:
     """The body; None where it is too large, of which no more is read."""
     parts, size = [], 0
@@ -188,7 +222,7 @@ def make_app(home: Home, *, secret: str, token: str, prefect_api: str, prefect_a
     Args:
         home: where the journal is.
         secret: what MLflow signs with.
-        token: what Alertmanager shows.
+        token: what Alertmanager, and who sends labels, shows.
         prefect_api: where events go.
         prefect_auth: `user:password`, where that server asks for it.
     """
@@ -203,6 +237,7 @@ def make_app(home: Home, *, secret: str, token: str, prefect_api: str, prefect_a
 
     routes = [
         Route("/mlflow", mlflow, methods=["POST"]), Route("/alertmanager", alertmanager, methods=["POST"]),
+        Route("/labels", labels, methods=["POST"]),
         Route("/health", health),
     ]  # fmt: skip
     return Starlette(routes=routes, lifespan=lifespan)

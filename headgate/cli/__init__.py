@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reconcile": ("order", "Put in order what nobody is at work on."),
     "guard": ("order", "Watch for releases that lose their process, and end them at once."),
     "monitor": ("change", "Check an endpoint for drift."),
+    "labels": ("truth", "Tell what the right answers were."),
     "watch": ("watch", "Check an endpoint, and release to it, by itself."),
     "unwatch": ("watch", "Stop doing so."),
     "automations": ("watch", "Show or apply what Headgate's events lead to."),

@@ -151,6 +151,9 @@ def monitor(path: Path, as_json: bool) -> None:  # noqa: FBT001
         click.echo(
             f"{report.endpoint} v{report.version}: {report.reason}" + (" - triggered" if report.triggered else "")
         )
+        for said in (report.quality, report.attribution):
+            if said is not None:
+                click.echo(said.reason)
 
 
 def print_result(result: ReleaseResult, *, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from monitoring.drift.profile import Categories, Profile, profile_like
 from monitoring.drift.quality import problems_of, repeated_ids
 
 if TYPE_CHECKING:
-    from headgate.spec import Drift, Monitor, Trigger
+    from headgate.monitor import Drift, Monitor, Trigger
     from monitoring.drift.columns import Columns
     from monitoring.drift.reference import Reference
 

@@ -11,7 +11,7 @@ from monitoring.drift.profile import WIDTHS, Categories, Numbers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from headgate.spec import DataQuality
+    from headgate.monitor import DataQuality
     from monitoring.drift.profile import Profile
 
 

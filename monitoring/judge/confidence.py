@@ -21,13 +21,19 @@ def rate_interval(canary: Array, stable: Array, alpha: float) -> tuple[float, fl
         stable: the same.
         alpha: the chance that the truth is ever outside.
     """
-    low, high = _one(canary[1], canary[0], alpha / 2)
-    stable_low, stable_high = _one(stable[1], stable[0], alpha / 2)
+    low, high = interval_of_rate(canary[1], canary[0], alpha / 2)
+    stable_low, stable_high = interval_of_rate(stable[1], stable[0], alpha / 2)
     return low - stable_high, high - stable_low
 
 
-def _one(hits: float, trials: float, alpha: float) -> tuple[float, float]:
-    """All rates that the Beta(½, ½) mixture has not rejected (Robbins' method of mixtures)."""
+def interval_of_rate(hits: float, trials: float, alpha: float) -> tuple[float, float]:
+    """All rates that the Beta(½, ½) mixture has not rejected (Robbins' method of mixtures).
+
+    Args:
+        hits: of the trials so far.
+        trials: so far.
+        alpha: the chance that the truth is ever outside.
+    """
     if trials <= 0:
         return 0.0, 1.0
     mixture = float(betaln(hits + 0.5, trials - hits + 0.5) - betaln(0.5, 0.5))

@@ -6,6 +6,8 @@ A file has what one revision answered within five minutes from 14:05 on, typed (
 `taken.json` beside the dates says until when the log was taken over; what is newer is read from the log itself. So each
 request is parsed once, a file is written once and whole, and a take that was cut short is made again from where the
 last one ended.
+
+A log goes with its revision. What it has that was not taken over is rescued first, into `1405-rescued0.parquet`.
 """
 
 from __future__ import annotations
@@ -36,13 +38,15 @@ SETTLE = timedelta(seconds=10)
 """Rows reach the log, and the log its readers, within this time of their answer."""
 _HELD_BYTES = 128 * 2**20
 _TAKEN = "taken.json"
+_RESCUED = "rescued"
 
 
 class Stored(NamedTuple):
-    """A file, and the first moment of its five minutes."""
+    """A file, the first moment of its five minutes, and whether it was rescued from a log that was to go."""
 
     path: str
     start: datetime
+    rescued: bool
 
 
 class PredictionStore:
@@ -96,14 +100,33 @@ class PredictionStore:
         try:
             # Those of a take that was cut short.
             for file in self._stored():
-                if file.start >= start:
+                if file.start >= start and not file.rescued:
                     self._files.rm_file(file.path)
             rows = self._write_all(captured(Window(start=start, end=end)))
-            self._put(f"{self._root}/{_TAKEN}", json.dumps({"until": end.isoformat()}).encode())
+            self._drop_needless(start)
+            self._put(_TAKEN, json.dumps({"until": end.isoformat()}).encode())
             self._drop_before(now - keep)
         except (OSError, pa.ArrowException) as error:
             raise self._failed("written to", error) from error
         return rows
+
+    def rescue(self, captured: Captured, revision: str, now: datetime) -> None:
+        """Keep what the log has of a revision that is to go and that was not taken over.
+
+        Args:
+            captured: reads the log.
+            revision: whose log goes.
+            now: the present.
+
+        Raises:
+            MonitorError: the store cannot be written to.
+        """
+        window = Window(start=max(self.until(), _slot(now - SLOT - SETTLE)), end=now + SETTLE)
+        theirs = (batch.filter(pc.equal(batch["revision"], revision)) for batch in captured(window))
+        try:
+            self._write_all((batch for batch in theirs if batch.num_rows), _RESCUED)
+        except (OSError, pa.ArrowException) as error:
+            raise self._failed("written to", error) from error
 
     def files(self, revision: str, window: Window) -> list[Stored]:
         """A revision's files that may have rows of a window, oldest first.
@@ -122,7 +145,33 @@ class PredictionStore:
         opened: io.BufferedIOBase = self._files.open(path, "rb")
         return opened
 
-    def _write_all(self, batches: Iterable[pa.RecordBatch]) -> int:
+    def others(self, folder: str) -> list[str]:
+        """The Parquet files of another folder of the endpoint.
+
+        Raises:
+            MonitorError: the store does not answer.
+        """
+        self._files.invalidate_cache()
+        try:
+            paths = self._files.ls(f"{self._root}/{folder}", detail=False)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise self._failed("read", error) from error
+        return [path for path in paths if path.endswith(".parquet")]
+
+    def put(self, path: str, content: bytes) -> None:
+        """Write a file of another folder, whole or not at all.
+
+        Raises:
+            MonitorError: the store cannot be written to.
+        """
+        try:
+            self._put(path, content)
+        except OSError as error:
+            raise self._failed("written to", error) from error
+
+    def _write_all(self, batches: Iterable[pa.RecordBatch], name: str = "") -> int:
         held: dict[tuple[str, datetime], list[pa.RecordBatch]] = defaultdict(list)
         size = rows = part = 0
         for batch in batches:
@@ -130,26 +179,26 @@ class PredictionStore:
                 held[batch["revision"][0].as_py(), slot].append(some)
             size, rows = size + batch.nbytes, rows + batch.num_rows
             if size > _HELD_BYTES:
-                self._write(held, part)
+                self._write(held, f"{name}{part}")
                 held.clear()
                 size, part = 0, part + 1
-        self._write(held, part)
+        self._write(held, f"{name}{part}")
         return rows
 
-    def _write(self, held: dict[tuple[str, datetime], list[pa.RecordBatch]], part: int) -> None:
+    def _write(self, held: dict[tuple[str, datetime], list[pa.RecordBatch]], part: str) -> None:
         for (revision, slot), batches in held.items():
             buffer = io.BytesIO()
             pq.write_table(typed(batches), buffer, compression="zstd")
-            folder = f"{self._root}/date={slot:%Y-%m-%d}/revision={revision}"
+            folder = f"date={slot:%Y-%m-%d}/revision={revision}"
             self._put(f"{folder}/{slot:%H%M}-{part}.parquet", buffer.getvalue())
 
     def _put(self, path: str, content: bytes) -> None:
         """Whole or not at all."""
-        folder, _, name = path.rpartition("/")
+        folder, _, name = f"{self._root}/{path}".rpartition("/")
         self._files.makedirs(folder, exist_ok=True)
         unfinished = f"{folder}/.{name}.unfinished"
         self._files.pipe_file(unfinished, content)
-        self._files.mv(unfinished, path)
+        self._files.mv(unfinished, f"{folder}/{name}")
 
     def _stored(self, within: str = "") -> list[Stored]:
         found = []
@@ -161,8 +210,15 @@ class PredictionStore:
                 date, revision, name = parts
                 start = datetime.strptime(f"{date} {name.partition('-')[0]}", "date=%Y-%m-%d %H%M").replace(tzinfo=UTC)
                 if name.endswith(".parquet") and within in {"", revision}:
-                    found.append(Stored(path, start))
+                    found.append(Stored(path, start, rescued=f"-{_RESCUED}" in name))
         return sorted(found, key=lambda file: (file.start, file.path))
+
+    def _drop_needless(self, since: datetime) -> None:
+        """Rescued files of which the log turned out to be there still."""
+        taken = {(file.path.rpartition("/")[0], file.start) for file in self._stored() if not file.rescued}
+        for file in self._stored():
+            if file.rescued and file.start >= since and (file.path.rpartition("/")[0], file.start) in taken:
+                self._files.rm_file(file.path)
 
     def _drop_before(self, moment: datetime) -> None:
         for path in self._files.ls(self._root, detail=False):

@@ -94,6 +94,7 @@ def _text(value: Any) -> str | None:  # noqa: ANN401 - whatever JSON holds
     return orjson.dumps(value).decode()
 
 
-def answered(table: pa.Table) -> pa.ChunkedArray:
-    """Which rows clients got an answer to, as opposed to copies and failures."""
-    return pc.and_(pc.invert(table["mirrored"]), pc.less(table["status"], 300))
+def answered(table: pa.Table, *, copies: bool) -> pa.ChunkedArray:
+    """Which rows were answered, and, without `copies`, seen by a client."""
+    good = pc.less(table["status"], 300)
+    return good if copies else pc.and_(pc.invert(table["mirrored"]), good)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -39,23 +40,31 @@ class Predictions:
         captured: reads the endpoint's log.
         revision: whose answers.
         window: their time.
+        copies: also those that no client saw, of mirrored requests.
 
     Attributes:
+        revision: whose answers.
         num_rows: of every column.
         repeated: rows of requests whose ids were there before.
         unreadable: files that cannot be read, and why.
     """
 
-    def __init__(self, store: PredictionStore | None, captured: Captured, revision: str, window: Window) -> None:
-        self._store = store
+    def __init__(
+        self, store: PredictionStore | None, captured: Captured, revision: str, window: Window, *,
+        copies: bool = False,
+    ) -> None:  # fmt: skip
+        self._store, self._copies = store, copies
+        self.revision = revision
         self.unreadable: dict[str, str] = {}
         self.repeated = 0
         since = min(max(store.until(), window.start), window.end) if store else window.start
-        kept = Window(start=window.start, end=since)
-        files = store.files(revision, kept) if store else []
-        self._parts = [part for file in files if (part := self._part_of(file, kept)) is not None]
         newest = captured(Window(start=since, end=window.end))
         tail = typed(batch for some in newest if (batch := some.filter(pc.equal(some["revision"], revision))).num_rows)
+        # Where the log of the newest rows is gone, they were rescued before.
+        until = since if tail.num_rows else window.end
+        files = store.files(revision, Window(start=window.start, end=window.end)) if store else []
+        kept = [file for file in files if file.start < since or (file.rescued and not tail.num_rows)]
+        self._parts = [part for file in kept if (part := self._part_of(file, Window(start=window.start, end=until)))]
         self._parts.append(self._part(tail, Window(start=since, end=window.end), tail.column_names, None, tail))
         self.num_rows = sum(len(part.rows) for part in self._parts)
         self._stored_as = {
@@ -70,6 +79,20 @@ class Predictions:
         """The inputs, then the parts of the answer."""
         return list(self._stored_as)
 
+    @property
+    def parts_of_answer(self) -> list[str]:
+        """The names of the answer's columns."""
+        return [name for name, stored in self._stored_as.items() if stored.startswith(OUTPUT)]
+
+    @property
+    def answers(self) -> dict[str, pa.ChunkedArray]:
+        """The columns of the answer.
+
+        Raises:
+            MonitorError: a file cannot be read.
+        """
+        return {name: self.column(name) for name in self.parts_of_answer}
+
     def column(self, name: str) -> pa.ChunkedArray:
         """One of them, of all rows; null where a request did not have it.
 
@@ -81,6 +104,26 @@ class Predictions:
     def fixed(self, name: str) -> pa.ChunkedArray:
         """One of the columns that every row has (monitoring/predictions/typed.py)."""
         return alike([self._read(part, name) for part in self._parts])
+
+    def of_requests(self, ids: pd.Series[str], names: list[str]) -> pd.DataFrame:
+        """The rows of some requests.
+
+        Args:
+            ids: the requests'.
+            names: columns as they are stored (monitoring/predictions/typed.py).
+
+        Raises:
+            MonitorError: a file cannot be read.
+        """
+        wanted = pa.array(ids, pa.string())
+        found = []
+        for part in self._parts:
+            rows = pc.is_in(self._read(part, "request_id"), value_set=wanted)
+            table = pa.table({name: self._read(part, name).filter(rows) for name in names})
+            found.append(table.to_pandas())
+        # The types of an answer may differ from file to file.
+        rows_of_all: pd.DataFrame = pd.concat([some for some in found if len(some)] or found[:1], ignore_index=True)
+        return rows_of_all
 
     def _open(self, file: Stored) -> io.BufferedIOBase:
         assert self._store is not None  # noqa: S101 - it named the file
@@ -103,7 +146,7 @@ class Predictions:
         start, end = (pa.scalar(moment, fixed.schema.field("time").type) for moment in (window.start, window.end))
         inside = pc.and_(pc.greater_equal(fixed["time"], start), pc.less(fixed["time"], end))
         # Arrow's own indices_nonzero ends the process where a column has no chunk.
-        rows = pa.array(np.flatnonzero(pc.and_(answered(fixed), inside).to_numpy()))
+        rows = pa.array(np.flatnonzero(pc.and_(answered(fixed, copies=self._copies), inside).to_numpy()))
         seen = fixed.take(rows)
         first = seen.filter(pc.equal(seen["row"], 0))["request_id"]
         self.repeated += len(first) - pc.count_distinct(first).as_py()

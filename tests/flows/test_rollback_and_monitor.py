@@ -2,24 +2,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from conftest import QUICK
 from support.stack import wait_for
 
 from headgate.errors import MonitorError, NothingToRollBackError
 from headgate.phases import Outcome
+from headgate.records import Window
 from headgate.release_file import parse_release
 from registry import Kind
 
 
-def two_versions(world, models, more: str = QUICK) -> None:
-    world.release(models("pyfunc", does="double"), more)
+def two_versions(world, models, more: str = QUICK, first: str = "double") -> None:
+    world.release(models("pyfunc", does=first), more)
     with world.traffic():
         world.release(models("pyfunc", does="negative"), more)
 
@@ -58,14 +62,14 @@ def test_rollback_works_while_prefect_and_mlflow_are_down(world, models):
     assert "aliases late" in notes
 
 
-def drifting(world, models, tmp_path, more: str, cause: str = "drift") -> str:
+def drifting(world, models, tmp_path, more: str, *, cause="drift", first="periodic", warm="1h") -> str:
     """Two versions live one after the other, and a reference that live traffic can leave."""
     reference = tmp_path / "reference.parquet"
     rng = np.random.default_rng(0)
     pd.DataFrame({"x": rng.uniform(1, 21, 500)}).to_parquet(reference)
     text = QUICK + f"monitor: {{reference: {json.dumps(str(reference))}, window: 5s, {more}}}\n"
-    text += f"rollback: {{on: [errors, {cause}]}}\n"
-    two_versions(world, models, text)
+    text += f"rollback: {{on: [errors, {cause}], keep_warm: {warm}}}\n"
+    two_versions(world, models, text, first)
     return text
 
 
@@ -76,7 +80,7 @@ def monitor(world, text: str):
 
 
 def test_monitor_rolls_back_when_enough_windows_are_bad(world, models, tmp_path):
-    text = drifting(world, models, tmp_path, "min_rows: 50, trigger: {violations: 2, of: 3}", "data_quality")
+    text = drifting(world, models, tmp_path, "min_rows: 50, trigger: {violations: 2, of: 3}", cause="data_quality")
     with world.traffic(low=500) as client:
         wait_for(lambda: client.total > 150)
         first = monitor(world, text)
@@ -89,7 +93,55 @@ def test_monitor_rolls_back_when_enough_windows_are_bad(world, models, tmp_path)
     last = world.journal.read(world.endpoint, kinds=(Kind.LIVE,))[-1]
     assert last.actor.startswith("monitor")
     assert last.reason.startswith("drift and data_quality: 1 of 1 columns drifted")
+    assert second.attribution.cause == "version"
+    assert re.search("v2-.*'s answers moved by .*; asked the same .* are what they used to be", last.reason)
     assert len(list((world.stack.home.root / "reports" / world.endpoint).glob("*-drift.html"))) == 2
+
+
+def test_monitor_does_not_go_back_to_a_version_that_would_do_no_better(world, models, tmp_path):
+    """The version before is no longer warm: it is brought up, asked, and ended again."""
+    more = "min_rows: 50, trigger: {violations: 1, of: 1}"
+    text = drifting(world, models, tmp_path, more, first="double", warm="0s")
+    assert world.processes() == {"v2"}
+    with world.traffic(low=500) as client:
+        wait_for(lambda: client.total > 150)
+        report = monitor(world, text)
+    assert (report.triggered, report.attribution.cause) == (True, "inputs")
+    assert re.match("v2-.*'s answers moved .* those of v1-.* moved", report.attribution.reason)
+    world.assert_only(2)
+    assert world.processes() == {"v2"}
+    told = world.journal.read(world.endpoint, kinds=(Kind.NOTE,))[-1]
+    assert (told.what, told.evidence) == ("not rolled back", {"cause": "inputs"})
+    assert "but the version before would do no better" in told.reason
+
+
+def test_labels_take_back_a_version_that_nothing_else_could_tell_from_a_good_one(world, models, tmp_path):
+    """Its answers are quick and plausible, and wrong: three times the number, not twice."""
+    text = "gates: {shadow: off}\n" + QUICK[QUICK.index("strategy:") :]
+    text += "monitor: {}\nrollback: {on: [errors, quality]}\n"
+    world.release(models("pyfunc", does="double"), text)
+    with world.traffic():
+        world.release(models("pyfunc", does="triple"), text)
+    assert world.live == 2
+    window = Window(start=datetime.now(UTC) - timedelta(hours=1), end=datetime.now(UTC))
+    log = pa.Table.from_batches(world.target.captured(world.endpoint, window)).to_pylist()
+    truth = [
+        {"request_id": row["request_id"], "label": 2 * json.loads(row["request"])["dataframe_split"]["data"][0][0]}
+        for row in log if b"dataframe_split" in row["request"]
+    ]  # fmt: skip
+    pd.DataFrame(truth).to_csv(tmp_path / "truth.csv", index=False)
+    told = world.stack.headgate("labels", world.endpoint, str(tmp_path / "truth.csv"))
+    assert f"{len(truth)} labels of {world.endpoint} are kept" in told.stderr
+    report = monitor(world, text)
+    assert (report.causes, report.quality.verdict, report.quality.champion.rate) == (("quality",), "worse", 1.0)
+    assert report.quality.before.rate == 0.0
+    world.assert_only(1)
+    last = world.journal.read(world.endpoint, kinds=(Kind.LIVE,))[-1]
+    assert re.match("quality: v2-.* is wrong on .* is wrong more often", last.reason)
+    # What v1 answers now has a label too; there is none before it to compare with.
+    with pytest.raises(MonitorError, match=r"no reference\.parquet is known"):
+        monitor(world, text)
+    world.assert_only(1)
 
 
 def test_monitor_leaves_a_good_version_alone(world, models, tmp_path):

@@ -11,6 +11,7 @@ class Behaviour(mlflow.pyfunc.PythonModel):
     """Doubles x; `does` names what else it does.
 
     - double, quadruple, triple: nothing else
+    - periodic: takes x for one of 1 to 20, so that others change nothing
     - broken: raises when it is loaded
     - hungry: takes a gibibyte when it is loaded
     - greedy: takes two when it is asked for 666
@@ -39,4 +40,6 @@ class Behaviour(mlflow.pyfunc.PythonModel):
             self.taken = [b"x" * 2**20 for _ in range(2048)]
         if self.does == "slow":
             time.sleep(self.after)
+        if self.does == "periodic":
+            return (1 + (model_input["x"] - 1) % 20) * 2
         return model_input["x"] * (3 if self.does == "triple" else 2)

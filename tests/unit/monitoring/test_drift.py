@@ -15,7 +15,7 @@ from scipy.stats import binom, wasserstein_distance
 from support.models import wine
 
 from headgate.errors import MonitorError
-from headgate.spec import Monitor, Trigger
+from headgate.monitor import Monitor, Trigger
 from monitoring.drift import ParquetColumns, Reference, is_triggered, to_arrow, write_page
 from monitoring.drift import check_drift as check_table
 from monitoring.drift.distance import distance

@@ -165,6 +165,33 @@ def test_what_a_killed_take_left_is_taken_again_once(tmp_path, store, monkeypatc
     assert not list(tmp_path.rglob(".*unfinished"))
 
 
+def test_what_a_log_has_is_rescued_before_it_goes(tmp_path, store):
+    log = log_of(*[one(ago, ago=ago) for ago in (2000, 400, 30, 2)], one(5, ago=5, revision="v2"))
+    store.take(log, NOW, MONTH)
+    store.rescue(log, "v1", NOW)
+    assert [file.name for file in parquets(tmp_path) if "rescued" in file.name] == ["1405-rescued0.parquet"]
+    gone = log_of(one(5, ago=5, revision="v2"))
+    assert sorted(Predictions(store, gone, "v1", HOUR).column("x").to_pylist()) == [2, 30, 400, 2000]
+    assert Predictions(store, gone, "v2", HOUR).column("x").to_pylist() == [5]
+    # It was not removed after all.
+    assert sorted(Predictions(store, log, "v1", HOUR).column("x").to_pylist()) == [2, 30, 400, 2000]
+    later = NOW + timedelta(minutes=10)
+    hour = Window(start=HOUR.start, end=later)
+    for here, rescued in ((gone, 1), (log, 1)):
+        store.take(here, later, MONTH)
+        assert sorted(Predictions(store, here, "v1", hour).column("x").to_pylist()) == [2, 30, 400, 2000]
+        assert sum("rescued" in file.name for file in parquets(tmp_path)) == rescued
+
+
+def test_what_was_rescued_for_nothing_is_dropped(tmp_path, store):
+    log = log_of(*[one(ago, ago=ago) for ago in (2000, 30)])
+    store.take(log, NOW, MONTH)
+    store.rescue(log, "v1", NOW)
+    store.take(log, NOW + timedelta(minutes=10), MONTH)
+    assert not [file for file in parquets(tmp_path) if "rescued" in file.name]
+    assert sorted(Predictions(store, log, "v1", HOUR).column("x").to_pylist()) == [30, 2000]
+
+
 def test_memory_is_bounded_by_writing_in_parts(tmp_path, store, monkeypatch):
     monkeypatch.setattr("monitoring.predictions.store._HELD_BYTES", 2000)
     store.take(log_of(*[one(ago, ago=ago) for ago in range(500, 560)]), NOW, MONTH)

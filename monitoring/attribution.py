@@ -1,0 +1,99 @@
+"""Whose doing it is that a window drifted: the version's, or that of its inputs, which would hit any version.
+
+The version before is asked what the champion was asked, and each one's answers are held against those that it used to
+give. Only where the champion's answers moved, and those of the version before did not, would going back to it help.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from headgate.health import Attribution
+from monitoring.drift.distance import distance
+from monitoring.drift.profile import profile, profile_like
+from monitoring.predictions.typed import OUTPUT
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from headgate.monitor import Drift
+
+_FAILED = 300
+
+
+class Answers(NamedTuple):
+    """What a version answers.
+
+    Attributes:
+        name: the version's, for people.
+        now: its rows of the requests in question (monitoring/predictions/typed.py).
+        usual: the columns of the answers that it used to give, by name; none where that is not known.
+    """
+
+    name: str
+    now: pa.Table
+    usual: dict[str, pa.ChunkedArray]
+
+
+def attribute(champion: Answers, earlier: Answers, drift: Drift) -> Attribution:
+    """Decide whether going back would help.
+
+    Args:
+        champion: the version that is live.
+        earlier: the one to go back to, asked the same.
+        drift: the limits; those of columns hold for parts of the answer too.
+    """
+    asked = champion.now.num_rows
+    failed = {answers.name: _failures(answers.now) for answers in (champion, earlier)}
+    if failed[earlier.name] > failed[champion.name]:
+        return Attribution(
+            cause="inputs", asked=asked,
+            reason=f"{earlier.name} fails {failed[earlier.name]} of the same {asked} requests, "
+            f"{champion.name} {failed[champion.name]}",
+        )  # fmt: skip
+    # Two versions of one task answer alike, so that one's past serves where the other has none.
+    norms = (champion.usual or earlier.usual, earlier.usual or champion.usual)
+    moved = [_moved(answers.now, norm, drift) for answers, norm in zip((champion, earlier), norms, strict=True)]
+    if moved[0] is None or moved[1] is None:
+        why = "nothing is known of what either used to answer" if not any(norms) else "there are no answers to compare"
+        return Attribution(cause="unknown", asked=asked, reason=why)
+    ours = f"{champion.name}'s answers {_says(moved[0])}"
+    if not moved[0].by:
+        return Attribution(cause="inputs", asked=asked, reason=f"{ours}, whatever became of its inputs")
+    theirs = f"asked the same {asked} requests, those of {earlier.name} {_says(moved[1])}"
+    cause = "inputs" if moved[1].by else "version"
+    return Attribution(cause=cause, asked=asked, reason=f"{ours}; {theirs}")
+
+
+class _Moved(NamedTuple):
+    """The part of the answers that moved furthest; `by` is its distance, or 0 where none moved."""
+
+    name: str
+    by: float
+    needed: float
+
+
+def _moved(now: pa.Table, usual: dict[str, pa.ChunkedArray], drift: Drift) -> _Moved | None:
+    furthest: _Moved | None = None
+    for name, before in usual.items():
+        known = profile(before)
+        stored = OUTPUT + name
+        if isinstance(known, str) or stored not in now.column_names:
+            continue
+        seen = profile_like(now[stored], known)
+        if isinstance(seen, str) or not seen.used:
+            continue
+        found = distance(known, seen, drift.false_alarms)
+        needed = max(drift.thresholds.get(name, drift.threshold), found.chance)
+        by = found.value if found.value >= needed else 0.0
+        if furthest is None or by > furthest.by:
+            furthest = _Moved(name, by, needed)
+    return furthest
+
+
+def _says(moved: _Moved) -> str:
+    return f"moved by {moved.by:.2g} ({moved.needed:.2g} is much)" if moved.by else "are what they used to be"
+
+
+def _failures(table: pa.Table) -> int:
+    return sum(status >= _FAILED for status in table["status"].to_pylist())

@@ -1,0 +1,165 @@
+"""Labels as they arrive, from a file, a query or a request, and as they are kept beside the predictions.
+
+    endpoint=wine/labels/20261125T140730-1f2e3d4c5b6a.parquet
+
+A label belongs to a request id and to a record of that request (`row`, 0 where it is not given). Of several for one
+record the newest counts. A file is named by its content, so that labels that are sent twice are kept once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import sqlalchemy
+
+from headgate.errors import BadInputError, MonitorError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from monitoring.predictions import PredictionStore
+
+_FOLDER = "labels"
+_SCHEMA = pa.schema([("request_id", pa.string()), ("row", pa.int32()), ("label", pa.string())])
+_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    # As text, or an id of digits would lose its zeros.
+    ".csv": lambda path: pd.read_csv(path, dtype={"request_id": str}),
+    ".parquet": pd.read_parquet,
+    ".jsonl": lambda path: pd.read_json(path, lines=True, dtype={"request_id": str}),
+}
+_MOST_ROWS = 2**31
+
+
+class Labels:
+    """The labels of one endpoint.
+
+    Args:
+        store: where its predictions are.
+    """
+
+    def __init__(self, store: PredictionStore) -> None:
+        self._store = store
+
+    def add(self, labels: pa.Table, at: datetime) -> int:
+        """Keep labels.
+
+        Args:
+            labels: from one of this module's functions.
+            at: the present.
+
+        Returns:
+            How many are new; none where these very labels were added before.
+
+        Raises:
+            MonitorError: the store cannot be written to.
+        """
+        buffer = io.BytesIO()
+        pq.write_table(labels, buffer, compression="zstd")
+        name = hashlib.sha256(buffer.getvalue()).hexdigest()[:12]
+        if any(path.endswith(f"-{name}.parquet") for path in self._store.others(_FOLDER)):
+            return 0
+        self._store.put(f"{_FOLDER}/{at:%Y%m%dT%H%M%S}-{name}.parquet", buffer.getvalue())
+        return int(labels.num_rows)
+
+    def read(self) -> pd.DataFrame:
+        """All labels, one a record of a request: request_id, row, label.
+
+        Raises:
+            MonitorError: the store, or a file of it, cannot be read.
+        """
+        parts = []
+        for path in sorted(self._store.others(_FOLDER)):
+            try:
+                with self._store.open(path) as file:
+                    parts.append(pq.read_table(file, schema=_SCHEMA).to_pandas())
+            except (OSError, pa.ArrowException) as error:
+                raise MonitorError(f"{path} cannot be read: {error}", fix="restore the file, or remove it") from error
+        if not parts:
+            return pd.DataFrame({name: [] for name in _SCHEMA.names})
+        merged: pd.DataFrame = pd.concat(parts).drop_duplicates(["request_id", "row"], keep="last", ignore_index=True)
+        return merged
+
+
+def labels_from_file(path: Path) -> pa.Table:
+    """Labels from a CSV, Parquet or JSON-lines file with the columns request_id, label and perhaps row.
+
+    Raises:
+        BadInputError: it is none.
+    """
+    reader = _READERS.get(path.suffix)
+    if reader is None:
+        raise BadInputError(f"{path} is neither {', '.join(_READERS)}", fix="write it as one of these")
+    try:
+        frame = reader(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise BadInputError(f"{path} cannot be read: {error}", fix="see the file") from error
+    return _labels(frame, str(path))
+
+
+def labels_from_query(url: str, query: str) -> pa.Table:
+    """Labels from a database.
+
+    Args:
+        url: as SQLAlchemy has it; it is shown to nobody.
+        query: gives the columns request_id, label and perhaps row.
+
+    Raises:
+        BadInputError: it cannot be asked, or gives something else.
+    """
+    try:
+        with sqlalchemy.create_engine(url).connect() as connection:
+            frame = pd.read_sql(sqlalchemy.text(query), connection)
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+        # The whole text may hold the URL.
+        why = str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
+        raise BadInputError(f"the labels cannot be queried: {why}", fix="see --database-env and --query") from error
+    return _labels(frame, "the query")
+
+
+def labels_from_json(labels: Sequence[Any]) -> pa.Table:
+    """Labels from a request's list of {"request_id": …, "label": …, "row": …}.
+
+    Raises:
+        BadInputError: they are none.
+    """
+    if not labels or not all(isinstance(label, dict) for label in labels):
+        raise BadInputError("labels is a list of objects", fix='[{"request_id": "…", "label": 1}]')
+    return _labels(pd.DataFrame(list(labels)), "labels")
+
+
+def _labels(frame: pd.DataFrame, where: str) -> pa.Table:
+    missing = [name for name in ("request_id", "label") if name not in frame]
+    if missing:
+        raise BadInputError(
+            f"{where} has no column {' and '.join(missing)}, only {', '.join(map(str, frame.columns)) or 'none'}",
+            fix="call them request_id and label",
+        )
+    given = frame["row"] if "row" in frame else pd.Series(0, frame.index)
+    rows = pd.to_numeric(given, errors="coerce").where(given.notna(), 0).fillna(-1)
+    bad = frame["request_id"].isna() | frame["label"].isna() | (rows < 0) | (rows >= _MOST_ROWS) | (rows % 1 != 0)
+    if bad.any():
+        raise BadInputError(
+            f"{where}: {bad.sum()} of {len(frame)} labels have no request_id, no label or no whole row, the first is "
+            f"number {int(bad.to_numpy().argmax()) + 1}",
+            fix="leave them out",
+        )
+    text = {
+        "request_id": frame["request_id"].map(str),
+        "row": rows.astype("int32"),
+        "label": frame["label"].map(as_text),
+    }
+    return pa.Table.from_pandas(pd.DataFrame(text), schema=_SCHEMA, preserve_index=False)
+
+
+def as_text(label: object) -> str:
+    """Whole numbers are the same as integers; true is what JSON calls it."""
+    if isinstance(label, bool):
+        return str(label).lower()
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)

@@ -1,0 +1,91 @@
+"""Labels: taken in for an endpoint, and what they say of the version that is live."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from headgate.errors import BadInputError, HeadgateError
+from headgate.health import QualityReport
+from headgate.records import Window
+from headgate.spec import ReleaseSpec
+from monitoring.truth import Labels, judge_quality
+from registry import Kind, history
+from registry.history import CONFIRMED, QUALITY
+from tasks.job import ReleaseJob
+from tasks.predictions import predictions, store_of
+from tasks.step import step
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from headgate.home import Home
+    from headgate.monitor import Quality
+    from headgate.records import Revision
+    from registry import Journal
+
+
+def add_labels(home: Home, journal: Journal, endpoint: str, labels: pa.Table) -> int:
+    """Keep labels of an endpoint's requests, with its predictions.
+
+    Args:
+        home: this machine's state.
+        journal: where the endpoint's release file is.
+        endpoint: whose requests.
+        labels: from monitoring.truth.
+
+    Returns:
+        How many are new.
+
+    Raises:
+        BadInputError: nothing was ever released to that endpoint.
+        MonitorError: the store cannot be written to.
+    """
+    spec = history.spec_of(journal, endpoint)
+    if spec is None:
+        known = ", ".join(journal.endpoints()) or "none"
+        raise BadInputError(f"nothing was ever released to {endpoint}", fix=f"endpoints that are known: {known}")
+    store = store_of(home, ReleaseSpec.model_validate(spec))
+    return Labels(store).add(labels, datetime.now(UTC))
+
+
+@step
+def check_quality(job: ReleaseJob) -> QualityReport | None:
+    """Hold what the live version and the one before answered against the labels that have arrived.
+
+    Returns:
+        None where there are no labels of the live version's answers, or they cannot be used, which is written down: a
+        check for drift is due all the same.
+    """
+    monitor, champion = job.spec.monitor, job.champion
+    if monitor is None or champion is None:
+        return None
+    try:
+        found = _judge(job, monitor.quality, champion)
+    except HeadgateError as error:
+        job.write(Kind.NOTE, "labels not used", error.message + (f"; {error.fix}" if error.fix else ""))
+        return None
+    if found is not None:
+        evidence = found.model_dump(mode="json")
+        job.write(Kind.NOTE, QUALITY, f"{found.verdict}: {found.reason}", evidence, actor="monitor")
+        if found.verdict == "no worse" and not _is_confirmed(job, champion.name):
+            evidence = {"revision": champion.model_dump(mode="json")}
+            job.write(Kind.NOTE, CONFIRMED, champion.name, evidence, actor="monitor")
+    return found
+
+
+def _judge(job: ReleaseJob, limits: Quality, champion: Revision) -> QualityReport | None:
+    labels = Labels(store_of(job.home, job.spec)).read()
+    if labels.empty:
+        return None
+    end = datetime.now(UTC)
+    window = Window(start=end - timedelta(seconds=limits.lookback), end=end)
+    earlier = history.predecessor(job.journal, job.endpoint)
+    ours = predictions(job, champion, window, copies=True)
+    theirs = predictions(job, earlier.revision, window, copies=True) if earlier else None
+    return judge_quality(ours, theirs, labels, limits)
+
+
+def _is_confirmed(job: ReleaseJob, revision: str) -> bool:
+    rows = job.journal.read(job.endpoint, kinds=(Kind.NOTE,))
+    return any(row.what == CONFIRMED and row.reason == revision for row in rows)
