@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _NO_SUCH_PROGRAM = 10  # supervisor.xmlrpc.Faults.BAD_NAME
+_STILL_RUNNING = 91  # supervisor.xmlrpc.Faults.STILL_RUNNING
 _ALREADY_ADDED = 90  # supervisor.xmlrpc.Faults.ALREADY_ADDED
 _OWNER = "HEADGATE_SUPERVISED_BY"
 
@@ -36,6 +37,10 @@ SOCKET_PATH_BYTES = 98
 
 LOAD_FAILED = 3
 """A program that exits with this, or with 0, has said that starting it again will not help."""
+
+
+class _StillRunningError(TargetError):
+    """A program could not be forgotten, as it has not ended."""
 
 
 @dataclass(frozen=True)
@@ -215,12 +220,18 @@ class Supervisor:
         except xmlrpc.client.Fault as fault:
             if fault.faultCode == accept:
                 return None
-            raise TargetError(f"supervisord refused {method}{arguments}: {fault.faultString}") from fault
+            kind = _StillRunningError if fault.faultCode == _STILL_RUNNING else TargetError
+            raise kind(f"supervisord refused {method}{arguments}: {fault.faultString}") from fault
         except (OSError, http.client.HTTPException) as error:
             raise TargetUnavailableError(
                 f"supervisord of {self._home.root} does not answer", fix="headgate up"
             ) from error
 
+    @retry(
+        # A program that supervisord is just starting, or starting again, may run after it was told to stop.
+        retry=retry_if_exception_type(_StillRunningError), stop=stop_after_delay(10), wait=wait_fixed(0.05),
+        reraise=True,
+    )  # fmt: skip
     def _drop(self, name: str) -> None:
         self._call("stopProcessGroup", name, accept=_NO_SUCH_PROGRAM)
         self._call("removeProcessGroup", name, accept=_NO_SUCH_PROGRAM)

@@ -101,6 +101,21 @@ def test_a_removed_program_is_gone(supervisor):
     assert not psutil.pid_exists(pid)
 
 
+def test_a_program_that_is_started_while_it_is_stopped_is_stopped_again(supervisor, monkeypatch):
+    supervisor.ensure(sleeper())
+    call, started = supervisor._call, []
+
+    def racing(method: str, *arguments: object, accept: int = 0):
+        found = call(method, *arguments, accept=accept)
+        if method == "stopProcessGroup" and len(started) < 2:
+            started.append(call("startProcess", *arguments))
+        return found
+
+    monkeypatch.setattr(supervisor, "_call", racing)
+    supervisor.remove("sleeper")
+    assert (len(started), supervisor.states()) == (2, {})
+
+
 def test_a_program_that_gives_up_is_not_started_again(supervisor):
     code = "print('no use'); raise SystemExit(3)"
     supervisor.ensure(Program("failing", [sys.executable, "-c", code]))
