@@ -8,7 +8,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-ALL = ("overhead", "operation", "gateway", "servers", "prediction_log", "judge", "drift", "weights", "cold_images")
+ALL = (
+    "overhead",
+    "operation",
+    "gateway",
+    "servers",
+    "prediction_log",
+    "judge",
+    "drift",
+    "predictions",
+    "weights",
+    "cold_images",
+)
 
 
 if __name__ == "__main__":

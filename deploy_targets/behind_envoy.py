@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import time
 import uuid
+import weakref
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 import httpx
@@ -163,8 +165,8 @@ class BehindEnvoy(ABC):
         request_id = str(uuid.uuid4())
         began = time.perf_counter()
         try:
-            reply = httpx.post(
-                url, content=payload.body, timeout=_INVOKE_SECONDS,
+            reply = self._http.post(
+                url, content=payload.body,
                 headers={"content-type": payload.content_type, "x-request-id": request_id},
             )  # fmt: skip
         except httpx.HTTPError as error:
@@ -192,6 +194,13 @@ class BehindEnvoy(ABC):
         for name in {**self._gateway.revisions(endpoint), **self._servers(endpoint)}:
             self.retire(endpoint, name, fence=fence)
         shutil.rmtree(self._home.revisions / endpoint, ignore_errors=True)
+
+    @cached_property
+    def _http(self) -> httpx.Client:
+        """One for all requests: making it takes longer than most answers do."""
+        client = httpx.Client(timeout=_INVOKE_SECONDS)
+        weakref.finalize(self, client.close)
+        return client
 
     def _choose_port(self, endpoint: str) -> int:
         taken = {

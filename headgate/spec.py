@@ -82,6 +82,7 @@ class Runtime(Strict):
     gpu: int = Field(0, ge=0, le=64, description="Whole GPUs of each replica; container targets only.")
     replicas: Replicas = Replicas()
     env: dict[str, str] = Field(default_factory=dict, description="Environment variables of the server.")
+    price_per_hour: float = Field(0.0, ge=0, description="Of one replica, in any currency, for the cost of requests.")
     ready_timeout: Duration = Field(300.0, description="How long loading may take.")
 
     @property

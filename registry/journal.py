@@ -200,6 +200,7 @@ class Journal:
         endpoint: str,
         *,
         kinds: tuple[Kind, ...] = (),
+        what: str = "",
         release_id: str | None = None,
         after: int = 0,
         newest: int | None = None,
@@ -208,6 +209,8 @@ class Journal:
         query = sa.select(entries).where(entries.c.endpoint == endpoint, entries.c.seq > after)
         if kinds:
             query = query.where(entries.c.kind.in_([kind.value for kind in kinds]))
+        if what:
+            query = query.where(entries.c.what == what)
         if release_id is not None:
             query = query.where(entries.c.release_id == release_id)
         query = query.order_by(entries.c.seq.desc())
@@ -216,6 +219,17 @@ class Journal:
         with self.engine.connect() as connection:
             rows = connection.execute(query).mappings().all()
         return [_entry(dict(row)) for row in reversed(rows)]
+
+    @mapped
+    def counts(self, kinds: tuple[Kind, ...]) -> dict[tuple[str, str, str], int]:
+        """How many rows there are of some kinds, by endpoint, kind and what they say."""
+        columns = (entries.c.endpoint, entries.c.kind, entries.c.what)
+        query = (
+            sa.select(*columns, sa.func.count()).where(entries.c.kind.in_([kind.value for kind in kinds]))
+            .group_by(*columns)
+        )  # fmt: skip
+        with self.engine.connect() as connection:
+            return {(row[0], row[1], row[2]): row[3] for row in connection.execute(query)}
 
     @mapped
     def newest_of_each(self, kind: Kind) -> list[Entry]:

@@ -95,7 +95,11 @@ class App:
                 return
             await self._loaded.wait()
         began = time.perf_counter()
-        status, reply, reply_type = await self._answer(body, content_type, request_id)
+        metrics.IN_PROGRESS.inc()
+        try:
+            status, reply, reply_type = await self._answer(body, content_type, request_id)
+        finally:
+            metrics.IN_PROGRESS.dec()
         seconds = time.perf_counter() - began
         await _send(send, status, reply, reply_type.encode(), [(b"x-request-id", request_id.encode())])
         self._account(Row(request_id, int(time.time() * 1e6), status, seconds, mirrored, content_type, body, reply))

@@ -9,6 +9,7 @@ from prometheus_client import (
     REGISTRY,
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     generate_latest,
 )
@@ -20,6 +21,7 @@ SECONDS = Histogram(
     "Time from the request's last byte to its answer.",
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+IN_PROGRESS = Gauge("headgate_requests_in_progress", "Requests without an answer yet.", multiprocess_mode="livesum")
 LOG_DROPPED = Counter("headgate_prediction_log_dropped", "Rows that the prediction log could not keep.")
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST

@@ -1,4 +1,6 @@
-"""Webhooks in, Prefect events out: a small server that MLflow's registry and Alertmanager call. It takes labels, too.
+"""Webhooks in, Prefect events out: a small server that MLflow's registry and Alertmanager call.
+
+It takes labels, too, and answers Prometheus.
 
 It starts nothing itself. What an event leads to is an automation of the Prefect server (tasks/automations.py), where it
 can be seen, changed and switched off. Run it with `python -m tasks.receiver`; its settings are environment variables:
@@ -15,13 +17,14 @@ import os
 import uuid
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 import uvicorn
 from anyio import to_thread
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from headgate.errors import BadInputError, HeadgateError, RefusedError
@@ -33,6 +36,7 @@ from registry.history import in_flight
 from registry.journal import open_journal
 from registry.watches import watched
 from registry.webhooks import claim, give_up, verify
+from tasks.metrics import render, scraped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -41,6 +45,8 @@ if TYPE_CHECKING:
 
     from headgate.spec import ReleaseSpec
     from registry import Journal
+
+_T = TypeVar("_T")
 
 MAX_BODY = 1_000_000
 _SECONDS = 10.0
@@ -152,6 +158,29 @@ async def labels(request: Request) -> JSONResponse:
         return _refused(503, error.message)
 
 
+async def metrics(request: Request) -> Response:
+    """What Prometheus is told of releases, the judge, checks and labels."""
+    try:
+        text = await to_thread.run_sync(_with_journal, request.app.state.home, render)
+    except HeadgateError as error:
+        return _refused(503, error.message)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+async def targets(request: Request) -> JSONResponse:
+    """Where Prometheus finds metrics, as its `http_sd_configs` takes it."""
+    home = request.app.state.home
+    try:
+        return JSONResponse(await to_thread.run_sync(_with_journal, home, partial(scraped, home)))
+    except HeadgateError as error:
+        return _refused(503, error.message)
+
+
+def _with_journal(home: Home, read: Callable[[Journal], _T]) -> _T:
+    with open_journal(home.journal_url) as journal:
+        return read(journal)
+
+
 async def health(_request: Request) -> JSONResponse:
     """Whether it runs."""
     return JSONResponse({"status": "ok"})
@@ -238,7 +267,7 @@ def make_app(home: Home, *, secret: str, token: str, prefect_api: str, prefect_a
     routes = [
         Route("/mlflow", mlflow, methods=["POST"]), Route("/alertmanager", alertmanager, methods=["POST"]),
         Route("/labels", labels, methods=["POST"]),
-        Route("/health", health),
+        Route("/health", health), Route("/metrics", metrics), Route("/targets", targets),
     ]  # fmt: skip
     return Starlette(routes=routes, lifespan=lifespan)
 

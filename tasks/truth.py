@@ -87,5 +87,4 @@ def _judge(job: ReleaseJob, limits: Quality, champion: Revision) -> QualityRepor
 
 
 def _is_confirmed(job: ReleaseJob, revision: str) -> bool:
-    rows = job.journal.read(job.endpoint, kinds=(Kind.NOTE,))
-    return any(row.what == CONFIRMED and row.reason == revision for row in rows)
+    return any(row.reason == revision for row in job.journal.read(job.endpoint, kinds=(Kind.NOTE,), what=CONFIRMED))

@@ -101,6 +101,7 @@ def test_the_container_contract(models, tmp_path):
         assert 'headgate_requests_total{status="200"} 3.0' in text
         assert 'headgate_requests_total{status="500"} 1.0' in text
         assert "headgate_request_seconds_bucket" in text
+        assert "headgate_requests_in_progress 0.0" in text
 
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=20)

@@ -1,0 +1,165 @@
+"""What Prometheus is told of releases, the judge, checks and labels, and where it finds the rest.
+
+All is read from the journal when Prometheus asks. docs/metrics.md lists the metrics.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from deploy_targets import open_target
+from headgate.errors import HeadgateError
+from headgate.health import HealthReport, QualityReport
+from headgate.records import Look
+from headgate.spec import ReleaseSpec
+from headgate.stack import Ports
+from headgate.stack.ports import HOST
+from headgate.units import BASIS_POINTS
+from registry import Kind, history
+from registry.history import QUALITY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client import Metric
+
+    from headgate.home import Home
+    from registry import Journal
+
+_COUNTED = (Kind.PHASE, Kind.DECISION, Kind.CHECK)
+
+
+def render(journal: Journal) -> bytes:
+    """The metrics, in Prometheus' text format."""
+    registry = CollectorRegistry()
+    registry.register(_Journal(journal))
+    return generate_latest(registry)
+
+
+class _Gauges:
+    """Gauges by name, made when the first value comes."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, GaugeMetricFamily] = {}
+
+    def set(self, name: str, says: str, value: float, **labels: str) -> None:
+        known = self._found.setdefault(name, GaugeMetricFamily(f"headgate_{name}", says, labels=list(labels)))
+        known.add_metric(list(labels.values()), value)
+
+    def __iter__(self) -> Iterator[Metric]:
+        return iter(self._found.values())
+
+
+class _Journal(Collector):
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def collect(self) -> Iterator[Metric]:
+        rows = CounterMetricFamily("headgate_history_rows", "Rows of the history.", labels=["endpoint", "kind", "what"])
+        for (endpoint, kind, what), count in self._journal.counts(_COUNTED).items():
+            rows.add_metric([endpoint, kind, what], count)
+        yield rows
+        gauges = _Gauges()
+        self._live(gauges)
+        self._in_flight(gauges)
+        for row in self._journal.newest_of_each(Kind.CHECK):
+            _check(gauges, HealthReport.model_validate(row.evidence), row.at.timestamp())
+        yield from gauges
+
+    def _live(self, gauges: _Gauges) -> None:
+        for row in self._journal.newest_of_each(Kind.LIVE):
+            revision = row.evidence["revision"]
+            labels = {"endpoint": row.endpoint, "revision": revision["name"]}
+            gauges.set("champion_version", "The version that is live.", revision["version"]["version"], **labels)
+            gauges.set("champion_since_seconds", "Since when, as Unix time.", row.at.timestamp(), endpoint=row.endpoint)
+            self._price(gauges, row.endpoint)
+            told = self._journal.read(row.endpoint, kinds=(Kind.NOTE,), what=QUALITY, newest=1)
+            if told:
+                _quality(gauges, row.endpoint, QualityReport.model_validate(told[-1].evidence))
+
+    def _price(self, gauges: _Gauges, endpoint: str) -> None:
+        spec = history.spec_of(self._journal, endpoint)
+        runtime = (spec or {}).get("runtime", {})
+        if runtime.get("price_per_hour"):
+            price = runtime["price_per_hour"] * runtime.get("replicas", {}).get("max", 1)
+            gauges.set("price_per_hour", "What the endpoint's replicas cost, as the release file says.", price,
+                       endpoint=endpoint)  # fmt: skip
+
+    def _in_flight(self, gauges: _Gauges) -> None:
+        for endpoint, flight in history.all_in_flight(self._journal).items():
+            gauges.set("release_in_flight_since_seconds", "When the release entered its phase, as Unix time.",
+                       flight.since.timestamp(), endpoint=endpoint, phase=flight.phase)  # fmt: skip
+            looks = self._journal.read(endpoint, kinds=(Kind.LOOK,), release_id=flight.release_id, newest=1)
+            if looks:
+                _look(gauges, endpoint, Look.model_validate(looks[-1].evidence))
+
+
+def _look(gauges: _Gauges, endpoint: str, look: Look) -> None:
+    gauges.set("canary_share", "The canary's share of traffic.", look.share / BASIS_POINTS, endpoint=endpoint)
+    gauges.set("judge_e_value", "Evidence of harm.", look.e_value, endpoint=endpoint)
+    gauges.set("judge_e_value_needed", "The evidence that takes the canary back.", look.needed, endpoint=endpoint)
+
+
+def _check(gauges: _Gauges, report: HealthReport, at: float) -> None:
+    endpoint = report.endpoint
+    gauges.set("check_time_seconds", "When the endpoint was last checked, as Unix time.", at, endpoint=endpoint)
+    gauges.set("check_rows", "Rows of the window that was checked.", report.rows, endpoint=endpoint)
+    gauges.set("check_violation", "Whether that window was a violation.", report.violation, endpoint=endpoint)
+    gauges.set("check_triggered", "Whether enough of the last ones were.", report.triggered, endpoint=endpoint)
+    gauges.set("drifted_share", "The share of columns that drifted.", report.share, endpoint=endpoint)
+    gauges.set("data_problems", "Columns with bad values.", len(report.problems), endpoint=endpoint)
+    for column in report.columns:
+        labels = {"endpoint": endpoint, "column": column.column}
+        gauges.set("column_drift", "How far a column is from the reference.", column.score, **labels)
+        limit = max(column.threshold, column.chance)
+        gauges.set("column_drift_limit", "From where on it has drifted.", limit, **labels)
+
+
+def _quality(gauges: _Gauges, endpoint: str, report: QualityReport) -> None:
+    for one in (report.champion, report.before):
+        if one is not None:
+            labels = {"endpoint": endpoint, "revision": one.revision}
+            gauges.set("labelled_answers", "Answers that have a label.", one.labels, **labels)
+            gauges.set("wrong_ratio", "The share of them that is wrong.", one.rate, **labels)
+            gauges.set("wrong_ratio_low", "Where it is at least, with 95 %.", one.low, **labels)
+            gauges.set("wrong_ratio_high", "Where it is at most, with 95 %.", one.high, **labels)
+    worse = report.verdict == "worse"
+    gauges.set("worse_by_labels", "Whether labels show the live version to be worse.", worse, endpoint=endpoint)
+
+
+def scraped(home: Home, journal: Journal) -> list[dict[str, Any]]:
+    """Where Prometheus finds metrics, as its `http_sd_configs` takes it: this program, the gateway, and each server.
+
+    Args:
+        home: of the local stack.
+        journal: knows the endpoints.
+    """
+    ports = Ports.remembered(home)
+    found = []
+    if ports is not None:
+        found += [
+            _scraped("headgate", f"{HOST}:{ports.receiver}"),
+            _scraped("headgate-gateway", f"{HOST}:{ports.gateway_admin}", __metrics_path__="/stats/prometheus"),
+        ]
+    for endpoint in journal.endpoints():
+        spec = history.spec_of(journal, endpoint)
+        if spec is None:
+            continue
+        try:
+            state = open_target(ReleaseSpec.model_validate(spec).target).observe(endpoint)
+        except HeadgateError:
+            # Prometheus keeps asking; what cannot be seen now is back in the next answer.
+            continue
+        for revision in state.revisions.values() if state else []:
+            if revision.address.startswith("http://"):
+                address = revision.address.removeprefix("http://")
+                found.append(_scraped("headgate-server", address, endpoint=endpoint, revision=revision.name))
+    return found
+
+
+def _scraped(job: str, address: str, **labels: str) -> dict[str, Any]:
+    return {"targets": [address], "labels": {"job": job, **labels}}
