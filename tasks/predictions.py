@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
@@ -14,8 +15,6 @@ from tasks.step import log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import pyarrow as pa
 
     from headgate.home import Home
     from headgate.records import Revision, Window
@@ -41,11 +40,7 @@ def predictions(job: ReleaseJob, revision: Revision, window: Window, *, copies: 
         window: their time.
         copies: also answers to mirrored requests.
     """
-    store = store_of(job.home, job.spec)
-
-    def captured(some: Window) -> Iterator[pa.RecordBatch]:
-        return job.target.captured(job.endpoint, some)
-
+    store, captured = store_of(job.home, job.spec), partial(job.target.captured, job.endpoint)
     with _alone(job):
         try:
             store.take(captured, datetime.now(UTC), timedelta(seconds=job.spec.capture.retention))
@@ -61,11 +56,7 @@ def keep_log(job: ReleaseJob, revision: str) -> None:
     Raises:
         HeadgateError: it cannot be read, or not be kept.
     """
-    store = store_of(job.home, job.spec)
-
-    def captured(some: Window) -> Iterator[pa.RecordBatch]:
-        return job.target.captured(job.endpoint, some)
-
+    store, captured = store_of(job.home, job.spec), partial(job.target.captured, job.endpoint)
     with _alone(job):
         now = datetime.now(UTC)
         store.take(captured, now, timedelta(seconds=job.spec.capture.retention))

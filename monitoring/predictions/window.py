@@ -101,10 +101,6 @@ class Predictions:
         """
         return alike([self._read(part, self._stored_as[name]) for part in self._parts])
 
-    def fixed(self, name: str) -> pa.ChunkedArray:
-        """One of the columns that every row has (monitoring/predictions/typed.py)."""
-        return alike([self._read(part, name) for part in self._parts])
-
     def of_requests(self, ids: pd.Series[str], names: list[str]) -> pd.DataFrame:
         """The rows of some requests.
 
