@@ -312,6 +312,16 @@ class Disagreement(Record):
     challenger: str
 
 
+class Segment(Record):
+    """A part of the compared requests; its true rate is `low` at least, with 95 %."""
+
+    value: str
+    pairs: int
+    disagreements: int
+    rate: float
+    low: float
+
+
 class ShadowReport(Record):
     """The paired comparison of mirrored answers with the champion's own.
 
@@ -324,6 +334,7 @@ class ShadowReport(Record):
         limit: the largest rate that passes.
         e_value: evidence that the true rate is above the limit.
         latency_ratio: challenger's median latency over the champion's.
+        segments: where answers differ most, by the input that the release file names; the worst first, at most ten.
     """
 
     pairs: int
@@ -337,6 +348,7 @@ class ShadowReport(Record):
     passed: bool
     reason: str
     examples: tuple[Disagreement, ...] = ()
+    segments: tuple[Segment, ...] = ()
 
 
 class Rollout(Record):

@@ -143,6 +143,10 @@ class Shadow(Strict):
         description="Numbers differ when they are further apart than this share of the champion's.",
     )
 
+    segment: str = Field(
+        "", description="An input, such as region; the report then says for which of its values answers differ most."
+    )
+
     @field_validator("percent")
     @classmethod
     def _some(cls, percent: float) -> float:

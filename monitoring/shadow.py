@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from headgate.records import Disagreement, ShadowReport
+from headgate.records import Disagreement, Segment, ShadowReport
 from headgate.units import format_percent, rough_percent
+from monitoring.bodies import records
 from monitoring.judge import disagreement_e_value
+from monitoring.judge.confidence import interval_of_rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from headgate.spec import Shadow
 
 _EXAMPLES = 5
+_SHOWN_SEGMENTS, _MOST_SEGMENTS, _SHOWN_OF_SEGMENT = 10, 1000, 60
+_WITHOUT, _OTHERS = "(without)", "(others)"
+_CONFIDENCE = 0.05
 _SHOWN = 300
 _OK = 200
 
@@ -59,6 +64,7 @@ class ShadowComparison:
         self._errors = 0
         self._seconds: tuple[list[float], list[float]] = ([], [])
         self._examples: list[Disagreement] = []
+        self._segments: dict[str, list[int]] = {}
         self._first, self._newest = math.inf, 0.0
         self._unmatched = 0
 
@@ -117,7 +123,9 @@ class ShadowComparison:
             self._seconds[1].append(theirs.seconds)
             if theirs.status != _OK and ours.status == _OK:
                 self._errors += 1
-            if not agrees(ours, theirs, self._gate.tolerance):
+            differs = not agrees(ours, theirs, self._gate.tolerance)
+            self._count_segment(ours.request, differs=differs)
+            if differs:
                 self._differ(key, ours, _text(theirs.response))
 
     def _late(self) -> int:
@@ -137,7 +145,32 @@ class ShadowComparison:
                 elif self._gate.percent == 1 and answered.at > self._first + _SETTLE_SECONDS:
                     self._compared.add(key)
                     self._errors += answered.status == _OK
+                    self._count_segment(answered.request, differs=True)
                     self._differ(key, answered, "no answer")
+
+    def _count_segment(self, request: bytes, *, differs: bool) -> None:
+        """By the first record of a request; requests that do not have the input are a segment too."""
+        if not self._gate.segment:
+            return
+        asked = records(request, b"")
+        value = asked[0].inputs.get(self._gate.segment) if asked else None
+        name = _WITHOUT if value is None else str(value)[:_SHOWN_OF_SEGMENT]
+        if name not in self._segments and len(self._segments) >= _MOST_SEGMENTS:
+            name = _OTHERS
+        counts = self._segments.setdefault(name, [0, 0])
+        counts[0] += 1
+        counts[1] += differs
+
+    def _worst_segments(self) -> tuple[Segment, ...]:
+        """By what their rate is at least: that few pairs differ by chance is no news."""
+        found = [
+            Segment(
+                value=value, pairs=pairs, disagreements=differ, rate=differ / pairs,
+                low=interval_of_rate(differ, pairs, _CONFIDENCE)[0],
+            )
+            for value, (pairs, differ) in self._segments.items() if differ
+        ]  # fmt: skip
+        return tuple(sorted(found, key=lambda segment: (-segment.low, -segment.rate, segment.value))[:_SHOWN_SEGMENTS])
 
     def _differ(self, key: str, ours: Answered, theirs: str) -> None:
         self._disagreements += 1
@@ -158,6 +191,7 @@ class ShadowComparison:
             passed=passed,
             reason=reason,
             examples=tuple(self._examples),
+            segments=self._worst_segments(),
         )
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from monitoring.predictions.bodies import Asked, records
+from monitoring.bodies import Asked, records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -125,12 +125,18 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def batch(
-    revision: str, answers: dict[str, object], *, mirrored: bool = False, status: int = 200, at: datetime | None = None
+    revision: str,
+    answers: dict[str, object],
+    *,
+    mirrored: bool = False,
+    status: int = 200,
+    at: datetime | None = None,
+    request: bytes = b"{}",
 ) -> pa.RecordBatch:
     rows = [
         {
             "request_id": key, "time": at or NOW, "status": status, "seconds": 0.01, "mirrored": mirrored,
-            "content_type": "application/json", "request": b"{}", "endpoint": "m", "revision": revision,
+            "content_type": "application/json", "request": request, "endpoint": "m", "revision": revision,
             "response": json.dumps({"predictions": [answer]}).encode(),
         }
         for key, answer in answers.items()
@@ -163,6 +169,34 @@ def test_wrong_answers_are_refused_before_the_minimum():
     report = compared.report(final=False)
     assert (report.passed, report.disagreements, len(report.examples)) == (False, 30, 5)
     assert "30 of 40 answers differ (75%), 1% may" in report.reason
+
+
+def test_the_worst_segments_are_told_by_what_is_sure_of_them():
+    compared = comparison(min_requests=500, max_disagreement="50%", segment="region")
+    sizes = {"north": (200, 2), "south": (200, 40), "tiny": (1, 1), None: (10, 0)}
+    for region, (pairs, wrong) in sizes.items():
+        inputs = {"x": 1} if region is None else {"x": 1, "region": region}
+        request = json.dumps({"dataframe_records": [inputs]}).encode()
+        ours = {f"{region}-{key}": value for key, value in labels(pairs).items()}
+        theirs = {f"{region}-{key}": value for key, value in labels(pairs, wrong=wrong).items()}
+        compared.add([batch("v1", ours, request=request), batch("v2", theirs, mirrored=True, request=request)])
+    found = compared.report(final=True).segments
+    assert [(segment.value, segment.pairs, segment.disagreements) for segment in found] == [
+        ("south", 200, 40), ("tiny", 1, 1), ("north", 200, 2)
+    ]  # fmt: skip
+    assert [round(segment.low, 3) for segment in found] == [0.116, 0.025, 0.0]
+    assert comparison(min_requests=1).report(final=True).segments == ()
+
+
+def test_segments_are_bounded(monkeypatch):
+    monkeypatch.setattr("monitoring.shadow._MOST_SEGMENTS", 2)
+    compared = comparison(min_requests=1, max_disagreement="50%", segment="user")
+    for user in range(5):
+        request = json.dumps({"instances": [{"user": user}]}).encode()
+        key = str(user)
+        compared.add([batch("v1", {key: 1}, request=request), batch("v2", {key: 2}, mirrored=True, request=request)])
+    found = compared.report(final=True).segments
+    assert {segment.value: segment.pairs for segment in found} == {"0": 1, "1": 1, "(others)": 3}
 
 
 def test_rows_may_come_late_in_any_order_and_twice():
