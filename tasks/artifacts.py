@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import httpx
 from prefect.artifacts import (
     create_link_artifact,
     create_markdown_artifact,
@@ -12,7 +13,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from tasks.step import in_flow_run
+from tasks.step import in_flow_run, log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +24,17 @@ if TYPE_CHECKING:
 
 
 def _leave(create: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever Prefect returns
-    """Leave an artifact, now; without `_sync` Prefect would hand a coroutine to a step of an async flow."""
-    return create(*args, _sync=True, **kwargs) if in_flow_run() else None
+    """Leave an artifact, now; without `_sync` Prefect would hand a coroutine to a step of an async flow.
+
+    A server that is away has none; what the step does counts all the same.
+    """
+    if not in_flow_run():
+        return None
+    try:
+        return create(*args, _sync=True, **kwargs)
+    except httpx.HTTPError as error:
+        log(f"Prefect's server did not take an artifact: {type(error).__name__}")
+        return None
 
 
 def show_plan(plan: Plan) -> None:
