@@ -35,7 +35,7 @@ from support.chaos import (
     Children,
     Kill,
     head_of,
-    is_safe,
+    is_back,
     problems_of,
     release_in_child,
     rollback_in_child,
@@ -107,7 +107,7 @@ class Lane:
             way = self._recover(name, what)
             if way == "reconcile":
                 self._reconcile()
-            safe = self._wait(lambda: is_safe(world), died)
+            safe = self._wait(lambda: is_back(world), died)
             if "the guard" in way and what not in {"server", "model"}:
                 self._wait(lambda: not problems_of(world), died, seconds=20)
             else:
@@ -250,7 +250,7 @@ def freeze(lane: Lane, rounds: int) -> list[float]:
                 os.kill(child.pid or 0, signal.SIGSTOP)
             held = holder(world.journal, world.endpoint)
             assert held is not None
-            wait_for(lambda world=world: is_safe(world), 30)
+            wait_for(lambda world=world: is_back(world), 30)
             taken.append(time.time() - held.expires)
             os.kill(child.pid or 0, signal.SIGCONT)
             child.join(60)

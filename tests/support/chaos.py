@@ -203,13 +203,11 @@ def _disagreements(world: Any) -> list[str]:
     return found
 
 
-def is_safe(world: Any) -> bool:
-    """Whether clients are where the history says, and nobody is to be waited for: no canary that nobody judges."""
+def is_back(world: Any) -> bool:
+    """Whether every client is where the history says, whoever may be at work."""
     champion, state = history.champion(world.journal, world.endpoint), world.state
-    flight = history.in_flight(world.journal, world.endpoint)
     traffic = state.traffic if state else None
-    is_theirs = champion is not None and traffic == Traffic.all_to(champion.revision.name)
-    return is_theirs or (flight is not None and holder(world.journal, world.endpoint) is not None)
+    return champion is not None and traffic == Traffic.all_to(champion.revision.name)
 
 
 def head_of(world: Any, rows: int) -> str:
