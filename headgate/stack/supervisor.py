@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 from supervisor import xmlrpc as supervisor_rpc
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+from tenacity import retry, retry_if_exception, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from headgate.errors import HomeError, TargetError, TargetUnavailableError
 from headgate.home import Home, write_atomically
@@ -39,8 +39,8 @@ LOAD_FAILED = 3
 """A program that exits with this, or with 0, has said that starting it again will not help."""
 
 
-class _StillRunningError(TargetError):
-    """A program could not be forgotten, as it has not ended."""
+def _is_still_running(error: BaseException) -> bool:
+    return isinstance(error.__cause__, xmlrpc.client.Fault) and error.__cause__.faultCode == _STILL_RUNNING
 
 
 @dataclass(frozen=True)
@@ -220,8 +220,7 @@ class Supervisor:
         except xmlrpc.client.Fault as fault:
             if fault.faultCode == accept:
                 return None
-            kind = _StillRunningError if fault.faultCode == _STILL_RUNNING else TargetError
-            raise kind(f"supervisord refused {method}{arguments}: {fault.faultString}") from fault
+            raise TargetError(f"supervisord refused {method}{arguments}: {fault.faultString}") from fault
         except (OSError, http.client.HTTPException) as error:
             raise TargetUnavailableError(
                 f"supervisord of {self._home.root} does not answer", fix="headgate up"
@@ -229,7 +228,7 @@ class Supervisor:
 
     @retry(
         # A program that supervisord is just starting, or starting again, may run after it was told to stop.
-        retry=retry_if_exception_type(_StillRunningError), stop=stop_after_delay(10), wait=wait_fixed(0.05),
+        retry=retry_if_exception(_is_still_running), stop=stop_after_delay(20), wait=wait_fixed(0.05),
         reraise=True,
     )  # fmt: skip
     def _drop(self, name: str) -> None:

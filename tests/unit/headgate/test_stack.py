@@ -108,7 +108,7 @@ def test_a_program_that_is_started_while_it_is_stopped_is_stopped_again(supervis
     def racing(method: str, *arguments: object, accept: int = 0):
         found = call(method, *arguments, accept=accept)
         if method == "stopProcessGroup" and len(started) < 2:
-            started.append(call("startProcess", *arguments))
+            started.append(call("startProcess", *arguments, False))
         return found
 
     monkeypatch.setattr(supervisor, "_call", racing)
