@@ -71,8 +71,7 @@ def _consider(job: ReleaseJob, found: Inspection, report: HealthReport) -> tuple
     elif history.predecessor(job.journal, job.endpoint) is None:
         why_not = "there is no earlier version"
     else:
-        with job.hold():
-            attribution = run(ask_the_version_before, job, found)
+        attribution = run(ask_the_version_before, job, found)
         report = report.model_copy(update={"attribution": attribution})
         why_not = _would_not_help(attribution)
     if why_not:

@@ -1,20 +1,26 @@
 """Whose doing it is that a window drifted: the version's, or that of its inputs, which would hit any version.
 
 The version before is asked what the champion was asked, and each one's answers are held against those that it used to
-give. Only where the champion's answers moved, and those of the version before did not, would going back to it help.
+give. Going back helps where the champion fails more of them, or where its answers moved and those of the version before
+did not.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import pyarrow.compute as pc
+
 from headgate.health import Attribution
 from monitoring.drift.distance import distance
 from monitoring.drift.profile import profile, profile_like
+from monitoring.judge.paired import mcnemar_e_value
 from monitoring.predictions.typed import OUTPUT
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from headgate.monitor import Drift
 
@@ -43,26 +49,25 @@ def attribute(champion: Answers, earlier: Answers, drift: Drift) -> Attribution:
         earlier: the one to go back to, asked the same.
         drift: the limits; those of columns hold for parts of the answer too.
     """
-    asked = champion.now.num_rows
-    failed = {answers.name: _failures(answers.now) for answers in (champion, earlier)}
-    if failed[earlier.name] > failed[champion.name]:
-        return Attribution(
-            cause="inputs", asked=asked,
-            reason=f"{earlier.name} fails {failed[earlier.name]} of the same {asked} requests, "
-            f"{champion.name} {failed[champion.name]}",
-        )  # fmt: skip
+    ours, theirs = _failures(champion.now), _failures(earlier.now)
+    asked = len(ours)
+    only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    for cause, more, less in (("version", only_ours, only_theirs), ("inputs", only_theirs, only_ours)):
+        # Asked the same, that one fails more often by chance is as rare as a false alarm may be.
+        if mcnemar_e_value(more, less) >= 1 / drift.false_alarms:
+            says = f"of the same {asked} requests {champion.name} fails {ours.sum()}, {earlier.name} {theirs.sum()}"
+            return Attribution(cause=cause, asked=asked, reason=says)
     # Two versions of one task answer alike, so that one's past serves where the other has none.
     norms = (champion.usual or earlier.usual, earlier.usual or champion.usual)
     moved = [_moved(answers.now, norm, drift) for answers, norm in zip((champion, earlier), norms, strict=True)]
     if moved[0] is None or moved[1] is None:
         why = "nothing is known of what either used to answer" if not any(norms) else "there are no answers to compare"
         return Attribution(cause="unknown", asked=asked, reason=why)
-    ours = f"{champion.name}'s answers {_says(moved[0])}"
+    says = f"{champion.name}'s answers {_says(moved[0])}"
     if not moved[0].by:
-        return Attribution(cause="inputs", asked=asked, reason=f"{ours}, whatever became of its inputs")
-    theirs = f"asked the same {asked} requests, those of {earlier.name} {_says(moved[1])}"
-    cause = "inputs" if moved[1].by else "version"
-    return Attribution(cause=cause, asked=asked, reason=f"{ours}; {theirs}")
+        return Attribution(cause="inputs", asked=asked, reason=f"{says}, whatever became of its inputs")
+    says += f"; asked the same {asked} requests, those of {earlier.name} {_says(moved[1])}"
+    return Attribution(cause="inputs" if moved[1].by else "version", asked=asked, reason=says)
 
 
 class _Moved(NamedTuple):
@@ -95,5 +100,8 @@ def _says(moved: _Moved) -> str:
     return f"moved by {moved.by:.2g} ({moved.needed:.2g} is much)" if moved.by else "are what they used to be"
 
 
-def _failures(table: pa.Table) -> int:
-    return sum(status >= _FAILED for status in table["status"].to_pylist())
+def _failures(table: pa.Table) -> NDArray[np.bool_]:
+    """Which requests failed, in the order in which both versions were asked."""
+    first = table.filter(pc.equal(table["row"], 0))
+    failed: NDArray[np.bool_] = first["status"].to_numpy() >= _FAILED
+    return failed

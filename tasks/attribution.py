@@ -52,18 +52,29 @@ def ask_the_version_before(job: ReleaseJob, found: Inspection) -> Attribution:
     elif asked is None:
         told = _unknown(0, "the log no longer has what was asked")
     else:
-        was_up = _is_up(job, arms.earlier)
-        try:
-            if not was_up:
-                run(bring_up, job, arms.earlier.revision)
-            told = _compare(job, found, arms, asked)
-        except HeadgateError as error:
-            told = _unknown(asked.num_rows, f"{arms.earlier.revision.name} cannot be asked: {error.message}")
-        if not was_up and told.cause != "version":
-            job.retire(arms.earlier.revision.name)
+        told = _ask(job, found, arms, asked)
     evidence = told.model_dump(mode="json")
     job.write(Kind.NOTE, "attributed", f"{told.cause}: {told.reason}", evidence, actor="monitor")
     return told
+
+
+def _ask(job: ReleaseJob, found: Inspection, arms: _Arms, asked: pa.RecordBatch) -> Attribution:
+    name = arms.earlier.revision.name
+    try:
+        if _is_up(job, arms.earlier):
+            # Asking changes nothing, so a release need not wait for it.
+            return _compare(job, found, arms, asked)
+        with job.hold():
+            told = None
+            try:
+                run(bring_up, job, arms.earlier.revision)
+                told = _compare(job, found, arms, asked)
+            finally:
+                if told is None or told.cause != "version":
+                    job.retire(name)
+            return told
+    except HeadgateError as error:
+        return _unknown(asked.num_rows, f"{name} cannot be asked: {error.message}")
 
 
 def _compare(job: ReleaseJob, found: Inspection, arms: _Arms, asked: pa.RecordBatch) -> Attribution:

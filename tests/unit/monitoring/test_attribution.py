@@ -18,7 +18,7 @@ USUAL = dice.normal(10, 2, 3000)
 def answers(name: str, now, usual=USUAL, *, failed: int = 0) -> Answers:
     status = [500] * failed + [200] * (len(now) - failed)
     known = {} if usual is None else {"prediction": pa.chunked_array([pa.array(usual)])}
-    return Answers(name, pa.table({"status": status, "output.prediction": pa.array(now)}), known)
+    return Answers(name, pa.table({"status": status, "row": [0] * len(now), "output.prediction": pa.array(now)}), known)
 
 
 def same() -> np.ndarray:
@@ -48,10 +48,18 @@ def test_classes_move_as_numbers_do():
     assert attribute(answers("v2", now, usual), answers("v1", now, usual), Drift()).cause == "inputs"
 
 
-def test_a_version_that_fails_more_is_no_better():
+def test_who_fails_more_of_the_same_requests_is_the_worse_one():
     told = attribute(answers("v2", other()), answers("v1", same(), failed=30), Drift())
-    assert (told.cause, told.reason) == ("inputs", "v1 fails 30 of the same 400 requests, v2 0")
-    assert attribute(answers("v2", other(), failed=3), answers("v1", same(), failed=3), Drift()).cause == "version"
+    assert (told.cause, told.reason) == ("inputs", "of the same 400 requests v2 fails 0, v1 30")
+    # Its few answers are what they used to be; that it fails the others is what counts.
+    assert attribute(answers("v2", same(), failed=30), answers("v1", same()), Drift()).cause == "version"
+    assert attribute(answers("v2", [None] * 400, failed=400), answers("v1", other()), Drift()).cause == "version"
+
+
+def test_a_request_or_two_that_fail_by_chance_decide_nothing():
+    assert attribute(answers("v2", other()), answers("v1", same(), failed=2), Drift()).cause == "version"
+    assert attribute(answers("v2", same(), failed=2), answers("v1", same()), Drift()).cause == "inputs"
+    assert attribute(answers("v2", other(), failed=90), answers("v1", other(), failed=90), Drift()).cause == "inputs"
 
 
 def test_each_is_held_against_its_own_past_and_one_serves_for_both():
@@ -67,7 +75,9 @@ def test_answers_that_cannot_be_compared_are_no_reason_to_go_back():
     nothing = pa.array([None] * 400, pa.float64())
     told = attribute(answers("v2", other()), answers("v1", nothing), Drift())
     assert (told.cause, told.reason) == ("unknown", "there are no answers to compare")
-    without = Answers("v1", pa.table({"status": [200] * 400}), {"prediction": pa.chunked_array([pa.array(USUAL)])})
+    without = Answers(
+        "v1", pa.table({"status": [200] * 400, "row": [0] * 400}), {"prediction": pa.chunked_array([pa.array(USUAL)])}
+    )
     assert attribute(answers("v2", other()), without, Drift()).cause == "unknown"
 
 
