@@ -64,7 +64,7 @@ def ours_with_page(reference: Path, window: Path) -> dict[str, Any]:
 
 def _ours(reference: Path, window: Path, *, page: bool) -> dict[str, Any]:
     from headgate.monitor import Monitor  # noqa: PLC0415 - imports are not timed
-    from monitoring.drift import ParquetColumns, Reference, check_drift, write_page  # noqa: PLC0415
+    from monitoring.drift import ParquetColumns, Reference, check_drift, write_evidently  # noqa: PLC0415
 
     if page:
         import evidently.metrics  # noqa: F401, PLC0415
@@ -73,7 +73,7 @@ def _ours(reference: Path, window: Path, *, page: bool) -> dict[str, Any]:
     assert known is not None
     check = check_drift(ParquetColumns(window), known, Monitor())
     if page:
-        write_page(ParquetColumns(window), known, check, window.with_suffix(".html"))
+        write_evidently(ParquetColumns(window), known, check, window.with_suffix(".html"))
     seconds = time.perf_counter() - began
     found = {column.column: (column.score, column.drifted, column.error) for column in check.columns}
     return {"seconds": seconds, "columns": found, "problems": [problem.message for problem in check.problems]}

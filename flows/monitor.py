@@ -47,12 +47,11 @@ async def monitor(spec: ReleaseSpec | str, actor: str = "") -> HealthReport:
             report = found.report.model_copy(update={"quality": quality})
             report, why = _consider(job, found, report)
         name = job.actor
-    try:
-        if why:
-            await rollback(described.endpoint, why, actor=name, of=report.revision)
-    finally:
-        if found is not None:
-            run(show, found)
+        try:
+            if why:
+                await rollback(described.endpoint, why, actor=name, of=report.revision)
+        finally:
+            run(show, job, report, found)
     return report
 
 

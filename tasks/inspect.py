@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from headgate.errors import MonitorError, NothingToRollBackError
 from headgate.health import HealthReport, QualityReport
 from headgate.records import Revision, Window
-from monitoring.drift import ParquetColumns, Reference, check_drift, is_triggered, write_page
+from monitoring.drift import ParquetColumns, Reference, check_drift, is_triggered, write_evidently
+from monitoring.pages import Checked, write_check
 from registry import Kind
 from tasks import artifacts
 from tasks.job import ReleaseJob
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 REFERENCE = "reference.parquet"
 """The training sample, as an artifact of the run that logged the model."""
+_EARLIER_SHOWN = 20
 
 
 class Inspection(NamedTuple):
@@ -36,7 +38,6 @@ class Inspection(NamedTuple):
     check: DriftCheck
     current: Predictions
     reference: Reference
-    page: Path
 
 
 @step
@@ -69,8 +70,7 @@ def inspect(job: ReleaseJob) -> Inspection:
     )  # fmt: skip
     job.write(Kind.CHECK, "drift", report.reason, report.model_dump(mode="json"), actor="monitor")
     artifacts.show_health(report)
-    page = job.home.root / "reports" / job.endpoint / f"{job.release_id}-drift.html"
-    return Inspection(report, check, current, reference, page)
+    return Inspection(report, check, current, reference)
 
 
 def report_of_labels(job: ReleaseJob, quality: QualityReport) -> HealthReport:
@@ -106,13 +106,33 @@ def _earlier(job: ReleaseJob, champion: Revision, monitor: Monitor) -> list[bool
 
 
 @step
-def show(found: Inspection) -> None:
-    """Write Evidently's page, once nobody waits for the check any more; the check counts without one too."""
-    found.page.parent.mkdir(parents=True, exist_ok=True)
+def show(job: ReleaseJob, report: HealthReport, found: Inspection | None) -> None:
+    """Write the pages of a check, once nobody waits for it any more; it counts without them too.
+
+    Args:
+        job: whose reports it belongs to.
+        report: the check's.
+        found: what it looked at; None where labels had decided before.
+    """
+    page = job.report_file.with_name(f"{job.release_id}-drift.html")
+    evidently = page.with_name(f"{job.release_id}-evidently.html")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    rows = job.journal.read(job.endpoint, kinds=(Kind.CHECK,), newest=_EARLIER_SHOWN + 1)
+    told = (HealthReport.model_validate(row.evidence) for row in reversed(rows))
+    checked = Checked(report, {}, {}, [one for one in told if one.window != report.window][:_EARLIER_SHOWN])
     try:
-        write_page(found.current, found.reference, found.check, found.page)
-    except MonitorError as error:
-        log(f"there is no page of the check: {error.message}")
+        if found is not None:
+            checked = checked._replace(reference=found.reference.profiles, window=found.check.window)
+            try:
+                write_evidently(found.current, found.reference, found.check, evidently)
+                checked = checked._replace(evidently=evidently.name)
+            except MonitorError as error:
+                log(f"there is no page by Evidently: {error.message}")
+        write_check(checked, page)
+    except OSError as error:
+        log(f"there is no page of the check: {error}")
+        return
+    log(f"the check is shown in {page}")
 
 
 def _reference(job: ReleaseJob, monitor: Monitor, champion: Revision) -> Reference:

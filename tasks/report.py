@@ -9,7 +9,7 @@ from headgate.credentials import redact
 from headgate.errors import HeadgateError, RegistryError, RejectedError, RolledBackError, TargetError, TimedOutError
 from headgate.health import HealthReport
 from headgate.phases import Outcome, Phase
-from headgate.records import Event, Look, ReleaseResult, ShadowReport
+from headgate.records import Event, ReleaseResult, ShadowReport
 from registry import Entry, Journal, Kind, history
 from registry.history import OUTCOME
 from registry.release_run import ReleaseRun
@@ -20,7 +20,7 @@ from tasks.step import step
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from monitoring.report import Evidence
+    from monitoring.pages import Evidence
 
 REPORT_LATE, REPORT_BROUGHT = "report late", "report brought"
 _LATE_NOTES = 60
@@ -97,11 +97,14 @@ def interim_report(job: ReleaseJob) -> str:
 
 
 def _store(job: ReleaseJob, result: ReleaseResult, rows: Sequence[Entry]) -> str:
-    from monitoring.report import write_report  # noqa: PLC0415 - heavy; the run is seen to run before it
+    from monitoring.pages import write_release  # noqa: PLC0415 - heavy; the run is seen to run before it
 
-    write_report(_evidence(job, result, rows), job.report_file)
+    written = write_release(_evidence(job, result, rows), job.report_file)
     run = ReleaseRun(tracking_uri(job.home), job.journal, job.endpoint, job.release_id)
-    return run.attach(job.report_file)
+    page, *more = written
+    for file in more:
+        run.attach(file)
+    return run.attach(page)
 
 
 def late_reports(job: ReleaseJob) -> list[str]:
@@ -121,7 +124,8 @@ def bring_reports(job: ReleaseJob) -> None:
     for name in late_reports(job):
         if name != job.release_id:
             run = ReleaseRun(tracking_uri(job.home), job.journal, job.endpoint, name)
-            run.attach(job.report_file.with_name(f"{name}.html"))
+            for file in sorted(job.report_file.parent.glob(f"{name}.*")):
+                run.attach(file)
             job.write(Kind.NOTE, REPORT_BROUGHT, name, {"of": name})
 
 
@@ -134,16 +138,18 @@ def result_of(journal: Journal, release_id: str) -> ReleaseResult | None:
 
 
 def _evidence(job: ReleaseJob, result: ReleaseResult, rows: Sequence[Entry]) -> Evidence:
-    from monitoring.report import Evidence  # noqa: PLC0415 - heavy; the run is seen to run before it
+    from monitoring.pages import Evidence  # noqa: PLC0415 - heavy; the run is seen to run before it
 
     shadow = next((row.evidence["report"] for row in reversed(rows) if "report" in row.evidence), None)
     checks = job.journal.read(job.endpoint, kinds=(Kind.CHECK,), newest=1)
     first = rows[0].at
+    shift = history.shift_of(job.journal, job.release_id, job.endpoint)
     version = f" v{result.version}" if result.version else ""
     return Evidence(
         result=result,
         title=f"{job.endpoint}: {job.spec.model}{version} {result.outcome}",
-        looks=tuple(Look.model_validate(row.evidence) for row in rows if row.kind is Kind.LOOK),
+        looks=shift.looks if shift else (),
+        bounds=shift.bounds if shift else (),
         shadow=ShadowReport.model_validate(shadow) if shadow else None,
         health=next((HealthReport.model_validate(row.evidence) for row in checks if row.at > first), None),
         events=tuple(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class DriftCheck(NamedTuple):
-    """What a check found; `share` is drifted columns over checked columns."""
+    """What a check found; `share` is drifted columns over checked columns, `window` their profiles in the window."""
 
     rows: int
     columns: tuple[ColumnDrift, ...]
@@ -27,6 +27,7 @@ class DriftCheck(NamedTuple):
     share: float
     has_drifted: bool
     reason: str
+    window: dict[str, Profile]
 
     @property
     def drifted(self) -> tuple[str, ...]:
@@ -63,7 +64,7 @@ def check_drift(current: Columns, reference: Reference, monitor: Monitor, repeat
             f"the window has {rows} rows, and monitor.min_rows is {monitor.min_rows}",
             fix="wait for more traffic, widen monitor.window, or lower monitor.min_rows",
         )
-    columns, problems, passed_over = _look_at_columns(current, reference, monitor)
+    columns, problems, passed_over, window = _look_at_columns(current, reference, monitor)
     problems += repeated_ids(repeated, rows, monitor.data_quality)
     if not columns and not problems:
         raise MonitorError(_nothing(reference, passed_over), fix="log a reference.parquet with the model's inputs")
@@ -74,7 +75,7 @@ def check_drift(current: Columns, reference: Reference, monitor: Monitor, repeat
         reason += f"; {problems[0].column}: {problems[0].message}"
         reason += f", and {len(problems) - 1} more" if len(problems) > 1 else ""
     is_drift = share >= limit and bool(drifted)
-    return DriftCheck(rows, tuple(columns), tuple(problems), passed_over, share, is_drift, reason)
+    return DriftCheck(rows, tuple(columns), tuple(problems), passed_over, share, is_drift, reason, window)
 
 
 def is_triggered(violations: list[bool], trigger: Trigger) -> bool:
@@ -84,10 +85,11 @@ def is_triggered(violations: list[bool], trigger: Trigger) -> bool:
 
 def _look_at_columns(
     current: Columns, reference: Reference, monitor: Monitor
-) -> tuple[list[ColumnDrift], list[ColumnProblem], dict[str, str]]:
-    """Each column's drift, what is wrong with values, and why columns were not compared."""
+) -> tuple[list[ColumnDrift], list[ColumnProblem], dict[str, str], dict[str, Profile]]:
+    """Each column's drift, what is wrong with values, why columns were not compared, and the others' profiles."""
     columns: list[ColumnDrift] = []
     problems: list[ColumnProblem] = []
+    window: dict[str, Profile] = {}
     passed_over = {name: f"{why} in the reference" for name, why in reference.passed_over.items()}
     for name, known in reference.profiles.items():
         if name in monitor.drift.ignore:
@@ -104,12 +106,13 @@ def _look_at_columns(
         if why := _why_not(known, seen):
             passed_over[name] = why
         else:
+            window[name] = seen
             columns.append(_compare(name, known, seen, monitor.drift))
     new = [name for name in current.column_names if name not in {*reference.profiles, *reference.passed_over}]
     passed_over |= dict.fromkeys(new, "is not in the reference")
     unknown = [name for name in monitor.drift.thresholds if name not in {*reference.profiles, *passed_over}]
     passed_over |= dict.fromkeys(unknown, "has a threshold, and is neither in the reference nor in the window")
-    return columns, problems, passed_over
+    return columns, problems, passed_over, window
 
 
 def _compare(name: str, reference: Profile, current: Profile, drift: Drift) -> ColumnDrift:

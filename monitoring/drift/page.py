@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from monitoring.drift.reference import Reference
 
 
-def write_page(current: Columns, reference: Reference, check: DriftCheck, file: Path) -> None:
+def write_evidently(current: Columns, reference: Reference, check: DriftCheck, file: Path) -> None:
     """Write the page.
 
     Raises:

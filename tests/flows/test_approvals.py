@@ -75,9 +75,21 @@ def answer_in_browser(request, decision: str, approver: str, reason: str) -> str
         boxes.nth(0).fill(approver)
         boxes.nth(1).fill(reason)
         picture(page, f"approval-{decision}-filled")
-        form.get_by_role("button", name="Submit").click()
-        form.wait_for(state="hidden")
+        _submit(page, form)
         return shown
+
+
+def _submit(page, form) -> None:
+    """As people do where a busy server refuses it: again."""
+    from playwright.sync_api import TimeoutError as NotYetError
+
+    for _ in range(4):
+        form.get_by_role("button", name="Submit").click()
+        try:
+            return form.wait_for(state="hidden", timeout=20_000)
+        except NotYetError:
+            said = page.locator("body").inner_text()
+    raise AssertionError(f"the form is still there: {said}")
 
 
 def test_it_is_approved_in_the_browser(world, asked):
@@ -164,7 +176,8 @@ def test_a_release_that_waits_can_be_aborted(world, asked):
     assert result["outcome"] == "rolled back"
     world.assert_only(1)
     assert world.run_state(asked["flow_run"]) == "Cancelled"
-    assert world.stack.json("approvals") == []
+    assert history.open_approvals(world.journal, world.endpoint) == []
+    assert world.endpoint not in {one["endpoint"] for one in world.stack.json("approvals")}
     world.stack.headgate("approve", asked["release_id"], "--reason", "late", expect=2)
 
 

@@ -69,7 +69,7 @@ def test_monitor_sees_the_drift_and_rolls_back(world, models, run, tmp_path):
     pd.DataFrame({"x": np.random.default_rng(0).uniform(1, 21, 500)}).to_parquet(reference)
     drift = f"window: 30s, min_rows: 50, trigger: {{violations: 1, of: 1}}, reference: {json.dumps(str(reference))}"
     text = f"{QUICK}monitor: {{{drift}}}\nrollback: {{on: [errors, drift]}}\n"
-    world.release(models("pyfunc", does="double"), text)
+    world.release(models("pyfunc", does="periodic"), text)
     with world.traffic():
         world.release(models("pyfunc", does="negative"), text)
     file = tmp_path / "release.yaml"

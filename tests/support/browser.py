@@ -44,10 +44,10 @@ def open_browser() -> Iterator[Page]:
             context.close()
 
 
-def picture(page: Page, name: str) -> None:
+def picture(page: Page, name: str, *, whole: bool = False) -> None:
     """Keep what the page shows, where somebody wants to see it."""
     if SCREENSHOTS:
-        page.screenshot(path=f"{SCREENSHOTS}/{name}.png")
+        page.screenshot(path=f"{SCREENSHOTS}/{name}.png", full_page=whole)
 
 
 def keep_page(url: str, name: str) -> None:

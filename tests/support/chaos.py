@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-PRELOADED = ("mlflow", "flows.release", "flows.rollback", "flows.reconcile", "monitoring.rollout", "monitoring.report",
+PRELOADED = ("mlflow", "flows.release", "flows.rollback", "flows.reconcile", "monitoring.rollout", "monitoring.pages",
              "monitoring.shadow", "images", "support.chaos")  # fmt: skip
 """What every child would import for seconds; the fork server does so once."""
 
