@@ -96,6 +96,13 @@ class Gateway:
             if stored["endpoint"] == endpoint
         }
 
+    def addresses(self) -> list[tuple[str, str, str]]:
+        """Every endpoint, revision, and `host:port` of its server, as they were written down; Envoy is not asked."""
+        return [
+            (stored["endpoint"], stored["revision"], f"127.0.0.1:{int(stored['port'])}")
+            for stored in self._clusters().values()
+        ]
+
     def add(self, endpoint: str, revision: str, port: int, version: ModelVersion) -> None:
         """Make a revision known to Envoy; returns when Envoy finds it healthy."""
         with self._locked():

@@ -169,7 +169,7 @@ def is_rollback(release_id: str) -> bool:
 
 def spec_of(journal: Journal, endpoint: str) -> dict[str, Any] | None:
     """The release file of the newest release, as it was written down when that began."""
-    started = [row for row in journal.read(endpoint, kinds=(Kind.PHASE,)) if row.what == Phase.STARTED]
+    started = journal.read(endpoint, kinds=(Kind.PHASE,), what=Phase.STARTED, newest=1)
     return dict(started[-1].evidence["spec"]) if started else None
 
 

@@ -232,11 +232,12 @@ class Journal:
             return {(row[0], row[1], row[2]): row[3] for row in connection.execute(query)}
 
     @mapped
-    def newest_of_each(self, kind: Kind) -> list[Entry]:
-        """The last row of a kind, of every endpoint that has one."""
+    def newest_of_each(self, kind: Kind, what: str = "") -> list[Entry]:
+        """The last row of a kind, of every endpoint that has one; only those that say `what`, where it is given."""
+        wanted = sa.and_(entries.c.kind == kind.value, *([entries.c.what == what] if what else []))
         last = (
             sa.select(entries.c.endpoint, sa.func.max(entries.c.seq).label("seq"))
-            .where(entries.c.kind == kind.value).group_by(entries.c.endpoint).subquery()
+            .where(wanted).group_by(entries.c.endpoint).subquery()
         )  # fmt: skip
         query = sa.select(entries).join(
             last, sa.and_(entries.c.endpoint == last.c.endpoint, entries.c.seq == last.c.seq)

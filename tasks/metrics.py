@@ -11,12 +11,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from deploy_targets import open_target
-from deploy_targets.behind_envoy import BehindEnvoy
-from headgate.errors import HeadgateError
+from deploy_targets.envoy import Gateway
 from headgate.health import HealthReport, QualityReport
+from headgate.phases import Phase
 from headgate.records import Look
-from headgate.spec import ReleaseSpec
 from headgate.stack import Ports
 from headgate.stack.ports import HOST
 from headgate.units import BASIS_POINTS
@@ -72,23 +70,26 @@ class _Journal(Collector):
         yield from gauges
 
     def _live(self, gauges: _Gauges) -> None:
+        prices = self._prices()
         for row in self._journal.newest_of_each(Kind.LIVE):
             revision = row.evidence["revision"]
             labels = {"endpoint": row.endpoint, "revision": revision["name"]}
             gauges.set("champion_version", "The version that is live.", revision["version"]["version"], **labels)
             gauges.set("champion_since_seconds", "Since when, as Unix time.", row.at.timestamp(), endpoint=row.endpoint)
-            self._price(gauges, row.endpoint)
-            told = self._journal.read(row.endpoint, kinds=(Kind.NOTE,), what=QUALITY, newest=1)
-            if told:
-                _quality(gauges, row.endpoint, QualityReport.model_validate(told[-1].evidence))
+            if row.endpoint in prices:
+                gauges.set("price_per_hour", "What the endpoint's replicas cost, as the release file says.",
+                           prices[row.endpoint], endpoint=row.endpoint)  # fmt: skip
+        for row in self._journal.newest_of_each(Kind.NOTE, QUALITY):
+            _quality(gauges, row.endpoint, QualityReport.model_validate(row.evidence))
 
-    def _price(self, gauges: _Gauges, endpoint: str) -> None:
-        spec = history.spec_of(self._journal, endpoint)
-        runtime = (spec or {}).get("runtime", {})
-        if runtime.get("price_per_hour"):
-            price = runtime["price_per_hour"] * runtime.get("replicas", {}).get("max", 1)
-            gauges.set("price_per_hour", "What the endpoint's replicas cost, as the release file says.", price,
-                       endpoint=endpoint)  # fmt: skip
+    def _prices(self) -> dict[str, float]:
+        """By endpoint, as its newest release's file has it; only of those that have one."""
+        started = self._journal.newest_of_each(Kind.PHASE, Phase.STARTED)
+        runtimes = {row.endpoint: row.evidence["spec"].get("runtime", {}) for row in started}
+        return {
+            endpoint: runtime["price_per_hour"] * runtime.get("replicas", {}).get("max", 1)
+            for endpoint, runtime in runtimes.items() if runtime.get("price_per_hour")
+        }  # fmt: skip
 
     def _in_flight(self, gauges: _Gauges) -> None:
         for endpoint, flight in history.all_in_flight(self._journal).items():
@@ -132,35 +133,25 @@ def _quality(gauges: _Gauges, endpoint: str, report: QualityReport) -> None:
     gauges.set("worse_by_labels", "Whether labels show the live version to be worse.", worse, endpoint=endpoint)
 
 
-def scraped(home: Home, journal: Journal) -> list[dict[str, Any]]:
+def scraped(home: Home) -> list[dict[str, Any]]:
     """Where Prometheus finds metrics, as its `http_sd_configs` takes it: this program, the gateway, and each server.
+
+    A cloud's servers are not among them, as they cannot be reached.
 
     Args:
         home: of the local stack.
-        journal: knows the endpoints.
     """
     ports = Ports.remembered(home)
-    found = []
-    if ports is not None:
-        found += [
-            _scraped("headgate", f"{HOST}:{ports.receiver}"),
-            _scraped("headgate-gateway", f"{HOST}:{ports.gateway_admin}", __metrics_path__="/stats/prometheus"),
-        ]
-    for endpoint in journal.endpoints():
-        spec = history.spec_of(journal, endpoint)
-        if spec is None:
-            continue
-        try:
-            target = open_target(ReleaseSpec.model_validate(spec).target)
-            # A cloud's servers cannot be reached, and to look at them costs calls.
-            state = target.observe(endpoint) if isinstance(target, BehindEnvoy) else None
-        except HeadgateError:
-            # Prometheus keeps asking; what cannot be seen now is back in the next answer.
-            continue
-        for revision in state.revisions.values() if state else []:
-            address = revision.address.removeprefix("http://")
-            found.append(_scraped("headgate-server", address, endpoint=endpoint, revision=revision.name))
-    return found
+    if ports is None:
+        return []
+    return [
+        _scraped("headgate", f"{HOST}:{ports.receiver}"),
+        _scraped("headgate-gateway", f"{HOST}:{ports.gateway_admin}", __metrics_path__="/stats/prometheus"),
+        *(
+            _scraped("headgate-server", address, endpoint=endpoint, revision=revision)
+            for endpoint, revision, address in Gateway(home.gateway, ports).addresses()
+        ),
+    ]
 
 
 def _scraped(job: str, address: str, **labels: str) -> dict[str, Any]:

@@ -16,8 +16,8 @@ import json
 import os
 import uuid
 from datetime import UTC, datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import uvicorn
@@ -33,7 +33,7 @@ from headgate.home import Home
 from headgate.stack.ports import HOST
 from registry.history import champion as live
 from registry.history import in_flight
-from registry.journal import open_journal
+from registry.journal import Journal
 from registry.watches import watched
 from registry.webhooks import claim, give_up, verify
 from tasks.metrics import render, scraped
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from headgate.spec import ReleaseSpec
-    from registry import Journal
-
-_T = TypeVar("_T")
 
 MAX_BODY = 1_000_000
 _SECONDS = 10.0
@@ -146,9 +143,8 @@ async def labels(request: Request) -> JSONResponse:
         from monitoring.truth import labels_from_json  # noqa: PLC0415
         from tasks.truth import add_labels  # noqa: PLC0415
 
-        home = request.app.state.home
-        with open_journal(home.journal_url) as journal:
-            return add_labels(home, journal, endpoint, labels_from_json(given))
+        state = request.app.state
+        return add_labels(state.home, state.journal(), endpoint, labels_from_json(given))
 
     try:
         return JSONResponse({"new": await to_thread.run_sync(keep)}, 202)
@@ -161,7 +157,7 @@ async def labels(request: Request) -> JSONResponse:
 async def metrics(request: Request) -> Response:
     """What Prometheus is told of releases, the judge, checks and labels."""
     try:
-        text = await to_thread.run_sync(_with_journal, request.app.state.home, render)
+        text = await to_thread.run_sync(lambda: render(request.app.state.journal()))
     except HeadgateError as error:
         return _refused(503, error.message)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
@@ -169,16 +165,10 @@ async def metrics(request: Request) -> Response:
 
 async def targets(request: Request) -> JSONResponse:
     """Where Prometheus finds metrics, as its `http_sd_configs` takes it."""
-    home = request.app.state.home
     try:
-        return JSONResponse(await to_thread.run_sync(_with_journal, home, partial(scraped, home)))
+        return JSONResponse(await to_thread.run_sync(scraped, request.app.state.home))
     except HeadgateError as error:
         return _refused(503, error.message)
-
-
-def _with_journal(home: Home, read: Callable[[Journal], _T]) -> _T:
-    with open_journal(home.journal_url) as journal:
-        return read(journal)
 
 
 async def health(_request: Request) -> JSONResponse:
@@ -191,14 +181,12 @@ async def _pass_on(request: Request, key: str, events: Callable[[Journal], list[
     state = request.app.state
 
     def take() -> list[Event] | None:
-        with open_journal(state.home.journal_url) as journal:
-            # Made first: what cannot be made may come again.
-            found = events(journal)
-            return found if claim(journal, key) else None
+        # Made first: what cannot be made may come again.
+        found = events(state.journal())
+        return found if claim(state.journal(), key) else None
 
     def let_go() -> None:
-        with open_journal(state.home.journal_url) as journal:
-            give_up(journal, key)
+        give_up(state.journal(), key)
 
     try:
         fresh = await to_thread.run_sync(take)
@@ -262,7 +250,11 @@ def make_app(home: Home, *, secret: str, token: str, prefect_api: str, prefect_a
         auth = httpx.BasicAuth(user, password) if prefect_auth else None
         async with httpx.AsyncClient(base_url=prefect_api, timeout=_SECONDS, auth=auth) as client:
             app.state.home, app.state.secret, app.state.token, app.state.prefect = home, secret, token, client
+            # Opened when it is first needed: a journal that is away then is asked again by the next request.
+            app.state.journal = cache(lambda: Journal(home.journal_url))
             yield
+            if app.state.journal.cache_info().currsize:
+                app.state.journal().close()
 
     routes = [
         Route("/mlflow", mlflow, methods=["POST"]), Route("/alertmanager", alertmanager, methods=["POST"]),

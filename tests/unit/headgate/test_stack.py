@@ -8,6 +8,7 @@ import sys
 
 import psutil
 import pytest
+from supervisor.xmlrpc import Faults
 from support.stack import wait_for
 
 from headgate.errors import HomeError
@@ -108,7 +109,8 @@ def test_a_program_that_is_started_while_it_is_stopped_is_stopped_again(supervis
     def racing(method: str, *arguments: object, accept: int = 0):
         found = call(method, *arguments, accept=accept)
         if method == "stopProcessGroup" and len(started) < 2:
-            started.append(call("startProcess", *arguments, False))
+            # On a busy machine the race that this makes may come by itself.
+            started.append(call("startProcess", *arguments, False, accept=Faults.ALREADY_STARTED))
         return found
 
     monkeypatch.setattr(supervisor, "_call", racing)
