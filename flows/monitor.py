@@ -36,7 +36,20 @@ async def monitor(spec: ReleaseSpec | str, actor: str = "") -> HealthReport:
     Raises:
         MonitorError: the check itself could not be made; nothing was changed.
     """
-    described = resolve(spec)
+    return await check(resolve(spec), actor)
+
+
+async def check(described: ReleaseSpec, actor: str = "", *, shown: bool = True) -> HealthReport:
+    """Check an endpoint, and roll it back where that is due.
+
+    Args:
+        described: its release file.
+        actor: in whose name a rollback is made; `monitor` by default.
+        shown: whether a check that found nothing has a page, too.
+
+    Raises:
+        MonitorError: the check could not be made; nothing was changed.
+    """
     found: Inspection | None = None
     with open_release(described, new_id(described.endpoint, "monitor"), actor or f"monitor ({whoami()})") as job:
         quality = run(check_quality, job)
@@ -51,7 +64,8 @@ async def monitor(spec: ReleaseSpec | str, actor: str = "") -> HealthReport:
             if why:
                 await rollback(described.endpoint, why, actor=name, of=report.revision)
         finally:
-            run(show, job, report, found)
+            if shown or report.violation:
+                run(show, job, report, found)
     return report
 
 

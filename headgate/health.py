@@ -99,6 +99,14 @@ class QualityReport(Record):
     reason: str
 
 
+class EndpointCheck(Record):
+    """What became of one endpoint where many were checked."""
+
+    endpoint: str
+    state: Literal["in order", "violation", "alarm", "not checked"]
+    reason: str
+
+
 class HealthReport(Record):
     """One check of a window of live predictions.
 
@@ -123,3 +131,8 @@ class HealthReport(Record):
     passed_over: dict[str, str] = Field(default_factory=dict)
     attribution: Attribution | None = None
     quality: QualityReport | None = None
+
+    @property
+    def state(self) -> Literal["in order", "violation", "alarm"]:
+        """An alarm, where enough of the last checks were violations."""
+        return "alarm" if self.triggered else "violation" if self.violation else "in order"

@@ -17,6 +17,7 @@ logs/             one file a program
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,9 +146,14 @@ class Home:
         )
 
 
+def unfinished(path: Path) -> Path:
+    """A name beside a file, which only this thread has, for what is to replace it."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+
+
 def write_atomically(path: Path, text: str, *, mode: int = 0o644) -> None:
     """Replace a file's content so that a reader, or a crash, never sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = unfinished(path)
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:  # noqa: PTH123 - Path.open takes no mode
         file.write(text)
         file.flush()

@@ -18,7 +18,7 @@ from tasks.step import in_flow_run, log
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from headgate.health import HealthReport
+    from headgate.health import EndpointCheck, HealthReport
     from headgate.plan import Plan
     from headgate.records import ShadowReport
 
@@ -68,6 +68,13 @@ class Progress:
 def show_report(endpoint: str, link: str) -> None:
     """A link to the release's report."""
     _leave(create_link_artifact, link, key=f"{endpoint}-report", link_text="Release report")
+
+
+def show_checks(made: list[EndpointCheck]) -> None:
+    """Where many endpoints were checked, those that are not in order."""
+    rows = [one.model_dump() for one in made if one.state != "in order"]
+    says = f"{len(made)} endpoints checked, {len(made) - len(rows)} in order"
+    _leave(create_table_artifact, rows, key="monitor-all", description=says)
 
 
 def show_health(report: HealthReport) -> None:

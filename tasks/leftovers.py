@@ -27,7 +27,10 @@ UNUSED_SECONDS = 7 * 24 * 3600.0
 _HALF_WRITTEN = (
     ".artifact-*", "bundles/.*.building", "envs/.*.building", "layers/.*.building", "references/.downloading-*",
     # What is replaced in one step is written beside it first, under the name of who writes.
-    *(f"{folder}.*.[0-9]*" for folder in ("", "gateway/", "supervisor/", "supervisor/programs/", "locks/")),
+    *(
+        f"{folder}.*.[0-9]*"
+        for folder in ("", "gateway/", "supervisor/", "supervisor/programs/", "locks/", "references/*/")
+    ),
 )  # fmt: skip
 
 

@@ -7,6 +7,8 @@ and so do its steps.
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from prefect import task
@@ -17,7 +19,7 @@ from prefect.logging import get_run_logger
 from headgate.errors import RegistryUnavailableError, TargetUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
+_as_one: ContextVar[bool] = ContextVar("as_one_step", default=False)
 _TRANSIENT = (TargetUnavailableError, RegistryUnavailableError)
 
 
@@ -46,9 +49,19 @@ def run(step_task: Task[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
     return step_task.fn(*args, **kwargs)
 
 
+@contextmanager
+def as_one_step() -> Iterator[None]:
+    """Let what runs inside be one step, whose own steps Prefect is not told of: of many endpoints each has several."""
+    token = _as_one.set(True)
+    try:
+        yield
+    finally:
+        _as_one.reset(token)
+
+
 def in_flow_run() -> bool:
     """Whether Prefect is watching."""
-    return FlowRunContext.get() is not None or TaskRunContext.get() is not None
+    return not _as_one.get() and (FlowRunContext.get() is not None or TaskRunContext.get() is not None)
 
 
 def can_suspend() -> bool:

@@ -11,8 +11,8 @@ import click
 
 from headgate.actor import whoami
 from headgate.cli.environment import prefect_is_up, require_prefect, use_stack
-from headgate.cli.output import Progress, json_option, print_json, say
-from headgate.errors import HeadgateError
+from headgate.cli.output import Progress, json_option, print_json, print_table, say
+from headgate.errors import BadInputError, HeadgateError
 from headgate.release_file import load_release
 
 if TYPE_CHECKING:
@@ -132,13 +132,19 @@ def rollback(endpoint: str, reason: str, version: int | None, actor: str, as_jso
 
 
 @click.command()
-@file_argument
+@click.argument("path", metavar="PATH", required=False, type=click.Path(path_type=Path))
+@click.option("--all", "every", is_flag=True, help="Check every endpoint that is watched.")
 @json_option
-def monitor(path: Path, as_json: bool) -> None:  # noqa: FBT001
+def monitor(path: Path | None, every: bool, as_json: bool) -> None:  # noqa: FBT001
     """Check the endpoint of PATH for drift; roll back where the file says so."""
-    spec = load_release(path)
+    if (path is None) == (not every):
+        raise BadInputError("name a release file, or give --all", fix="headgate monitor release.yaml")
+    spec = load_release(path) if path is not None else None
     use_stack()
     require_prefect()
+    if spec is None:
+        _monitor_all(as_json=as_json)
+        return
     from flows.monitor import monitor as monitor_flow
     from tasks import job
 
@@ -154,6 +160,16 @@ def monitor(path: Path, as_json: bool) -> None:  # noqa: FBT001
         for said in (report.quality, report.attribution):
             if said is not None:
                 click.echo(said.reason)
+
+
+def _monitor_all(*, as_json: bool) -> None:
+    from flows.monitor_all import monitor_all
+
+    made = monitor_all()
+    if as_json:
+        print_json([one.model_dump() for one in made])
+    else:
+        print_table("checks", ["endpoint", "state", "why"], [(one.endpoint, one.state, one.reason) for one in made])
 
 
 def print_result(result: ReleaseResult, *, as_json: bool) -> None:

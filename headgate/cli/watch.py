@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @file_argument
+@click.option("--no-schedule", is_flag=True, help="It is checked with all others, by headgate monitor --all.")
 @actor_option
-def watch(path: Path, actor: str) -> None:
+def watch(path: Path, no_schedule: bool, actor: str) -> None:  # noqa: FBT001
     """Check the endpoint of PATH by its schedule, and release by its `release_when`, from now on.
 
     Watching it again takes the file as it is then.
@@ -34,11 +35,14 @@ def watch(path: Path, actor: str) -> None:
     from headgate.actor import whoami
     from registry.journal import open_journal
     from registry.watches import watch as remember
-    from tasks.deployments import schedule_monitor
+    from tasks.deployments import schedule_monitor, unschedule_monitor
 
     with open_journal(home.journal_url) as journal:
         remember(journal, spec, actor or whoami())
-    if schedule_monitor(spec) and spec.monitor:
+    if no_schedule:
+        unschedule_monitor(spec.endpoint)
+        say(f"{spec.endpoint} is checked whenever all are: headgate monitor --all")
+    elif schedule_monitor(spec) and spec.monitor:
         say(f"{spec.endpoint} is checked at {spec.monitor.schedule} ({spec.monitor.timezone})")
     if spec.release_when is not None:
         said = f"the alias {spec.release_when.alias}" if spec.release_when.alias else f"the tag {spec.release_when.tag}"

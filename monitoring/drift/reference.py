@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headgate.home import write_atomically
+from headgate.home import unfinished, write_atomically
 from monitoring.drift.columns import sample_of
 from monitoring.drift.profile import Profile, dump, load, profile
 
@@ -55,7 +55,9 @@ class Reference:
     def save(self, folder: Path) -> None:
         """Keep it; the folder is made when it is missing."""
         folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(self.sample, folder / "sample.parquet")
+        # Others may read or write the same: endpoints share references.
+        pq.write_table(self.sample, written := unfinished(folder / "sample.parquet"))
+        written.replace(folder / "sample.parquet")
         stored = {
             "version": _VERSION, "rows": self.rows, "passed_over": self.passed_over,
             "profiles": {name: dump(found) for name, found in self.profiles.items()},

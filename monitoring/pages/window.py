@@ -49,7 +49,7 @@ def write_check(checked: Checked, file: Path) -> list[Path]:
     if report.quality is not None:
         plots["labels"] = wrong_answers_plot(report.quality)
     write("window.html", file, plots, checked=checked, report=report, title=_title(report), ranked=ranked,
-          state=_state(report), drawn=len(drawn))  # fmt: skip
+          drawn=len(drawn))  # fmt: skip
     if drawn:
         picture = file.with_suffix(".png")
         picture.write_bytes(columns_plot(drawn, _title(report), kind="png"))
@@ -63,10 +63,4 @@ def _how_far(column: ColumnDrift) -> float:
 
 
 def _title(report: HealthReport) -> str:
-    return f"{report.endpoint} v{report.version}: {_state(report)}"
-
-
-def _state(report: HealthReport) -> str:
-    if report.triggered:
-        return "alarm"
-    return "violation" if report.violation else "in order"
+    return f"{report.endpoint} v{report.version}: {report.state}"
