@@ -7,7 +7,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
-.PHONY: demo test check bench chaos schema lock base-image clean
+.PHONY: demo test check bench chaos day schema lock base-image clean
 
 demo: .venv/runtime  ## five releases of real models under live traffic, in about three minutes; TARGET=docker for containers
 	$(call say,running the demo; its state is in $${HEADGATE_HOME:-~/.headgate}; add ARGS=--keep to keep the stack up)
@@ -37,6 +37,10 @@ bench: .venv/dev  ## every benchmark; prints ratios measured side by side
 chaos: .venv/dev  ## kill releases by the hundred; ARGS="--kills 500 --seed 7"
 	$(call say,killing releases; about six seconds a kill)
 	@$(BIN)/python benchmarks/chaos.py $(ARGS)
+
+day: .venv/dev  ## a day of an endpoint's life in half an hour; ARGS="--hours 24 --seed 1"
+	$(call say,living a day; an hour of it takes about a minute)
+	@$(BIN)/python benchmarks/day.py $(ARGS)
 
 schema: .venv/runtime  ## write release.schema.json
 	@$(BIN)/headgate schema > release.schema.json

@@ -267,7 +267,7 @@ def leaks(stack: Stack) -> dict[str, Any]:
     api = stack.env["PREFECT_API_URL"]
     states = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}}
     half = [path for pattern in leftovers._HALF_WRITTEN for path in stack.root.glob(pattern)]  # noqa: SLF001
-    mine = [process for process in psutil.process_iter() if _belongs(process, stack)]
+    mine = [process for process in psutil.process_iter() if belongs(process, stack)]
     return {
         "processes": len(mine),
         "resident MB": round(sum(process.memory_info().rss for process in mine) / 1e6),
@@ -277,7 +277,8 @@ def leaks(stack: Stack) -> dict[str, Any]:
     }
 
 
-def _belongs(process: psutil.Process, stack: Stack) -> bool:
+def belongs(process: psutil.Process, stack: Stack) -> bool:
+    """Whether a process was started by a stack."""
     try:
         return process.environ().get("HEADGATE_SUPERVISED_BY") == str(stack.root)
     except psutil.Error:
