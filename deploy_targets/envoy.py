@@ -12,6 +12,7 @@ import time
 import uuid
 import weakref
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -46,9 +47,14 @@ class Gateway:
         self._folder = folder
         self._ports = ports
         self._lock = FileLock(folder / ".lock", timeout=30)
-        self._admin = httpx.Client(base_url=ports.admin_url, timeout=5)
+
+    @cached_property
+    def _admin(self) -> httpx.Client:
+        """Made when it is first needed, which takes longer than what many are opened for."""
+        client = httpx.Client(base_url=self._ports.admin_url, timeout=5)
         # Targets are made and dropped freely; their connection goes with them.
-        weakref.finalize(self, self._admin.close)
+        weakref.finalize(self, client.close)
+        return client
 
     def prepare(self) -> None:
         """Write what Envoy needs to start; routes and clusters that exist are kept."""

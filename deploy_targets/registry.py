@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoints, entry_points
 from typing import TYPE_CHECKING
 
 from deploy_targets.protocol import DeployTarget, Feature
@@ -20,7 +21,7 @@ def open_target(target: Target) -> DeployTarget:
     Raises:
         UnsupportedError: no installed package offers that kind, or its SDK is missing.
     """
-    for point in entry_points(group=TARGETS_GROUP, name=target.kind):
+    for point in _installed().select(name=target.kind):
         try:
             built: DeployTarget = point.load()()
         except ImportError as error:
@@ -30,6 +31,12 @@ def open_target(target: Target) -> DeployTarget:
             ) from error
         return built
     raise UnsupportedError(f"no target of kind {target.kind!r}", fix=f"installed kinds: {', '.join(known_targets())}")
+
+
+@cache
+def _installed() -> EntryPoints:
+    """Every package's metadata is read for these, which is worth doing once."""
+    return entry_points(group=TARGETS_GROUP)
 
 
 def required_features(spec: ReleaseSpec) -> set[Feature]:

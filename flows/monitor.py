@@ -39,13 +39,14 @@ async def monitor(spec: ReleaseSpec | str, actor: str = "") -> HealthReport:
     return await check(resolve(spec), actor)
 
 
-async def check(described: ReleaseSpec, actor: str = "", *, shown: bool = True) -> HealthReport:
+async def check(described: ReleaseSpec, actor: str = "", *, alone: bool = True) -> HealthReport:
     """Check an endpoint, and roll it back where that is due.
 
     Args:
         described: its release file.
         actor: in whose name a rollback is made; `monitor` by default.
-        shown: whether a check that found nothing has a page, too.
+        alone: whether it is the only one: then a check that found nothing has a page too, and versions that are not
+            kept warm any more are ended, which `reconcile` does as well.
 
     Raises:
         MonitorError: the check could not be made; nothing was changed.
@@ -63,8 +64,10 @@ async def check(described: ReleaseSpec, actor: str = "", *, shown: bool = True) 
         try:
             if why:
                 await rollback(described.endpoint, why, actor=name, of=report.revision)
+            elif alone:
+                _tidy(job)
         finally:
-            if shown or report.violation:
+            if alone or report.violation:
                 run(show, job, report, found)
     return report
 
@@ -73,9 +76,6 @@ def _consider(job: ReleaseJob, found: Inspection, report: HealthReport) -> tuple
     """The report, with whose doing a violation is; and why to roll back, empty where not."""
     acts = report.triggered and bool(set(report.causes) & set(job.spec.rollback.on))
     if not acts:
-        if _is_free(job) and expired(job, job.spec.rollback.keep_warm):
-            with job.hold():
-                run(retire_expired, job, job.spec.rollback.keep_warm)
         return report, ""
     champion = job.champion
     attribution: Attribution | None = None
@@ -93,6 +93,12 @@ def _consider(job: ReleaseJob, found: Inspection, report: HealthReport) -> tuple
         return report, ""
     because = f"; {attribution.reason}" if attribution else ""
     return report, f"{' and '.join(report.causes)}: {report.reason}{because}"
+
+
+def _tidy(job: ReleaseJob) -> None:
+    if _is_free(job) and expired(job, job.spec.rollback.keep_warm):
+        with job.hold():
+            run(retire_expired, job, job.spec.rollback.keep_warm)
 
 
 def _is_free(job: ReleaseJob) -> bool:

@@ -59,7 +59,7 @@ def check_some(specs: list[ReleaseSpec], actor: str) -> list[EndpointCheck]:
 
 async def _check(spec: ReleaseSpec, actor: str) -> EndpointCheck:
     try:
-        report = await check(spec, actor, shown=False)
+        report = await check(spec, actor, alone=False)
     except HeadgateError as error:
         return EndpointCheck(endpoint=spec.endpoint, state="not checked", reason=error.message)
     return EndpointCheck(endpoint=spec.endpoint, state=report.state, reason=report.reason)

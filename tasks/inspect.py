@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import tempfile
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 REFERENCE = "reference.parquet"
 """The training sample, as an artifact of the run that logged the model."""
 _EARLIER_SHOWN = 20
+_REFERENCES_IN_MEMORY = 16
+"""Some megabytes each, by their columns."""
 
 
 class Inspection(NamedTuple):
@@ -147,10 +150,20 @@ def _reference(job: ReleaseJob, monitor: Monitor, champion: Revision) -> Referen
         raise MonitorError(f"the reference {path} cannot be read: {error}", fix="name a Parquet file") from error
     name = hashlib.sha256(f"{path.absolute()} {seen.st_size} {seen.st_mtime_ns}".encode()).hexdigest()[:32]
     folder = job.home.root / "references" / f"profiles-{name}"
-    known = Reference.load(folder)
-    if known is None:
+    try:
+        return _kept(folder)
+    except LookupError:
         known = Reference.of(ParquetColumns(path))
         known.save(folder)
+        return known
+
+
+@lru_cache(maxsize=_REFERENCES_IN_MEMORY)
+def _kept(folder: Path) -> Reference:
+    """Read once for all endpoints that share it; the folder's name says what it was made of."""
+    known = Reference.load(folder)
+    if known is None:
+        raise LookupError(folder)
     return known
 
 
