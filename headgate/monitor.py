@@ -36,9 +36,23 @@ class DataQuality(Strict):
     repeated: Percent = Field(0.1, description="Requests whose id had been there before.")
 
 
+class LabelTable(Strict):
+    """A table of a database that labels arrive in; each check asks it."""
+
+    database_env: str = Field(
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="The environment variable of the worker that holds the database's URL, as SQLAlchemy has it.",
+    )
+    query: str = Field(
+        min_length=1,
+        description="Gives the columns request_id, label and perhaps row; `:since` in it is when `lookback` began.",
+    )
+
+
 class Quality(Strict):
     """What labels that arrive later are held against, and how sure a rollback by them is."""
 
+    labels: LabelTable | None = Field(None, description="Where they are; default: they are told by headgate labels.")
     answer: str = Field("", description="The part of the answer that labels are about; default: the only one it has.")
     tolerance: float = Field(
         0.0, ge=0, description="Numbers are wrong that is further off than this share of the truth."

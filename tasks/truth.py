@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from headgate.errors import BadInputError, HeadgateError
 from headgate.health import QualityReport
 from headgate.records import Window
 from headgate.spec import ReleaseSpec
-from monitoring.truth import Labels, judge_quality
+from monitoring.truth import Labels, judge_quality, labels_from_query
 from registry import Kind, history
 from registry.history import CONFIRMED, QUALITY
 from tasks.job import ReleaseJob
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from headgate.home import Home
-    from headgate.monitor import Quality
+    from headgate.monitor import LabelTable, Quality
     from headgate.records import Revision
     from registry import Journal
 
@@ -75,15 +76,27 @@ def check_quality(job: ReleaseJob) -> QualityReport | None:
 
 
 def _judge(job: ReleaseJob, limits: Quality, champion: Revision) -> QualityReport | None:
-    labels = Labels(store_of(job.home, job.spec)).read()
+    kept, end = Labels(store_of(job.home, job.spec)), datetime.now(UTC)
+    window = Window(start=end - timedelta(seconds=limits.lookback), end=end)
+    if limits.labels is not None:
+        kept.update(_asked(limits.labels, window.start), end)
+    labels = kept.read()
     if labels.empty:
         return None
-    end = datetime.now(UTC)
-    window = Window(start=end - timedelta(seconds=limits.lookback), end=end)
     earlier = history.predecessor(job.journal, job.endpoint)
     ours = predictions(job, champion, window, copies=True)
     theirs = predictions(job, earlier.revision, window, copies=True) if earlier else None
     return judge_quality(ours, theirs, labels, limits)
+
+
+def _asked(table: LabelTable, since: datetime) -> pa.Table:
+    url = os.environ.get(table.database_env)
+    if not url:
+        raise BadInputError(
+            f"monitor.quality.labels.database_env is {table.database_env}, which is not set where the check runs",
+            fix="set it for the worker, from a secret",
+        )
+    return labels_from_query(url, table.query, since)
 
 
 def _is_confirmed(job: ReleaseJob, revision: str) -> bool:

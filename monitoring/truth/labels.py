@@ -68,6 +68,17 @@ class Labels:
         self._store.put(f"{_FOLDER}/{at:%Y%m%dT%H%M%S}-{name}.parquet", buffer.getvalue())
         return int(labels.num_rows)
 
+    def update(self, labels: pa.Table, at: datetime) -> int:
+        """Keep those of some labels that are not known yet, or were others: what a query gives again at each check.
+
+        Raises:
+            MonitorError: the store cannot be read or written to.
+        """
+        given = labels.to_pandas()
+        known = given.merge(self.read(), on=_SCHEMA.names, how="left", indicator="is_new")["is_new"] == "both"
+        fresh = labels.filter(pa.array(~known.to_numpy()))
+        return self.add(fresh, at) if fresh.num_rows else 0
+
     def read(self) -> pd.DataFrame:
         """All labels, one a record of a request: request_id, row, label.
 
@@ -103,22 +114,27 @@ def labels_from_file(path: Path) -> pa.Table:
     return _labels(frame, str(path))
 
 
-def labels_from_query(url: str, query: str) -> pa.Table:
+def labels_from_query(url: str, query: str, since: datetime | None = None) -> pa.Table:
     """Labels from a database.
 
     Args:
         url: as SQLAlchemy has it; it is shown to nobody.
         query: gives the columns request_id, label and perhaps row.
+        since: what `:since` in it stands for.
 
     Raises:
         BadInputError: it cannot be asked, or gives something else.
     """
     try:
         with sqlalchemy.create_engine(url).connect() as connection:
-            frame = pd.read_sql(sqlalchemy.text(query), connection)
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+            asked = sqlalchemy.text(query)
+            if since is not None and "since" in asked.compile().params:
+                asked = asked.bindparams(since=since)
+            frame = pd.read_sql(asked, connection)
+    except (sqlalchemy.exc.SQLAlchemyError, pd.errors.DatabaseError, ImportError) as error:
         # The whole text may hold the URL.
-        why = str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
+        cause = error.__cause__ if isinstance(error, pd.errors.DatabaseError) else error
+        why = str(getattr(cause, "orig", None) or type(cause).__name__).splitlines()[0]
         raise BadInputError(f"the labels cannot be queried: {why}", fix="see --database-env and --query") from error
     return _labels(frame, "the query")
 

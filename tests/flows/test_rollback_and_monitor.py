@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from conftest import QUICK
+from sqlalchemy import create_engine
 from support.stack import wait_for
 
 from headgate.errors import MonitorError, NothingToRollBackError
@@ -115,10 +116,13 @@ def test_monitor_does_not_go_back_to_a_version_that_would_do_no_better(world, mo
     assert "but the version before would do no better" in told.reason
 
 
-def test_labels_take_back_a_version_that_nothing_else_could_tell_from_a_good_one(world, models, tmp_path):
+def test_labels_take_back_a_version_that_nothing_else_could_tell_from_a_good_one(
+    world, models, tmp_path, monkeypatch
+):  # fmt: skip
     """Its answers are quick and plausible, and wrong: three times the number, not twice."""
     text = "gates: {shadow: off}\n" + QUICK[QUICK.index("strategy:") :]
-    text += "monitor: {}\nrollback: {on: [errors, quality]}\n"
+    text += "monitor: {quality: {labels: {database_env: TRUTH, query: select request_id, label from truth}}}\n"
+    text += "rollback: {on: [errors, quality]}\n"
     world.release(models("pyfunc", does="double"), text)
     with world.traffic():
         world.release(models("pyfunc", does="triple"), text)
@@ -129,10 +133,18 @@ def test_labels_take_back_a_version_that_nothing_else_could_tell_from_a_good_one
         {"request_id": row["request_id"], "label": 2 * json.loads(row["request"])["dataframe_split"]["data"][0][0]}
         for row in log if b"dataframe_split" in row["request"]
     ]  # fmt: skip
-    pd.DataFrame(truth).to_csv(tmp_path / "truth.csv", index=False)
+    pd.DataFrame(truth[::2]).to_csv(tmp_path / "truth.csv", index=False)
     told = world.stack.headgate("labels", world.endpoint, str(tmp_path / "truth.csv"))
-    assert f"{len(truth)} labels of {world.endpoint} are kept" in told.stderr
+    assert f"{len(truth[::2])} labels of {world.endpoint} are kept" in told.stderr
+    with pytest.raises(MonitorError, match=r"no reference\.parquet is known"):
+        monitor(world, text)
+    refused = world.journal.read(world.endpoint, kinds=(Kind.NOTE,), what="labels not used", newest=1)
+    assert "database_env is TRUTH, which is not set" in refused[0].reason
+    monkeypatch.setenv("TRUTH", url := f"sqlite:///{tmp_path / 'truth.db'}")
+    pd.DataFrame(truth[1::2]).to_sql("truth", create_engine(url), index=False)
     report = monitor(world, text)
+    by = [row["request_id"] for row in log if row["revision"].startswith("v2-") and row["status"] == 200]
+    assert report.quality.champion.labels == len({one["request_id"] for one in truth} & set(by))
     assert (report.causes, report.quality.verdict, report.quality.champion.rate) == (("quality",), "worse", 1.0)
     assert report.quality.before.rate == 0.0
     world.assert_only(1)

@@ -169,6 +169,26 @@ def test_labels_are_read_from_files_and_queries(tmp_path):
     assert labels_from_query(url, "select request_id, label, row from truth").to_pydict() == expected
 
 
+def test_a_table_is_asked_for_what_is_new_and_gives_the_rest_for_nothing(tmp_path):
+    url, kept = f"sqlite:///{tmp_path / 'l.db'}", Labels(PredictionStore(str(tmp_path), "e"))
+    told = [(f"r{number}", number % 2, NOW - timedelta(days=number)) for number in range(6)]
+    frame = pd.DataFrame(told, columns=["request_id", "label", "at"])
+    frame.to_sql("truth", create_engine(url), index=False)
+    query = "select request_id, label from truth where at >= :since"
+    found = labels_from_query(url, query, NOW - timedelta(days=3, hours=1))
+    assert found["request_id"].to_pylist() == ["r0", "r1", "r2", "r3"]
+    assert [kept.update(found, NOW), kept.update(found, NOW)] == [4, 0]
+    corrected = frame.assign(label=[1, 1, 0, 1, 0, 1])
+    corrected.to_sql("truth", create_engine(url), index=False, if_exists="replace")
+    again = labels_from_query(url, query, NOW - timedelta(days=4, hours=1))
+    assert kept.update(again, NOW + timedelta(seconds=1)) == 2, "one was another, and one is new"
+    assert dict(kept.read()[["request_id", "label"]].to_numpy()) == {
+        "r0": "1", "r1": "1", "r2": "0", "r3": "1", "r4": "0",
+    }  # fmt: skip
+    with pytest.raises(BadInputError, match="cannot be queried: A value is required for bind parameter 'since'"):
+        labels_from_query(url, query)
+
+
 @pytest.mark.parametrize(("content", "says"), [
     ("id,label\n1,2\n", "no column request_id, only id, label"),
     ("request_id,label\na,1\n,2\n", "1 of 2 labels .* the first is number 2"),
