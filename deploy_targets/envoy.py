@@ -19,6 +19,7 @@ import httpx
 from filelock import FileLock, Timeout
 
 from deploy_targets import envoy_config
+from deploy_targets.envoy_tracing import Collector
 from headgate.errors import LeaseLostError, TargetError, TargetUnavailableError
 from headgate.home import write_atomically
 from headgate.records import Counts, ModelVersion, RevisionState, Traffic
@@ -60,7 +61,7 @@ class Gateway:
         """Write what Envoy needs to start; routes and clusters that exist are kept."""
         write_atomically(
             self._folder / "envoy.yaml",
-            json.dumps(envoy_config.bootstrap(self._ports, str(self._folder)), indent=1),
+            json.dumps(envoy_config.bootstrap(self._ports, str(self._folder), Collector.from_env()), indent=1),
         )
         with self._locked():
             for name, resources in (("clusters", []), ("routes", [envoy_config.routes({}, {})])):

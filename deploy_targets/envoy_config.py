@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from headgate.stack.ports import HOST, Ports
 
 if TYPE_CHECKING:
+    from deploy_targets.envoy_tracing import Collector
     from headgate.records import ModelVersion, Traffic
 
 METADATA = "headgate"
@@ -45,8 +46,8 @@ LATENCY_SECONDS = tuple(bound / 1000 for bound in LATENCY_MILLISECONDS)
 LATENCY_HISTOGRAM = "upstream_rq_time"
 
 
-def bootstrap(ports: Ports, folder: str) -> dict[str, Any]:
-    """Envoy's start-up file: one listener, routes and clusters watched in `folder`."""
+def bootstrap(ports: Ports, folder: str, collector: Collector | None = None) -> dict[str, Any]:
+    """Envoy's start-up file: one listener, routes and clusters watched in `folder`, traces sent to a collector."""
     watched = {"path": folder}
     return {
         "node": {"id": "headgate", "cluster": "headgate"},
@@ -66,14 +67,15 @@ def bootstrap(ports: Ports, folder: str) -> dict[str, Any]:
                 {
                     "name": "gateway",
                     "address": _address(ports.gateway),
-                    "filter_chains": [{"filters": [_http_filter(folder, watched)]}],
+                    "filter_chains": [{"filters": [_http_filter(folder, watched, collector)]}],
                 }
-            ]
+            ],
+            "clusters": [collector.cluster()] if collector else [],
         },
     }
 
 
-def _http_filter(folder: str, watched: dict[str, str]) -> dict[str, Any]:
+def _http_filter(folder: str, watched: dict[str, str], collector: Collector | None) -> dict[str, Any]:
     return {
         "name": "http",
         "typed_config": {
@@ -88,6 +90,7 @@ def _http_filter(folder: str, watched: dict[str, str]) -> dict[str, Any]:
             "generate_request_id": True,
             "preserve_external_request_id": True,
             "always_set_request_id_in_response": True,
+            **({"tracing": collector.tracing(), "request_id_extension": collector.request_id()} if collector else {}),
             "http_filters": [
                 {
                     "name": "router",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from serving.model import Answer, ServedModel
+    from serving.tracing import Tracing
 
     Scope = dict[str, Any]
     Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -41,6 +42,7 @@ MAIN_PID = "HEADGATE_MAIN_PID"
 _THREADS = 4
 _SMOOTHING = 0.1
 _SHADOW_HOST = b"-shadow"
+TRACING_SWITCH = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 class App:
@@ -58,6 +60,7 @@ class App:
         # How long answers take of late; unknown counts as long, so the event loop is never held by surprise.
         self._usual_seconds = 1.0
         self._log: PredictionLog | None = None
+        self._tracing: Tracing | None = None
         self._by_status: dict[int, Any] = {}
         self._were_ready = False
 
@@ -94,12 +97,17 @@ class App:
                 await _send_error(send, 503, "the model is being loaded", request_id, (b"retry-after", b"1"))
                 return
             await self._loaded.wait()
+        tracing = self._tracing
+        span = tracing.begin(scope["headers"], request_id, mirrored=mirrored) if tracing is not None else None
         began = time.perf_counter()
         metrics.IN_PROGRESS.inc()
+        status = 500
         try:
             status, reply, reply_type = await self._answer(body, content_type, request_id)
         finally:
             metrics.IN_PROGRESS.dec()
+            if tracing is not None and span is not None:
+                tracing.end(span, status)
         seconds = time.perf_counter() - began
         await _send(send, status, reply, reply_type.encode(), [(b"x-request-id", request_id.encode())])
         self._account(Row(request_id, int(time.time() * 1e6), status, seconds, mirrored, content_type, body, reply))
@@ -141,12 +149,15 @@ class App:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 self._log = self._open_log()
+                self._tracing = self._open_tracing()
                 loop = asyncio.get_running_loop()
                 threading.Thread(target=self._load, args=(loop,), name="load", daemon=True).start()
                 await send({"type": "lifespan.startup.complete"})
             else:
                 if self._log is not None:
                     self._log.close()
+                if self._tracing is not None:
+                    self._tracing.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
@@ -158,6 +169,14 @@ class App:
             known.scratch / "predictions", metrics.LOG_DROPPED.inc, sample=known.log_sample, hidden=known.log_hidden,
             keep=known.log_keep,
         )  # fmt: skip
+
+    def _open_tracing(self) -> Tracing | None:
+        if not os.environ.get(TRACING_SWITCH):
+            return None
+        # Imported by who wants it only.
+        from serving.tracing import Tracing  # noqa: PLC0415
+
+        return Tracing(self._settings)
 
     def _load(self, loop: asyncio.AbstractEventLoop) -> None:
         try:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from headgate.home import Home
 
-OURS = ("HEADGATE_", "MLFLOW_", "PREFECT_")
+OURS = ("HEADGATE_", "MLFLOW_", "OTEL_", "PREFECT_")
 
 
 def pytest_configure(config: pytest.Config) -> None:
