@@ -24,7 +24,10 @@ PLANTED = {
     "a, b": "correlation 0.7 -> 0, each alone as before",
 }  # fmt: skip
 QUIET = ("n3", "n4", "n5", "n6", "n7", "n8", "n9", "n10", "n11", "n12", "n13", "n14", "c1", "a", "b")
-PEERS = {"nannyml": ("nannyml", "statsmodels"), "whylogs": ("whylogs", "whylogs[viz]", "pandas<2.3", "pyarrow", "ipython")}
+PEERS = {
+    "nannyml": ("nannyml", "statsmodels"),
+    "whylogs": ("whylogs[viz]", "pandas<2.3", "pyarrow", "ipython"),
+}
 
 
 def write(file: Path, rows: int, seed: int, *, is_window: bool) -> None:
