@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from deploy_targets.protocol import Feature
+
 _READY_POLL_SECONDS = 0.1
 _INVOKE_SECONDS = 60.0
 
@@ -48,6 +50,7 @@ class BehindEnvoy(ABC):
     """
 
     LATENCY_BOUNDS: ClassVar[tuple[float, ...]] = envoy_config.LATENCY_SECONDS
+    SUBSTITUTED: ClassVar[Mapping[Feature, str]] = {}
 
     def __init__(self, home: Home | None = None) -> None:
         self._home = home or Home.from_env()

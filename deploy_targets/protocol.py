@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 class Feature(StrEnum):
     """What a release file can ask of a target."""
 
-    MIRROR = "gates.shadow"
-    """Copies of live requests to a revision that no client sees."""
+    SHADOW = "gates.shadow"
+    """Live requests to a revision that no client sees: copies by the platform, or asked again from its log."""
+    MIRROR = "strategy.kind"
+    """Copies of live requests by the platform."""
     SPLIT = "strategy.steps"
     """Two revisions sharing live traffic."""
     AUTOSCALING = "runtime.replicas"
@@ -51,6 +53,9 @@ class DeployTarget(Protocol):
 
     UNSUPPORTED: ClassVar[Mapping[Feature, str]]
     """What the platform cannot do, and why; `plan` refuses a release that asks for it."""
+
+    SUBSTITUTED: ClassVar[Mapping[Feature, str]]
+    """What the platform cannot do and Headgate does in its place, and how."""
 
     LATENCY_BOUNDS: ClassVar[tuple[float, ...]]
     """Upper bounds of the latency buckets in `counts`, in seconds; empty where it has no histograms."""

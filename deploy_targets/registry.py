@@ -42,7 +42,8 @@ def _installed() -> EntryPoints:
 def required_features(spec: ReleaseSpec) -> set[Feature]:
     """What a release file asks of its target."""
     asks = {
-        Feature.MIRROR: spec.gates.shadow is not None or spec.strategy.kind == "blue-green",
+        Feature.SHADOW: spec.gates.shadow is not None,
+        Feature.MIRROR: spec.strategy.kind == "blue-green",
         Feature.SPLIT: spec.strategy.kind == "canary",
         Feature.AUTOSCALING: spec.runtime.replicas.min != spec.runtime.replicas.max,
         Feature.CPU_LIMIT: spec.runtime.cpu is not None,
@@ -55,7 +56,15 @@ def required_features(spec: ReleaseSpec) -> set[Feature]:
 
 def unsupported_problems(target: DeployTarget, spec: ReleaseSpec) -> list[Finding]:
     """Each thing that the release file asks for and the target cannot do."""
-    return [
+    found = [] if not (spec.capture.redact and spec.gates.shadow and Feature.SHADOW in target.SUBSTITUTED) else [
+        Finding(
+            severity="error", subject=Feature.SHADOW.value,
+            problem=f"the {spec.target.kind} target's requests are asked again from its log, and capture.redact leaves "
+            "fields out of that",
+            fix="gates: {shadow: off}, or nothing in capture.redact",
+        )
+    ]  # fmt: skip
+    return found + [
         Finding(
             severity="error", subject=feature.value,
             problem=f"the {spec.target.kind} target cannot do this: {target.UNSUPPORTED[feature]}",

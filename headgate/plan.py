@@ -41,6 +41,8 @@ def make_plan(
     champion: Revision | None,
     state: EndpointState | None,
     problems: Sequence[Finding],
+    *,
+    replays: bool = False,
 ) -> Plan:
     """Describe a release.
 
@@ -49,6 +51,7 @@ def make_plan(
         champion: the version that is live, or None for a first release.
         state: what the target says about the endpoint.
         problems: from the target's preflight and from what it cannot do.
+        replays: whether live requests are asked again from the target's log, as it cannot mirror them.
     """
     pushed = f", and push it to {spec.image.repository}" if spec.image.repository else ""
     steps = [
@@ -69,7 +72,7 @@ def make_plan(
     if champion is None:
         notes.append("first release: there is no champion to compare with, so shadow and shift are left out")
     else:
-        steps += [*_shadow(spec, champion), *_shift(spec, champion)]
+        steps += [*_shadow(spec, champion, "ask again" if replays else "mirror"), *_shift(spec, champion)]
     steps.append(_promote(spec, champion))
     if state is not None and champion is not None and state.traffic is not None:
         holder = state.traffic.holder
@@ -86,14 +89,14 @@ def make_plan(
     )
 
 
-def _shadow(spec: ReleaseSpec, champion: Revision) -> list[PlanStep]:
+def _shadow(spec: ReleaseSpec, champion: Revision, how: str) -> list[PlanStep]:
     gate = spec.gates.shadow
     if gate is None:
         return []
     return [
         PlanStep(
             name="shadow",
-            does=f"mirror {format_percent(gate.percent)} of live requests; clients see {champion.version} only",
+            does=f"{how} {format_percent(gate.percent)} of live requests; clients see {champion.version} only",
             gate=(
                 f"{gate.min_requests} pairs within {format_duration(gate.max_duration)}, "
                 f"at most {format_percent(gate.max_disagreement)} differ"

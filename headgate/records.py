@@ -333,7 +333,7 @@ class ShadowReport(Record):
         rate: disagreements / pairs.
         limit: the largest rate that passes.
         e_value: evidence that the true rate is above the limit.
-        latency_ratio: challenger's median latency over the champion's.
+        latency_ratio: challenger's median latency over the champion's; None where they were not measured alike.
         segments: where answers differ most, by the input that the release file names; the worst first, at most ten.
     """
 
@@ -344,7 +344,7 @@ class ShadowReport(Record):
     rate: float
     limit: float
     e_value: float
-    latency_ratio: float
+    latency_ratio: float | None
     passed: bool
     reason: str
     examples: tuple[Disagreement, ...] = ()

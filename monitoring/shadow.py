@@ -52,13 +52,14 @@ class ShadowComparison:
         alpha: the chance of rejecting a challenger that disagrees no more than the limit.
         champion: the revision that clients see.
         challenger: the revision that receives copies.
+        timed: whether both arms' latencies were measured in the same place.
     """
 
-    def __init__(self, gate: Shadow, alpha: float, champion: str, challenger: str) -> None:
+    def __init__(self, gate: Shadow, alpha: float, champion: str, challenger: str, *, timed: bool = True) -> None:
         self._gate = gate
         self._alpha = alpha
         self._arms: dict[str, dict[str, Answered]] = {champion: {}, challenger: {}}
-        self._champion, self._challenger = champion, challenger
+        self._champion, self._challenger, self._timed = champion, challenger, timed
         self._compared: set[str] = set()
         self._disagreements = 0
         self._errors = 0
@@ -187,7 +188,7 @@ class ShadowComparison:
             rate=rate,
             limit=self._gate.max_disagreement,
             e_value=min(e_value, 1e300),
-            latency_ratio=_ratio(*self._seconds),
+            latency_ratio=_ratio(*self._seconds) if self._timed else None,
             passed=passed,
             reason=reason,
             examples=tuple(self._examples),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,10 +11,11 @@ import pyarrow.compute as pc
 
 from headgate.errors import HeadgateError
 from headgate.health import Attribution
-from headgate.records import Payload, Window
+from headgate.records import Window
 from monitoring.attribution import Answers, attribute
 from monitoring.predictions.typed import typed
 from registry import Kind, history
+from tasks.asking import ask_again
 from tasks.inspect import Inspection
 from tasks.job import ReleaseJob
 from tasks.predictions import predictions
@@ -86,7 +86,7 @@ def _compare(job: ReleaseJob, found: Inspection, arms: _Arms, asked: pa.RecordBa
     new = Window(start=champion.since, end=min(champion.since + span, found.report.window.start))
     left = earlier.until or champion.since
     last = Window(start=max(left - span, earlier.since), end=left)
-    theirs = _answers_of(job, earlier, asked)
+    theirs = ask_again(job, earlier.revision.name, asked, _ASK_SECONDS)
     ours = asked.slice(0, theirs.num_rows)
     usual = [_usual(job, reign, window, monitor.min_rows) for reign, window in ((champion, new), (earlier, last))]
     return attribute(
@@ -101,23 +101,6 @@ def _usual(job: ReleaseJob, reign: Reign, window: Window, least: int) -> dict[st
         return {}
     rows = predictions(job, reign.revision, window)
     return rows.answers if rows.num_rows >= least else {}
-
-
-def _answers_of(job: ReleaseJob, reign: Reign, asked: pa.RecordBatch) -> pa.RecordBatch:
-    """The same requests, as another version answers them; fewer where it takes its time."""
-    replies, until = [], time.monotonic() + _ASK_SECONDS
-    for body, kind in zip(asked["request"].to_pylist(), asked["content_type"].to_pylist(), strict=True):
-        replies.append(job.target.invoke(job.endpoint, Payload(body=body, content_type=kind), reign.revision.name))
-        if time.monotonic() > until:
-            break
-    columns = {
-        "status": pa.array([reply.status for reply in replies], pa.int16()),
-        "response": pa.array([reply.body for reply in replies], pa.binary()),
-        "seconds": pa.array([reply.seconds for reply in replies], pa.float32()),
-    }
-    return pa.RecordBatch.from_arrays(
-        [columns.get(name, asked[name].slice(0, len(replies))) for name in asked.schema.names], schema=asked.schema
-    )
 
 
 def _sample(job: ReleaseJob, revision: str, window: Window) -> pa.RecordBatch | None:

@@ -65,10 +65,11 @@ def _gates(job: ReleaseJob) -> list[tuple[str, str]]:
 
 
 def _compared(report: dict[str, Any]) -> str:
+    latency = report["latency_ratio"]
     return (
         f"{report['pairs']} pairs, {report['disagreements']} differ ({rough_percent(report['rate'])}, at most "
-        f"{format_percent(report['limit'])} may), {report['unmatched']} unmatched; median latency "
-        f"{report['latency_ratio']:.2f} times the champion's"
+        f"{format_percent(report['limit'])} may), {report['unmatched']} unmatched"
+        + (f"; median latency {latency:.2f} times the champion's" if latency is not None else "")
     )
 
 

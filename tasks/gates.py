@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
+from deploy_targets import Feature
 from headgate.errors import RejectedError, TargetUnavailableError
 from headgate.phases import Phase, is_behind
 from headgate.records import Mirror, Payload, Revision, ShadowReport, Traffic, Window
 from headgate.units import basis_points, format_duration
 from registry import Kind
 from tasks import artifacts
+from tasks.asking import Replay
 from tasks.job import ReleaseJob
 from tasks.step import step
 
@@ -56,7 +59,9 @@ def smoke(job: ReleaseJob, revision: Revision) -> None:
 
 @step
 def shadow(job: ReleaseJob, champion: Revision, challenger: Revision) -> ShadowReport | None:
-    """Mirror live requests to the challenger until the paired comparison can decide.
+    """Have the challenger answer live requests too until the paired comparison can decide.
+
+    The platform mirrors them; where it cannot, they are asked again from its log.
 
     Raises:
         RejectedError: the answers differ too much, or too few requests came in time.
@@ -69,8 +74,9 @@ def shadow(job: ReleaseJob, champion: Revision, challenger: Revision) -> ShadowR
         return None
     began = time.monotonic()
     try:
-        mirror = Mirror(revision=challenger.name, share=basis_points(gate.percent))
-        job.route(Traffic.all_to(champion.name, mirror))
+        if Feature.SHADOW not in job.target.SUBSTITUTED:
+            mirror = Mirror(revision=challenger.name, share=basis_points(gate.percent))
+            job.route(Traffic.all_to(champion.name, mirror))
         report = _compare(job, champion, challenger, began + gate.max_duration)
     finally:
         job.waited += time.monotonic() - began
@@ -95,11 +101,17 @@ def _compare(job: ReleaseJob, champion: Revision, challenger: Revision, deadline
     assert gate is not None  # noqa: S101 - shadow() asked
     from monitoring.shadow import ShadowComparison  # noqa: PLC0415 - heavy; the run is seen to run before it
 
-    comparison = ShadowComparison(gate, job.spec.judge.false_rollback, champion.name, challenger.name)
+    replays = Feature.SHADOW in job.target.SUBSTITUTED
+    comparison = ShadowComparison(
+        gate, job.spec.judge.false_rollback, champion.name, challenger.name, timed=not replays
+    )  # fmt: skip
+    read = Replay(job, champion, challenger, gate.percent).pairs if replays else partial(
+        job.target.captured, job.endpoint
+    )  # fmt: skip
     read_from, dead_looks = datetime.now(UTC), 0
     while True:
         now = datetime.now(UTC)
-        comparison.add(job.target.captured(job.endpoint, Window(start=read_from, end=now)))
+        comparison.add(read(Window(start=read_from, end=now)))
         read_from = max(read_from, now - _OVERLAP)
         report = comparison.report(final=time.monotonic() >= deadline)
         if report is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from deploy_targets import unsupported_problems
+from deploy_targets import Feature, unsupported_problems
 from headgate.errors import BadInputError, PackageError, UnsupportedError
 from headgate.phases import Phase
 from headgate.plan import Plan, make_plan
@@ -19,7 +19,8 @@ from tasks.step import step
 def plan_release(job: ReleaseJob) -> Plan:
     """What a release would do, and what stands in its way; changes nothing."""
     problems: list[Finding] = [*unsupported_problems(job.target, job.spec), *job.target.preflight()]
-    return make_plan(job.spec, job.champion, job.target.observe(job.endpoint), problems)
+    replays = Feature.SHADOW in job.target.SUBSTITUTED
+    return make_plan(job.spec, job.champion, job.target.observe(job.endpoint), problems, replays=replays)
 
 
 @step

@@ -66,6 +66,7 @@ class Platform:
     """A target in memory, with a fence as the protocol asks for."""
 
     UNSUPPORTED: ClassVar[dict[Any, str]] = {}
+    SUBSTITUTED: ClassVar[dict[Any, str]] = {}
     LATENCY_BOUNDS: ClassVar[tuple[float, ...]] = ()
     RUNS_CONTAINERS: ClassVar[bool] = True
     CHANGES: ClassVar[set[str]] = {"route", "deploy", "retire", "delete"}
