@@ -15,7 +15,7 @@ from headgate.health import HealthReport, QualityReport
 from headgate.records import Revision, Window
 from monitoring.drift import ParquetColumns, Reference, check_drift, is_triggered, write_evidently
 from monitoring.pages import Checked, write_check
-from registry import Kind
+from registry import Kind, history
 from tasks import artifacts
 from tasks.job import ReleaseJob
 from tasks.predictions import predictions
@@ -53,11 +53,12 @@ def inspect(job: ReleaseJob) -> Inspection:
     monitor = job.spec.monitor
     if monitor is None:
         raise MonitorError("the release file has no monitor entry", fix="add `monitor: {}` to check with the defaults")
-    champion = job.champion
-    if champion is None:
+    reign = history.champion(job.journal, job.endpoint)
+    if reign is None:
         raise NothingToRollBackError(f"nothing of {job.endpoint} is live", fix="release a version first")
-    end = datetime.now(UTC)
-    window = Window(start=end - timedelta(seconds=monitor.window), end=end)
+    champion, end = reign.revision, datetime.now(UTC)
+    # What it was asked before it was live was asked by us: the smoke gate, a replay, the question of who is to blame.
+    window = Window(start=max(end - timedelta(seconds=monitor.window), reign.since), end=end)
     current = predictions(job, champion, window)
     reference = _reference(job, monitor, champion)
     check = check_drift(current, reference, _without_redacted(monitor, job.spec.capture.redact), current.repeated)

@@ -97,6 +97,9 @@ def test_monitor_rolls_back_when_enough_windows_are_bad(world, models, tmp_path)
     assert second.attribution.cause == "version"
     assert re.search("v2-.*'s answers moved by .*; asked the same .* are what they used to be", last.reason)
     assert len(list((world.stack.home.root / "reports" / world.endpoint).glob("*-drift.html"))) == 2
+    with pytest.raises(MonitorError, match="min_rows is 50"):
+        # What v1 was asked to see whether it would do better were no clients' requests.
+        monitor(world, text)
 
 
 def test_monitor_does_not_go_back_to_a_version_that_would_do_no_better(world, models, tmp_path):

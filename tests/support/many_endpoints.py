@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,7 @@ def add_endpoint(
     """One that is live and has just answered `rows` requests, `moved` from its reference."""
     text = f"model: {name}\nartifact: nowhere\ntarget: {{kind: local}}\n"
     spec = parse_release(text + f"monitor: {{reference: {json.dumps(str(file))}, window: 10m, min_rows: 50}}\n")
+    earlier = datetime.now(UTC) - timedelta(hours=1)
     version = ModelVersion(name=name, version=1, digest="sha256:" + "0" * 64)
     image = Image(
         digest="sha256:" + "1" * 64, lock_digest="sha256:" + "2" * 64, path=file.parent, interpreter=None, size=1
@@ -46,7 +48,7 @@ def add_endpoint(
         (Kind.PHASE, Phase.PROMOTED, {}),
         (Kind.LIVE, revision.name, {"revision": revision.model_dump(mode="json")}),
     ):
-        row = Entry(endpoint=name, release_id="r1", kind=kind, what=what, actor="test", evidence=evidence)
+        row = Entry(endpoint=name, release_id="r1", kind=kind, what=what, actor="test", evidence=evidence, at=earlier)
         journal.append(row)
     watch(journal, spec, "test")
     dice = np.random.default_rng(len(name) + rows)
