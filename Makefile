@@ -15,7 +15,8 @@ demo: .venv/runtime  ## five releases of real models under live traffic, in abou
 
 test: .venv/dev  ## every test, on real servers
 	$(call say,running the tests; about half an hour on two cores; WORKERS=1 for one at a time)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@# The slow ones first, as they are collected: a file that is long should not be what the other process waits for.
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: .venv/dev  ## style, types, import contracts, schema, links of the docs
 	$(call say,ruff)

@@ -130,16 +130,18 @@ def grown(stack: Stack) -> dict[str, Any]:
     def unended() -> list[str]:
         answer = httpx.post(api, json=late, timeout=60).raise_for_status().json()
         # What a schedule will run some day is not stuck.
-        return [run["name"] for run in answer if run["state"]["name"] != "Scheduled"]
+        return [f"{run['name']} is {run['state']['name']}" for run in answer if run["state"]["name"] != "Scheduled"]
 
-    deadline = time.monotonic() + 60
-    while unended() and time.monotonic() < deadline:
+    deadline = time.monotonic() + 30
+    while (late_ones := unended()) and time.monotonic() < deadline:
         time.sleep(0.5)
+    if late_ones:
+        print(f"not ended: {late_ones}", flush=True)
     files = [path for path in stack.root.rglob("*") if path.is_file() and not path.is_symlink()]
     ours = [path for path in files if path.relative_to(stack.root).parts[0] not in {"prefect", "mlflow", "envs"}]
     mine = [process for process in psutil.process_iter() if belongs(process, stack)]
     return {
-        "unended": len(unended()),
+        "unended": len(late_ones),
         "files": len(ours),
         "MB": round(sum(path.stat().st_size for path in ours) / 1e6, 1),
         "descriptors": sum(process.num_fds() for process in mine),

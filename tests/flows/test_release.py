@@ -69,7 +69,8 @@ def test_the_release_is_a_run_in_mlflow_and_leaves_artifacts_in_prefect(world, m
     assert run.info.status == "FINISHED"
     shares = client.get_metric_history(run.info.run_id, "canary share")
     assert {point.value for point in shares} == {0.2, 0.5}
-    assert [file.path for file in client.list_artifacts(run.info.run_id)] == [f"{result.release_id}.html"]
+    kept = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert kept == {f"{result.release_id}.html", f"{result.release_id}.png"}
     found = httpx.post(
         f"{world.stack.ports.prefect_url}/api/artifacts/latest/filter",
         json={"artifacts": {"key": {"like_": f"{world.endpoint}-%"}}},
