@@ -16,7 +16,9 @@ ALL = (
     "prediction_log",
     "judge",
     "drift",
+    "drift_peers",
     "predictions",
+    "many_endpoints",
     "weights",
     "cold_images",
 )
@@ -25,4 +27,6 @@ ALL = (
 if __name__ == "__main__":
     for name in sys.argv[1:] or ALL:
         print(f"\n== {name} ==", flush=True)
+        # Each with its own defaults; the names are no options of theirs.
+        sys.argv = [name]
         importlib.import_module(name).main()
