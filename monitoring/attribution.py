@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from headgate.monitor import Drift
 
 _FAILED = 300
+_LEAST_RATE = 0.001
+"""The least that `distance` knows what chance reaches for."""
 
 
 class Answers(NamedTuple):
@@ -59,7 +61,12 @@ def attribute(champion: Answers, earlier: Answers, drift: Drift) -> Attribution:
             return Attribution(cause=cause, asked=asked, reason=says)
     # Two versions of one task answer alike, so that one's past serves where the other has none.
     norms = (champion.usual or earlier.usual, earlier.usual or champion.usual)
-    moved = [_moved(answers.now, norm, drift) for answers, norm in zip((champion, earlier), norms, strict=True)]
+    # What chance lets pass for a move of the version before would keep clients on one whose answers are off.
+    rates = (drift.false_alarms, max(drift.false_alarms / 10, _LEAST_RATE))
+    moved = [
+        _moved(answers.now, norm, drift, rate)
+        for answers, norm, rate in zip((champion, earlier), norms, rates, strict=True)
+    ]
     if moved[0] is None or moved[1] is None:
         why = "nothing is known of what either used to answer" if not any(norms) else "there are no answers to compare"
         return Attribution(cause="unknown", asked=asked, reason=why)
@@ -78,7 +85,7 @@ class _Moved(NamedTuple):
     needed: float
 
 
-def _moved(now: pa.Table, usual: dict[str, pa.ChunkedArray], drift: Drift) -> _Moved | None:
+def _moved(now: pa.Table, usual: dict[str, pa.ChunkedArray], drift: Drift, rate: float) -> _Moved | None:
     furthest: _Moved | None = None
     for name, before in usual.items():
         known = profile(before)
@@ -88,7 +95,7 @@ def _moved(now: pa.Table, usual: dict[str, pa.ChunkedArray], drift: Drift) -> _M
         seen = profile_like(now[stored], known)
         if isinstance(seen, str) or not seen.used:
             continue
-        found = distance(known, seen, drift.false_alarms)
+        found = distance(known, seen, rate)
         needed = max(drift.thresholds.get(name, drift.threshold), found.chance)
         by = found.value if found.value >= needed else 0.0
         if furthest is None or by > furthest.by:

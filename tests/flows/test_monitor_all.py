@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -16,13 +17,16 @@ COLUMNS = 3
 
 @pytest.fixture(scope="module")
 def endpoints(stack, tmp_path_factory):
-    """Twenty: one has moved, one has too few requests to tell."""
+    """Twenty: one has moved, one has too few requests to tell, one was not live when it was asked."""
     file = reference(tmp_path_factory.mktemp("reference") / "reference.parquet", COLUMNS)
     names = [f"many-{number:02}" for number in range(20)]
     with open_journal(stack.home.journal_url) as journal:
         for name in names:
             rows, moved = (10 if name == "many-07" else 200), (3.0 if name == "many-03" else 0.0)
-            add_endpoint(stack.home, journal, name, file, rows=rows, columns=COLUMNS, moved=moved)
+            live_for = timedelta(0) if name == "many-08" else timedelta(hours=1)
+            add_endpoint(
+                stack.home, journal, name, file, rows=rows, columns=COLUMNS, moved=moved, live_for=live_for
+            )  # fmt: skip
         yield names
         for name in names:
             unwatch(journal, name, "test")
@@ -46,6 +50,7 @@ def test_all_that_are_watched_are_checked_by_one_flow(stack, endpoints, runner):
     states = {name: made[name]["state"] for name in endpoints}
     assert states.pop("many-03") in {"violation", "alarm"}, made["many-03"]
     assert states.pop("many-07") == "not checked"
+    assert states.pop("many-08") == "not checked", "what it answered was no client's"
     assert set(states.values()) == {"in order"}
     assert "min_rows is 50" in made["many-07"]["reason"]
     assert "3 of 3 columns drifted" in made["many-03"]["reason"]

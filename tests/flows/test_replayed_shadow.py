@@ -53,7 +53,7 @@ def test_good_versions_pass_and_others_do_not(world, models, no_mirror, monkeypa
     passed = report_of(world)
     assert (passed["passed"], passed["disagreements"], passed["latency_ratio"]) == (True, 0, None)
     assert passed["pairs"] >= 40
-    world.assert_only(2)
+    world.assert_only(3)
     assert sum(counter["wrong"] for counter in client.by_revision.values()) == 0, "no client saw a refused version"
 
     # A challenger that cannot be reached has answered wrongly; nobody waits for it for ever.
@@ -64,7 +64,7 @@ def test_good_versions_pass_and_others_do_not(world, models, no_mirror, monkeypa
         monkeypatch.setattr("tasks.asking.ask_again", away)
         with pytest.raises(RejectedError, match="failures or none"):
             world.release(models("pyfunc", does="double"))
-    world.assert_only(2)
+    world.assert_only(3)
 
 
 def test_what_a_log_without_its_fields_cannot_do_is_refused_before_it_begins(world, no_mirror):

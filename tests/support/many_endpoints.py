@@ -32,12 +32,13 @@ def reference(file: Path, columns: int, rows: int = 2000) -> Path:
 
 
 def add_endpoint(
-    home: Home, journal: Journal, name: str, file: Path, *, rows: int, columns: int, moved: float = 0.0
+    home: Home, journal: Journal, name: str, file: Path, *, rows: int, columns: int, moved: float = 0.0,
+    live_for: timedelta = timedelta(hours=1),
 ) -> None:  # fmt: skip
     """One that is live and has just answered `rows` requests, `moved` from its reference."""
     text = f"model: {name}\nartifact: nowhere\ntarget: {{kind: local}}\n"
     spec = parse_release(text + f"monitor: {{reference: {json.dumps(str(file))}, window: 10m, min_rows: 50}}\n")
-    earlier = datetime.now(UTC) - timedelta(hours=1)
+    earlier = datetime.now(UTC) - live_for
     version = ModelVersion(name=name, version=1, digest="sha256:" + "0" * 64)
     image = Image(
         digest="sha256:" + "1" * 64, lock_digest="sha256:" + "2" * 64, path=file.parent, interpreter=None, size=1
