@@ -189,15 +189,15 @@ def runs_to_close(journal: Journal, endpoint: str) -> dict[str, list[str]]:
     """The flow runs of releases whose process died and that Prefect may still take for running, by release."""
     rows = journal.read(endpoint, kinds=(Kind.NOTE,))
     closed = {row.evidence["of"] for row in rows if row.what == RUN_CLOSED}
-    died = {row.evidence["for"] for row in rows if row.what == TAKEN_OVER and "for" in row.evidence}
-    return {
-        name: [
-            str(row.evidence["flow_run"])
-            for row in journal.read(endpoint, release_id=name)
-            if row.evidence.get("flow_run")
-        ]
-        for name in sorted(died - closed)
-    }
+    died: dict[str, list[str]] = {}
+    for row in rows:
+        if row.what == TAKEN_OVER and "for" in row.evidence:
+            # One that died before it wrote anything down is known by its lease alone.
+            died.setdefault(row.evidence["for"], []).extend([row.evidence["run"]] if "run" in row.evidence else [])
+    for name in died.keys() - closed:
+        told = journal.read(endpoint, release_id=name)
+        died[name] += [str(row.evidence["flow_run"]) for row in told if row.evidence.get("flow_run")]
+    return {name: sorted(set(runs)) for name, runs in sorted(died.items()) if name not in closed}
 
 
 def is_paused(journal: Journal, endpoint: str, release_id: str) -> bool:

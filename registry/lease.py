@@ -30,6 +30,8 @@ _FENCES_BEGAN = 1_577_836_800
 
 _PARKED = "flow run "
 """How the holder of a parked lease is named, followed by the run's id."""
+_IN_RUN = "@"
+"""Stands between a process and the run that it carries out: one that dies at once has written it nowhere else."""
 
 
 class Holder(Record):
@@ -44,12 +46,17 @@ class Holder(Record):
     @property
     def is_live(self) -> bool:
         """Whether the lease has not run out, and its process is not known to have ended."""
-        return self.expires > time.time() and not is_known_dead(self.holder)
+        return self.expires > time.time() and not is_known_dead(self.holder.partition(_IN_RUN)[0])
 
     @property
     def name(self) -> str:
         """The holder as people know it."""
-        return label(self.holder)
+        return label(self.holder.partition(_IN_RUN)[0])
+
+    @property
+    def in_run(self) -> str:
+        """The flow run that the process which holds it carries out; empty where it carries out none."""
+        return self.holder.partition(_IN_RUN)[2]
 
     @property
     def flow_run(self) -> str:
@@ -86,16 +93,19 @@ class Lease:
         release_id: on whose behalf.
         seconds: how long it lasts when this process dies out of sight; `lease_seconds` by default.
         unpark: take a parked lease from whatever release it is kept for, not only from this one.
+        in_run: the id of the flow run that this process carries out, if there is one.
     """
 
     def __init__(
-        self, journal: Journal, endpoint: str, release_id: str, *, seconds: float | None = None, unpark: bool = False
-    ) -> None:
+        self, journal: Journal, endpoint: str, release_id: str, *, seconds: float | None = None, unpark: bool = False,
+        in_run: str = "",
+    ) -> None:  # fmt: skip
         self._journal = journal
         self._endpoint = endpoint
         self._release_id = release_id
         self._seconds = seconds or lease_seconds()
         self._unpark = unpark
+        self._in_run = f"{_IN_RUN}{in_run}" if in_run else ""
         self._parked: tuple[str, float] | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -157,7 +167,7 @@ class Lease:
             # Higher than what any target has seen, also where the journal is an older one that was restored.
             fence = max((current.fence if current is not None else 0) + 1, int(now) - _FENCES_BEGAN)
             values = {
-                "endpoint": self._endpoint, "holder": this_process(), "release_id": self._release_id,
+                "endpoint": self._endpoint, "holder": this_process() + self._in_run, "release_id": self._release_id,
                 "expires": now + self._seconds, "fence": fence,
             }  # fmt: skip
             try:

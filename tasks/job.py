@@ -106,7 +106,7 @@ class Job:
         Args:
             unpark: also take an endpoint that is kept for another release's suspended run.
         """
-        with Lease(self.journal, self.endpoint, self.release_id, unpark=unpark) as lease:
+        with Lease(self.journal, self.endpoint, self.release_id, unpark=unpark, in_run=flow_run_id()) as lease:
             self.lease = lease
             try:
                 if lease.taken_from is not None:
@@ -120,7 +120,7 @@ class Job:
         self.target.fence(self.endpoint, fence)
         self.write(
             Kind.NOTE, history.TAKEN_OVER, f"{before.name}, which held it for {before.release_id}, does not answer",
-            {"for": before.release_id},
+            {"for": before.release_id, **({"run": before.in_run} if before.in_run else {})},
         )  # fmt: skip
 
     @property

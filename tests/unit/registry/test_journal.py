@@ -147,3 +147,22 @@ def test_a_release_is_in_flight_until_it_has_ended(journal):
     assert history.spec_of(journal, "wine") == {"model": "wine"}
     journal.append(entry(Phase.UNDONE, Kind.PHASE))
     assert history.in_flight(journal, "wine") is None
+
+
+def test_the_run_of_a_process_that_died_before_it_wrote_anything_is_known_by_its_lease(journal):
+    died = Lease(journal, "wine", "r1", in_run="3fdfb9f2", seconds=60)
+    died.fence = died._take()
+    held = holder(journal, "wine")
+    assert held is not None
+    assert (held.in_run, "3fdfb9f2" in held.name, held.flow_run) == ("3fdfb9f2", False, "")
+    died._extend(1.0)
+    with Lease(journal, "wine", "r2") as lease:
+        assert lease.taken_from is not None
+        assert lease.taken_from.in_run == "3fdfb9f2"
+        assert holder(journal, "wine").in_run == ""
+    note = Entry(endpoint="wine", release_id="r2", kind=Kind.NOTE, what=history.TAKEN_OVER, actor="guard")
+    journal.append(note.model_copy(update={"evidence": {"for": "r1", "run": "3fdfb9f2"}}))
+    assert history.runs_to_close(journal, "wine") == {"r1": ["3fdfb9f2"]}
+    closed = note.model_copy(update={"what": history.RUN_CLOSED, "evidence": {"of": "r1"}})
+    journal.append(closed)
+    assert history.runs_to_close(journal, "wine") == {}
