@@ -131,7 +131,7 @@ class Home:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise self._unusable(folder, error) from error
-        probe = self.root / f".probe-{os.getpid()}"
+        probe = unfinished(self.root / "probe")
         try:
             probe.write_bytes(b"")
             probe.unlink()

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -149,3 +150,10 @@ def test_a_running_supervisor_is_left_alone(supervisor):
     pid = supervisor._call("getPID")
     supervisor.start()
     assert supervisor._call("getPID") == pid
+
+
+def test_threads_of_one_process_may_look_at_a_home_at_once(tmp_path):
+    home = Home(tmp_path).ensure()
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: home.ensure(), range(400))) == {home}
+    assert not list(tmp_path.glob(".probe*"))
