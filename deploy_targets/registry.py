@@ -56,15 +56,7 @@ def required_features(spec: ReleaseSpec) -> set[Feature]:
 
 def unsupported_problems(target: DeployTarget, spec: ReleaseSpec) -> list[Finding]:
     """Each thing that the release file asks for and the target cannot do."""
-    found = [] if not (spec.capture.redact and spec.gates.shadow and Feature.SHADOW in target.SUBSTITUTED) else [
-        Finding(
-            severity="error", subject=Feature.SHADOW.value,
-            problem=f"the {spec.target.kind} target's requests are asked again from its log, and capture.redact leaves "
-            "fields out of that",
-            fix="gates: {shadow: off}, or nothing in capture.redact",
-        )
-    ]  # fmt: skip
-    return found + [
+    return _replay_problems(target, spec) + [
         Finding(
             severity="error", subject=feature.value,
             problem=f"the {spec.target.kind} target cannot do this: {target.UNSUPPORTED[feature]}",
@@ -72,3 +64,11 @@ def unsupported_problems(target: DeployTarget, spec: ReleaseSpec) -> list[Findin
         )
         for feature in sorted(required_features(spec) & set(target.UNSUPPORTED))
     ]  # fmt: skip
+
+
+def _replay_problems(target: DeployTarget, spec: ReleaseSpec) -> list[Finding]:
+    if not spec.capture.redact or spec.gates.shadow is None or Feature.SHADOW not in target.SUBSTITUTED:
+        return []
+    problem = f"the {spec.target.kind} target asks again what its log has, and capture.redact leaves fields out of that"
+    fix = "gates: {shadow: off}, or nothing in capture.redact"
+    return [Finding(severity="error", subject=Feature.SHADOW.value, problem=problem, fix=fix)]

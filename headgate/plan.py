@@ -74,12 +74,7 @@ def make_plan(
     else:
         steps += [*_shadow(spec, champion, "ask again" if replays else "mirror"), *_shift(spec, champion)]
     steps.append(_promote(spec, champion))
-    if state is not None and champion is not None and state.traffic is not None:
-        holder = state.traffic.holder
-        if holder != champion.name:
-            notes.append(
-                f"traffic is on {holder or state.traffic.weights}, not on {champion.name}: it is put back first"
-            )
+    notes += _moved_by_hand(champion, state)
     return Plan(
         endpoint=spec.endpoint,
         champion=f"{champion.version} ({champion.name})" if champion else "none",
@@ -87,6 +82,13 @@ def make_plan(
         problems=tuple(problems),
         notes=tuple(notes),
     )
+
+
+def _moved_by_hand(champion: Revision | None, state: EndpointState | None) -> list[str]:
+    if state is None or champion is None or state.traffic is None or state.traffic.holder == champion.name:
+        return []
+    where = state.traffic.holder or state.traffic.weights
+    return [f"traffic is on {where}, not on {champion.name}: it is put back first"]
 
 
 def _shadow(spec: ReleaseSpec, champion: Revision, how: str) -> list[PlanStep]:

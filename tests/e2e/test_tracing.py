@@ -55,18 +55,24 @@ def attributes(span) -> dict[str, str]:
     return {one.key: one.value.string_value or one.value.int_value for one in span.attributes}
 
 
+def serve(home, models):
+    """The wine model at an endpoint of that name: its target, its revision, what clients call, and what they ask."""
+    target = LocalTarget(home)
+    image = build_image(home, fetch_artifact(str(models("wine")), home.root))
+    version = ModelVersion(name="wine", version=1, digest=image.digest)
+    revision = Revision.of(version, image, env={}, workers=1, ready_timeout=120)
+    target.deploy("wine", revision)
+    target.route("wine", Traffic.all_to(revision.name))
+    example = (image.path / "model" / "serving_input_example.json").read_text()
+    return target, revision, target.observe("wine").url, example
+
+
 def test_a_trace_goes_from_a_client_through_the_gateway_to_the_server(models, tmp_path_factory, monkeypatch):
     with collector() as (address, spans):
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
         with start_gateway(tmp_path_factory.mktemp("traced")) as home:
-            target = LocalTarget(home)
-            image = build_image(home, fetch_artifact(str(models("wine")), home.root))
-            version = ModelVersion(name="wine", version=1, digest=image.digest)
-            revision = Revision.of(version, image, env={}, workers=1, ready_timeout=120)
-            target.deploy("wine", revision)
-            target.route("wine", Traffic.all_to(revision.name))
-            url, example = target.observe("wine").url, (image.path / "model" / "serving_input_example.json").read_text()
+            target, revision, url, example = serve(home, models)
 
             def ask(traced: str) -> tuple[str, str]:
                 """The trace's id and the request's, the latter chosen by the client."""
@@ -103,15 +109,9 @@ def test_a_trace_goes_from_a_client_through_the_gateway_to_the_server(models, tm
 def test_without_a_collector_requests_are_answered_all_the_same(models, tmp_path_factory, monkeypatch):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     with start_gateway(tmp_path_factory.mktemp("untraced")) as home:
-        target = LocalTarget(home)
-        image = build_image(home, fetch_artifact(str(models("wine")), home.root))
-        version = ModelVersion(name="wine", version=1, digest=image.digest)
-        revision = Revision.of(version, image, env={}, workers=1, ready_timeout=120)
-        target.deploy("wine", revision)
-        target.route("wine", Traffic.all_to(revision.name))
-        example = (image.path / "model" / "serving_input_example.json").read_text()
+        target, _, url, example = serve(home, models)
         for _ in range(20):
-            answer = httpx.post(target.observe("wine").url, content=example, timeout=20,
+            answer = httpx.post(url, content=example, timeout=20,
                                 headers={"content-type": "application/json"})  # fmt: skip
             assert answer.status_code == 200
         monkeypatch.undo()
