@@ -8,12 +8,13 @@ import uuid
 import weakref
 from abc import ABC, abstractmethod
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import httpx
 
 from deploy_targets import envoy_config, prediction_log
 from deploy_targets.envoy import Gateway
+from deploy_targets.protocol import ImageRepository
 from headgate.errors import HomeError, RevisionFailedError, TargetError, TargetUnavailableError
 from headgate.home import Home
 from headgate.records import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from deploy_targets.protocol import Feature
+    from headgate.target_settings import Target
 
 _READY_POLL_SECONDS = 0.1
 _INVOKE_SECONDS = 60.0
@@ -51,6 +53,8 @@ class BehindEnvoy(ABC):
 
     LATENCY_BOUNDS: ClassVar[tuple[float, ...]] = envoy_config.LATENCY_SECONDS
     SUBSTITUTED: ClassVar[Mapping[Feature, str]] = {}
+    LOOK_SECONDS: ClassVar[float] = 1.0
+    LOG_DELAY: ClassVar[float] = 5.0
 
     def __init__(self, home: Home | None = None) -> None:
         self._home = home or Home.from_env()
@@ -59,6 +63,11 @@ class BehindEnvoy(ABC):
             raise TargetUnavailableError("the local stack was never started", fix="headgate up")
         self._gateway = Gateway(self._home.gateway, ports)
         self._supervisor = Supervisor(self._home)
+
+    @classmethod
+    def of(cls, settings: Target) -> Self:  # noqa: ARG003 - there are none
+        """The target of this machine's stack."""
+        return cls()
 
     @abstractmethod
     def _servers(self, endpoint: str) -> Mapping[str, RevisionState]:
@@ -96,6 +105,14 @@ class BehindEnvoy(ABC):
             fix = f"headgate up, then read {self._supervisor.log_file('gateway')}"
             return [Finding(severity="error", subject="gateway", problem="Envoy is not up", fix=fix)]
         return []
+
+    def permissions(self) -> str:
+        """Nothing: whoever may use this machine may release on it."""
+        return ""
+
+    def repository(self, model: str, named: str) -> ImageRepository:  # noqa: ARG002 - none is made
+        """What the release file names."""
+        return ImageRepository(named)
 
     def endpoints(self) -> list[str]:
         """Those that the gateway knows, and those that have a server."""

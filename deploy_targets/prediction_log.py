@@ -30,7 +30,7 @@ SCHEMA = pa.schema(
         ("revision", pa.string()),
     ]
 )
-"""One row a request; `request` and `response` are the bodies as they were sent."""
+"""One row a request; `request` and `response` are the bodies as they were sent, `seconds` is null where not known."""
 
 
 def read(folder: Path, endpoint: str, revision: str, window: Window) -> Iterator[pa.RecordBatch]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Traffic,
         Window,
     )
+    from headgate.target_settings import Target
 
 
 class Feature(StrEnum):
@@ -38,6 +39,16 @@ class Feature(StrEnum):
     GPU = "runtime.gpu"
     IMAGE = "image"
     """A base, or a repository to push to."""
+    REDACT = "capture.redact"
+    """Fields that are left out before anything is written."""
+
+
+class ImageRepository(NamedTuple):
+    """Where images are pushed, and whom to be there: without a user, whom `docker login` says."""
+
+    name: str
+    user: str = ""
+    password: str = ""
 
 
 class DeployTarget(Protocol):
@@ -60,11 +71,38 @@ class DeployTarget(Protocol):
     LATENCY_BOUNDS: ClassVar[tuple[float, ...]]
     """Upper bounds of the latency buckets in `counts`, in seconds; empty where it has no histograms."""
 
+    LOOK_SECONDS: ClassVar[float]
+    """How often there is something new in `counts`; the judge looks as often."""
+
+    LOG_DELAY: ClassVar[float]
+    """Seconds after which a row is in `captured` at the latest."""
+
     RUNS_CONTAINERS: ClassVar[bool]
     """Whether revisions are containers of an image, or processes of this machine."""
 
+    @classmethod
+    def of(cls, settings: Target) -> DeployTarget:
+        """The target that a release file describes; nothing is contacted yet."""
+        ...
+
     def preflight(self) -> list[Finding]:
         """What is missing before a release can start: each problem with its exact fix."""
+        ...
+
+    def permissions(self) -> str:
+        """What whoever releases needs at least, in the platform's own form; empty where that is nothing."""
+        ...
+
+    def repository(self, model: str, named: str) -> ImageRepository:
+        """Where a model's images are pushed to, made in the platform's own registry where that has to be.
+
+        Args:
+            model: the registered name.
+            named: the repository that the release file names; empty where it names none.
+
+        Returns:
+            No name where images stay in this machine's daemon.
+        """
         ...
 
     def endpoints(self) -> list[str]:

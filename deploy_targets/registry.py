@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.metadata import EntryPoints, entry_points
 from typing import TYPE_CHECKING
 
 from deploy_targets.protocol import DeployTarget, Feature
 from headgate.errors import UnsupportedError
 from headgate.records import Finding
-from headgate.spec import TARGETS_GROUP, ReleaseSpec, known_targets
+from headgate.target_settings import TARGETS_GROUP, Target, installed, known_targets
 
 if TYPE_CHECKING:
-    from headgate.spec import Target
+    from headgate.spec import ReleaseSpec
 
 
 def open_target(target: Target) -> DeployTarget:
@@ -21,9 +19,9 @@ def open_target(target: Target) -> DeployTarget:
     Raises:
         UnsupportedError: no installed package offers that kind, or its SDK is missing.
     """
-    for point in _installed().select(name=target.kind):
+    for point in installed(TARGETS_GROUP).select(name=target.kind):
         try:
-            built: DeployTarget = point.load()()
+            built: DeployTarget = point.load().of(target)
         except ImportError as error:
             raise UnsupportedError(
                 f"the {target.kind} target needs {error.name}, which is not installed",
@@ -31,12 +29,6 @@ def open_target(target: Target) -> DeployTarget:
             ) from error
         return built
     raise UnsupportedError(f"no target of kind {target.kind!r}", fix=f"installed kinds: {', '.join(known_targets())}")
-
-
-@cache
-def _installed() -> EntryPoints:
-    """Every package's metadata is read for these, which is worth doing once."""
-    return entry_points(group=TARGETS_GROUP)
 
 
 def required_features(spec: ReleaseSpec) -> set[Feature]:
@@ -50,6 +42,7 @@ def required_features(spec: ReleaseSpec) -> set[Feature]:
         Feature.MEMORY_LIMIT: spec.runtime.memory is not None,
         Feature.GPU: spec.runtime.gpu > 0,
         Feature.IMAGE: bool(spec.image.base or spec.image.repository),
+        Feature.REDACT: bool(spec.capture.redact),
     }
     return {feature for feature, asked in asks.items() if asked}
 

@@ -13,9 +13,9 @@ from packaging.version import Version
 
 from headgate.errors import HeadgateError
 from headgate.records import Finding
-from headgate.spec import known_targets
 from headgate.stack import Ports, Supervisor
 from headgate.stack.programs import LEASE_STORAGE
+from headgate.target_settings import known_targets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from headgate.phases import Outcome
 from headgate.units import BASIS_POINTS
@@ -163,12 +163,18 @@ class Traffic(Record):
     """Who answers an endpoint's requests.
 
     Attributes:
-        weights: basis points per revision; they sum to 10,000.
+        weights: basis points per revision that has any; they sum to 10,000.
         mirror: the revision that receives copies, if any.
     """
 
     weights: dict[str, int]
     mirror: Mirror | None = None
+
+    @field_validator("weights")
+    @classmethod
+    def _without_zeros(cls, weights: dict[str, int]) -> dict[str, int]:
+        """Platforms differ in whether they tell of those that get nothing."""
+        return {name: weight for name, weight in weights.items() if weight}
 
     @model_validator(mode="after")
     def _sums_to_all(self) -> Traffic:

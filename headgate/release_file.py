@@ -12,7 +12,8 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from headgate.errors import SpecError
 from headgate.records import Problem
-from headgate.spec import PLANNED, PLANNED_VALUES, ReleaseSpec, known_targets
+from headgate.spec import PLANNED, PLANNED_VALUES, ReleaseSpec
+from headgate.target_settings import Target, known_targets, settings_of
 
 if typing.TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +54,8 @@ def parse_release(text: str, *, name: str = "release.yaml", folder: Path | None 
     try:
         spec = ReleaseSpec.model_validate(data)
     except ValidationError as error:
-        problems += [_problem(dict(detail), positions) for detail in error.errors(include_url=False)]
+        kind = str(data["target"].get("kind")) if isinstance(data.get("target"), dict) else ""
+        problems += [_problem(dict(detail), positions, kind) for detail in error.errors(include_url=False)]
     if problems:
         problems.sort(key=lambda problem: (problem.line, problem.column))
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
@@ -64,14 +66,20 @@ def parse_release(text: str, *, name: str = "release.yaml", folder: Path | None 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of release.yaml, for editors and CI."""
     schema = ReleaseSpec.model_json_schema(mode="validation")
+    del schema["$defs"]["Target"]
     schema["properties"]["target"] = {
-        **schema["properties"]["target"],
         "description": "Where the model is served.",
+        "oneOf": [_schema_of_target(kind) for kind in known_targets()],
     }
-    schema["$defs"]["Target"]["properties"]["kind"]["enum"] = known_targets()
     # `off` and `false` are read before validation, where pydantic cannot see them.
     schema["$defs"]["Gates"]["properties"]["shadow"]["anyOf"].append({"enum": [False, "off"]})
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID, **schema}
+
+
+def _schema_of_target(kind: str) -> dict[str, Any]:
+    schema = settings_of(kind).model_json_schema(mode="validation")
+    schema["properties"]["kind"] = {"const": kind, "description": "The kind of target."}
+    return {**schema, "title": kind}
 
 
 def _resolve_paths(spec: ReleaseSpec, folder: Path) -> ReleaseSpec:
@@ -116,14 +124,14 @@ def _number(text: str) -> float | str:
         return text
 
 
-def _problem(detail: dict[str, Any], positions: Positions) -> Problem:
+def _problem(detail: dict[str, Any], positions: Positions, target: str) -> Problem:
     location: Location = tuple(detail["loc"])
     known = location
     while known not in positions:
         known = known[:-1]
     line, column = positions[known]
     field = _dotted(location)
-    message, hint = _explain(detail, location)
+    message, hint = _explain(detail, location, target)
     missing = detail["type"] == "missing"
     found = detail.get("input")
     value = (
@@ -132,7 +140,7 @@ def _problem(detail: dict[str, Any], positions: Positions) -> Problem:
     return Problem(line=line, column=column, field=field or "the file", message=message, value=value, hint=hint)
 
 
-def _explain(detail: dict[str, Any], location: Location) -> tuple[str, str]:
+def _explain(detail: dict[str, Any], location: Location, target: str) -> tuple[str, str]:
     """The message and the hint for one of pydantic's errors."""
     field = _dotted(location)
     if detail["type"] == "missing":
@@ -142,7 +150,7 @@ def _explain(detail: dict[str, Any], location: Location) -> tuple[str, str]:
             return f"{PLANNED[field]} are not built yet" if PLANNED[field].endswith("s") else (
                 f"{PLANNED[field]} is not built yet"
             ), "remove the entry"
-        return "no such entry", _suggest(str(location[-1]), _fields_at(location[:-1]))
+        return "no such entry", _suggest(str(location[-1]), _fields_at(location[:-1], target))
     found = detail.get("input")
     named = ".".join(str(part) for part in location if isinstance(part, str))
     if isinstance(found, str) and found in PLANNED_VALUES.get(named, ()):
@@ -167,8 +175,8 @@ def _suggest(word: str, known: list[str]) -> str:
     return f"did you mean `{close[0]}`?" if close else f"known: {', '.join(known)}"
 
 
-def _fields_at(location: Location) -> list[str]:
-    """The names that may stand at a place of the file."""
+def _fields_at(location: Location, target: str) -> list[str]:
+    """The names that may stand at a place of the file, which has this kind of target."""
     model: type[BaseModel] = ReleaseSpec
     for part in location:
         if isinstance(part, int) or part not in model.model_fields:
@@ -176,6 +184,7 @@ def _fields_at(location: Location) -> list[str]:
         annotation = model.model_fields[part].annotation
         candidates = [annotation, *typing.get_args(annotation)]
         model = next((item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)), model)
+        model = settings_of(target) if model is Target else model
     return sorted(model.model_fields)
 
 

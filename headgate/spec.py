@@ -7,15 +7,15 @@ the design that are refused until they are built. `headgate.release_file` reads 
 from __future__ import annotations
 
 import re
-from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from headgate.capture import Capture
 from headgate.monitor import Monitor
 from headgate.operating import Approval, Freeze, Reference, ReleaseWhen, Strict
 from headgate.records import Resources
+from headgate.target_settings import Target, of_its_kind
 from headgate.units import BASIS_POINTS, Duration, Percent, basis_points, bytes_of, format_percent
 
 PLANNED: dict[str, str] = {
@@ -24,33 +24,12 @@ PLANNED: dict[str, str] = {
 """Entries of the design that are refused with this name until they are built."""
 
 PLANNED_VALUES: dict[str, frozenset[str]] = {
-    "target.kind": frozenset({"kubernetes", "sagemaker", "vertex", "azure-ml", "cloud-run", "bedrock"}),
+    "target.kind": frozenset({"kubernetes", "vertex", "azure-ml", "cloud-run", "bedrock"}),
 }
 """Values of the design that are refused until they are built."""
 
-TARGETS_GROUP = "headgate.targets"
-"""The entry-point group by which targets, ours and others', make themselves known."""
-
 _IMAGE_NAME = r"^[a-zA-Z0-9.-]+(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[\w.-]+)?(@sha256:[0-9a-f]{64})?$"
 _NAME = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
-
-
-def known_targets() -> list[str]:
-    """The kinds of target that are installed, sorted."""
-    return sorted({point.name for point in entry_points(group=TARGETS_GROUP)})
-
-
-class Target(Strict):
-    """Where the model is served."""
-
-    kind: str = Field(description="The kind of target; `headgate doctor` lists the installed ones.")
-
-    @field_validator("kind")
-    @classmethod
-    def _is_known(cls, kind: str) -> str:
-        if kind not in known_targets():
-            raise ValueError(f"no such target; installed: {', '.join(known_targets())}")
-        return kind
 
 
 class Replicas(Strict):
@@ -284,7 +263,7 @@ class ReleaseSpec(Strict):
         min_length=1, description="`runs:/RUN_ID/NAME`, `models:/NAME/VERSION` or `models:/NAME@ALIAS`, or a folder."
     )
     endpoint: str = Field("", description="What clients call; default: the model's name.")
-    target: Target
+    target: SerializeAsAny[Annotated[Target, BeforeValidator(of_its_kind)]]
     runtime: Runtime = Runtime()
     image: ImageSettings = ImageSettings()
     capture: Capture = Capture()

@@ -39,7 +39,9 @@ LOCAL_NAME = "headgate"
 _SECOND = 1_000_000_000
 
 
-def build_container(home: Home, artifact: Artifact, model: str, settings: ImageSettings) -> Image:
+def build_container(
+    home: Home, artifact: Artifact, model: str, settings: ImageSettings, user: tuple[str, str] | None = None
+) -> Image:
     """Make the image of a model where it is not there yet.
 
     Args:
@@ -47,6 +49,7 @@ def build_container(home: Home, artifact: Artifact, model: str, settings: ImageS
         artifact: the model.
         model: its registered name.
         settings: the base, and the repository that it is pushed to; without one, it is for this machine's daemon.
+        user: who we are in that repository, and the password; default: whom `docker login` says.
 
     Raises:
         PackageError: the requirements cannot be had; no daemon, no base, or a registry that refuses.
@@ -59,7 +62,7 @@ def build_container(home: Home, artifact: Artifact, model: str, settings: ImageS
         config=_config(artifact, lock, model),
     )  # fmt: skip
     digest, reference = (
-        _to_registry(home, parts, settings.repository) if settings.repository else _to_daemon(home, parts)
+        _to_registry(home, parts, settings.repository, user) if settings.repository else _to_daemon(home, parts)
     )
     sizes = {name: path.stat().st_size for name, path in files.items()}
     # Weights are in the image; what steps to come read here, such as input examples, is small.
@@ -91,9 +94,9 @@ def _to_daemon(home: Home, parts: _Parts) -> tuple[str, str]:
         return digest, digest
 
 
-def _to_registry(home: Home, parts: _Parts, name: str) -> tuple[str, str]:
+def _to_registry(home: Home, parts: _Parts, name: str, user: tuple[str, str] | None) -> tuple[str, str]:
     """The manifest's digest, and the image's name by it."""
-    with Repository(name, home.uploads) as repository:
+    with Repository(name, home.uploads, user) as repository:
         base = base_for_registry(parts.base, parts.python, repository, home)
         blobs = [_blob(layer, _sent(home, repository, layer)) for layer in parts.layers]
         manifest = _assemble(base, parts, blobs)

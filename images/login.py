@@ -64,12 +64,13 @@ class Login(httpx.Auth):
     Args:
         host: the registry, as `docker login` names it.
         context: how it is trusted.
+        user: a name and a password, instead of those of `docker login`.
     """
 
-    def __init__(self, host: str, context: ssl.SSLContext) -> None:
+    def __init__(self, host: str, context: ssl.SSLContext, user: tuple[str, str] | None = None) -> None:
         self._host, self._context = host, context
         self._header = ""
-        self._known: dict[str, Any] | None = None
+        self._known: dict[str, Any] | None = {"username": user[0], "password": user[1]} if user else None
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Ask with what we have; where that is refused, with what is asked for."""

@@ -42,9 +42,10 @@ class Repository:
     Args:
         name: such as registry.example/team/wine; a tag or digest is left aside.
         uploads: a folder for what is known of uploads that were cut short.
+        user: who we are there, and the password; default: whom `docker login` says.
     """
 
-    def __init__(self, name: str, uploads: Path) -> None:
+    def __init__(self, name: str, uploads: Path, user: tuple[str, str] | None = None) -> None:
         self.name = parse_repository_tag(name)[0]
         self.host, self.path = auth.resolve_repository_name(self.name)
         if self.host == auth.INDEX_NAME and "/" not in self.path:
@@ -53,7 +54,7 @@ class Repository:
         context = trusted(server)
         self._uploads = uploads
         self._client = httpx.Client(
-            base_url=f"{scheme(server, context)}://{server}/v2/", auth=Login(self.host, context), verify=context,
+            base_url=f"{scheme(server, context)}://{server}/v2/", auth=Login(self.host, context, user), verify=context,
             follow_redirects=True, timeout=httpx.Timeout(60, connect=10),
         )  # fmt: skip
 

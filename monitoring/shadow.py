@@ -38,7 +38,7 @@ class Answered(NamedTuple):
     """One logged request."""
 
     status: int
-    seconds: float
+    seconds: float | None
     request: bytes
     response: bytes
     at: float = 0.0
@@ -120,8 +120,9 @@ class ShadowComparison:
         for key in champion.keys() & challenger.keys():
             ours, theirs = champion.pop(key), challenger.pop(key)
             self._compared.add(key)
-            self._seconds[0].append(ours.seconds)
-            self._seconds[1].append(theirs.seconds)
+            if ours.seconds is not None and theirs.seconds is not None:
+                self._seconds[0].append(ours.seconds)
+                self._seconds[1].append(theirs.seconds)
             if theirs.status != _OK and ours.status == _OK:
                 self._errors += 1
             differs = not agrees(ours, theirs, self._gate.tolerance)
@@ -188,7 +189,7 @@ class ShadowComparison:
             rate=rate,
             limit=self._gate.max_disagreement,
             e_value=min(e_value, 1e300),
-            latency_ratio=_ratio(*self._seconds) if self._timed else None,
+            latency_ratio=_ratio(*self._seconds) if self._timed and self._seconds[0] else None,
             passed=passed,
             reason=reason,
             examples=tuple(self._examples),
@@ -233,8 +234,6 @@ def _close(ours: Any, theirs: Any, tolerance: float) -> bool:  # noqa: ANN401 - 
 
 
 def _ratio(champion: list[float], challenger: list[float]) -> float:
-    if not champion:
-        return 1.0
     return statistics.median(challenger) / max(statistics.median(champion), 1e-9)
 
 

@@ -18,10 +18,7 @@ from tasks.asking import Replay
 from tasks.job import ReleaseJob
 from tasks.step import step
 
-_READ_SECONDS = 0.5
 _DEAD_LOOKS = 3
-_OVERLAP = timedelta(seconds=5)
-"""Rows reach the log up to a second after their time; each reading goes back this far."""
 
 _OK = 200
 
@@ -108,18 +105,19 @@ def _compare(job: ReleaseJob, champion: Revision, challenger: Revision, deadline
     read = Replay(job, champion, challenger, gate.percent).pairs if replays else partial(
         job.target.captured, job.endpoint
     )  # fmt: skip
-    read_from, dead_looks = datetime.now(UTC), 0
+    # Rows come late; each reading goes back as far.
+    read_from, dead_looks, overlap = datetime.now(UTC), 0, timedelta(seconds=job.target.LOG_DELAY)
     while True:
         now = datetime.now(UTC)
         comparison.add(read(Window(start=read_from, end=now)))
-        read_from = max(read_from, now - _OVERLAP)
+        read_from = max(read_from, now - overlap)
         report = comparison.report(final=time.monotonic() >= deadline)
         if report is not None:
             return report
         dead_looks = dead_looks + 1 if _problem(job, challenger) else 0
         if dead_looks > _DEAD_LOOKS:
             _refuse_dead(job, challenger)
-        job.wait_until(time.monotonic() + _READ_SECONDS)
+        job.wait_until(time.monotonic() + job.target.LOOK_SECONDS / 2)
 
 
 def _problem(job: ReleaseJob, challenger: Revision) -> str:

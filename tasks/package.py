@@ -72,7 +72,10 @@ def _build(job: ReleaseJob, artifact: Artifact) -> Image:
     from images import build_container, build_image  # noqa: PLC0415 - heavy; the run is seen to run before it
 
     if job.target.RUNS_CONTAINERS:
-        return build_container(job.home, artifact, job.spec.model, job.spec.image)
+        into = job.target.repository(job.spec.model, job.spec.image.repository)
+        settings = job.spec.image.model_copy(update={"repository": into.name})
+        user = (into.user, into.password) if into.user else None
+        return build_container(job.home, artifact, job.spec.model, settings, user)
     return build_image(job.home, artifact)
 
 

@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from headgate.errors import MonitorError
 from monitoring.predictions import Predictions, PredictionStore
+from monitoring.predictions.store import SETTLE
 from tasks.step import log
 
 if TYPE_CHECKING:
@@ -22,13 +23,23 @@ if TYPE_CHECKING:
     from tasks.job import ReleaseJob
 
 
-def store_of(home: Home, spec: ReleaseSpec) -> PredictionStore:
+def store_of(home: Home, spec: ReleaseSpec, log_delay: float = 0) -> PredictionStore:
     """Where the predictions of a release file's endpoint are kept.
+
+    Args:
+        home: this machine's state.
+        spec: the release file.
+        log_delay: seconds after which a row is in its target's log.
 
     Raises:
         BadInputError: capture.store cannot be opened.
     """
-    return PredictionStore(spec.capture.store or str(home.predictions), spec.endpoint)
+    settle = max(SETTLE, timedelta(seconds=log_delay))
+    return PredictionStore(spec.capture.store or str(home.predictions), spec.endpoint, settle)
+
+
+def _store(job: ReleaseJob) -> PredictionStore:
+    return store_of(job.home, job.spec, job.target.LOG_DELAY)
 
 
 def predictions(job: ReleaseJob, revision: Revision, window: Window, *, copies: bool = False) -> Predictions:
@@ -40,7 +51,7 @@ def predictions(job: ReleaseJob, revision: Revision, window: Window, *, copies: 
         window: their time.
         copies: also answers to mirrored requests.
     """
-    store, captured = store_of(job.home, job.spec), partial(job.target.captured, job.endpoint)
+    store, captured = _store(job), partial(job.target.captured, job.endpoint)
     with _alone(job):
         try:
             store.take(captured, datetime.now(UTC), timedelta(seconds=job.spec.capture.retention))
@@ -56,7 +67,7 @@ def keep_log(job: ReleaseJob, revision: str) -> None:
     Raises:
         HeadgateError: it cannot be read, or not be kept.
     """
-    store, captured = store_of(job.home, job.spec), partial(job.target.captured, job.endpoint)
+    store, captured = _store(job), partial(job.target.captured, job.endpoint)
     with _alone(job):
         now = datetime.now(UTC)
         store.take(captured, now, timedelta(seconds=job.spec.capture.retention))

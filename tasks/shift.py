@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from monitoring.rollout import RolloutJudge
 
-LOOK_SECONDS = 1.0
 BLIND_SECONDS = 30.0
 """How long the counters may be out of reach before the release is given up."""
 _ZERO = Counts(requests=0, failures=0)
@@ -82,11 +81,11 @@ def _look_until_decided(job: ReleaseJob, stable: Revision, canary: Revision, beg
     began -= before
     progress = artifacts.Progress(job.endpoint)
     # What failed to come in time while nobody looked is not looked for now.
-    looks, last_look = math.ceil(before / LOOK_SECONDS), time.monotonic()
+    looks, last_look = math.ceil(before / job.target.LOOK_SECONDS), time.monotonic()
     job.route(_traffic(job, stable, canary, judge.share))
     while True:
         looks += 1
-        job.wait_until(began + looks * LOOK_SECONDS)
+        job.wait_until(began + looks * job.target.LOOK_SECONDS)
         try:
             look = _one_look(job, judge, time.monotonic() - began, stable, canary)
         except TargetUnavailableError:

@@ -55,12 +55,14 @@ class PredictionStore:
     Args:
         url: a folder, or such as s3://bucket/predictions; credentials are those of its fsspec package.
         endpoint: whose.
+        settle: how late rows may come.
 
     Raises:
         BadInputError: no package here knows such a URL.
     """
 
-    def __init__(self, url: str, endpoint: str) -> None:
+    def __init__(self, url: str, endpoint: str, settle: timedelta = SETTLE) -> None:
+        self._settle = settle
         try:
             self._files, root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
@@ -94,7 +96,7 @@ class PredictionStore:
         Raises:
             MonitorError: the store cannot be written to; what was taken before is unharmed.
         """
-        start, end = max(self.until(), _slot(now - keep)), _slot(now - SETTLE)
+        start, end = max(self.until(), _slot(now - keep)), _slot(now - self._settle)
         if start >= end:
             return 0
         try:
@@ -121,7 +123,7 @@ class PredictionStore:
         Raises:
             MonitorError: the store cannot be written to.
         """
-        window = Window(start=max(self.until(), _slot(now - SLOT - SETTLE)), end=now + SETTLE)
+        window = Window(start=max(self.until(), _slot(now - SLOT - self._settle)), end=now + self._settle)
         theirs = (batch.filter(pc.equal(batch["revision"], revision)) for batch in captured(window))
         try:
             self._write_all((batch for batch in theirs if batch.num_rows), _RESCUED)

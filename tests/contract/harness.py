@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+import httpx
+from botocore.exceptions import ClientError
+from support.chaos import Kill
+from support.sagemaker import BUCKET, ROLE
 
 from deploy_targets.docker import DockerTarget
 from deploy_targets.local import LocalTarget
+from deploy_targets.sagemaker.aws import Aws
+from deploy_targets.sagemaker.settings import SageMakerSettings
+from deploy_targets.sagemaker.target import SageMakerTarget
 from headgate.home import Home
 from headgate.records import Image, ModelVersion, Revision
 from headgate.spec import ImageSettings
@@ -15,13 +25,29 @@ from images import build_container, build_image, fetch_artifact
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from support.sagemaker import SageMaker
+
     from deploy_targets import DeployTarget
+    from headgate.records import Payload
+
+
+@dataclass
+class Reply:
+    """What a client gets."""
+
+    status: int
+    revision: str
+    request_id: str
 
 
 class Harness(Protocol):
     """A target, and how to make revisions for it and break them."""
 
     target: DeployTarget
+    never_ready: str
+    """What is said of a revision that does not become ready."""
+    ids_reach_servers: bool
+    """Whether a request's id is told to the revision's server."""
 
     def revision(self, model: Path, version: int, *, ready_timeout: float = 60.0) -> Revision:
         """A revision of a model, ready to be deployed."""
@@ -29,6 +55,22 @@ class Harness(Protocol):
 
     def again(self) -> DeployTarget:
         """The same target, for another process."""
+        ...
+
+    def ask(self, endpoint: str, payload: Payload, times: int = 1) -> list[Reply]:
+        """What clients do."""
+        ...
+
+    def is_gone(self, endpoint: str, url: str) -> bool:
+        """Whether nobody answers there."""
+        ...
+
+    def kills(self) -> list[Kill]:
+        """The points at which a process that changes something may die."""
+        ...
+
+    def points(self) -> list[tuple[Any, str, Any]]:
+        """The calls that change something: owner, method, and a name for it."""
         ...
 
     def kill(self, endpoint: str, revision: str) -> None:
@@ -47,7 +89,37 @@ def revision_of(image: Image, version: int, ready_timeout: float, **more: Any) -
     )  # fmt: skip
 
 
-class LocalHarness:
+class _BehindEnvoy:
+    """What the local and the Docker target share."""
+
+    target: DeployTarget
+    never_ready, ids_reach_servers = "not ready after 6 s", True
+
+    def ask(self, endpoint: str, payload: Payload, times: int = 1) -> list[Reply]:
+        url, headers = self.target.observe(endpoint).url, {"content-type": payload.content_type}
+        with httpx.Client() as client:
+            replies = [client.post(url, content=payload.body, headers=headers) for _ in range(times)]
+        return [
+            Reply(reply.status_code, reply.headers.get("x-headgate-revision", ""), reply.headers["x-request-id"])
+            for reply in replies
+        ]
+
+    def is_gone(self, endpoint: str, url: str) -> bool:
+        return httpx.post(url, content=b"{}").status_code == httpx.codes.NOT_FOUND
+
+    def kills(self) -> list[Kill]:
+        """Of a server, of the gateway's files, of a server's end: what a change on this machine consists of."""
+        return [
+            Kill("start", 1, "before"), Kill("start"), Kill("write"), Kill("write", 2, "before"), Kill("write", 2),
+            Kill("write", 3), Kill("write", 4), Kill("end", 1, "before"), Kill("end"),
+        ]  # fmt: skip
+
+    def points(self) -> list[tuple[Any, str, Any]]:
+        target = type(self.target)
+        return [(target, "_start", "start"), (target, "_end", "end"), (type(self.target._gateway), "_write", "write")]
+
+
+class LocalHarness(_BehindEnvoy):
     """The local target on a real supervisord and a real Envoy."""
 
     def __init__(self, root: Path) -> None:
@@ -77,7 +149,7 @@ class LocalHarness:
         return programs + files + folders
 
 
-class DockerHarness:
+class DockerHarness(_BehindEnvoy):
     """The Docker target on a real daemon and a real Envoy."""
 
     def __init__(self, root: Path, base: str) -> None:
@@ -116,3 +188,69 @@ class DockerHarness:
         others = self.docker.containers.list(all=True, filters={"network": self.target._network})
         networks = [] if others else [found.name for found in self.docker.networks.list(names=[self.target._network])]
         return containers + networks + [str(path) for path in (self._home.revisions / endpoint).glob("*")]
+
+
+class SageMakerHarness:
+    """The SageMaker target on moto's server and our own hosting, which runs real containers."""
+
+    never_ready, ids_reach_servers = "did not pass the ping health check", False
+
+    def __init__(self, root: Path, base: str, double: SageMaker) -> None:
+        self._home, self._base, self._double = Home(root), base, double
+        self._settings = SageMakerSettings(kind="sagemaker", role=ROLE, captures=f"s3://{BUCKET}/live")
+        self.target = SageMakerTarget(self._settings)
+        self._runtime = double.client("sagemaker-runtime")
+
+    def revision(self, model: Path, version: int, *, ready_timeout: float = 60.0) -> Revision:
+        artifact = fetch_artifact(str(model), self._home.root)
+        image = build_container(self._home, artifact, "contract", ImageSettings(base=self._base))
+        return revision_of(image, version, ready_timeout)
+
+    def again(self) -> DeployTarget:
+        return SageMakerTarget(self._settings)
+
+    def ask(self, endpoint: str, payload: Payload, times: int = 1) -> list[Reply]:
+        return [self._ask(endpoint, payload) for _ in range(times)]
+
+    def _ask(self, endpoint: str, payload: Payload) -> Reply:
+        name = str(uuid.uuid4())
+        try:
+            reply = self._runtime.invoke_endpoint(
+                EndpointName=endpoint, Body=payload.body, ContentType=payload.content_type, InferenceId=name
+            )
+        except self._runtime.exceptions.ModelError as error:
+            return Reply(error.response["OriginalStatusCode"], "", name)
+        return Reply(200, reply["InvokedProductionVariant"], name)
+
+    def is_gone(self, endpoint: str, url: str) -> bool:
+        try:
+            self._runtime.invoke_endpoint(EndpointName=endpoint, Body=b"{}", ContentType="application/json")
+        except self._runtime.exceptions.ModelError:
+            return False
+        except ClientError as error:
+            return "not found" in str(error)
+        return False
+
+    def kills(self) -> list[Kill]:
+        # After one call is before the next.
+        once = ("create_model", "delete_model")
+        twice = ("create_endpoint_config", "update_endpoint", "update_endpoint_weights_and_capacities",
+                 "delete_endpoint_config")  # fmt: skip
+        return [
+            Kill("create_model", 1, "before"), *(Kill(name) for name in (*once, *twice)),
+            *(Kill(name, 2) for name in twice),
+        ]  # fmt: skip
+
+    def points(self) -> list[tuple[Any, str, Any]]:
+        return [(Aws, "_call", lambda _aws, _service, operation, *_: operation)]
+
+    def kill(self, endpoint: str, revision: str) -> None:
+        self._double.kill(endpoint, revision)
+
+    def traces(self, endpoint: str) -> list[str]:
+        double = self._double
+        keys = double.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=f"live/{endpoint}/").get("Contents", [])
+        named = [
+            name for known in (double.models, double.configs) for name in known if name.startswith(f"{endpoint}--")
+        ]
+        return [*named, *(key["Key"] for key in keys), *(name for name in double.endpoints if name == endpoint)]

@@ -6,13 +6,9 @@ import multiprocessing
 import signal
 
 import pytest
-from support.chaos import Kill, die_at
+from support.chaos import die_at
 
 from headgate.records import Traffic
-
-POINTS = [Kill("start", 1, "before"), Kill("start"), Kill("write"), Kill("write", 2, "before"), Kill("write", 2),
-          Kill("write", 3), Kill("write", 4), Kill("end", 1, "before"), Kill("end")]  # fmt: skip
-"""Of a server, of the gateway's files, of a server's end: what a change on this machine consists of."""
 
 
 def calls(target, endpoint, old, new):
@@ -28,8 +24,7 @@ def calls(target, endpoint, old, new):
 def carry_out_and_die(harness, kill, progress, *what):
     """In a child: every call, up to the one in which it dies."""
     target = harness.again()
-    die_at(kill, [(type(target), "_start", "start"), (type(target), "_end", "end"),
-                  (type(target._gateway), "_write", "write")])  # fmt: skip
+    die_at(kill, harness.points())
     for call in calls(target, *what):
         call()
         progress.value += 1
@@ -52,22 +47,27 @@ def living(harness, two):
     assert harness.traces(endpoint) == []
 
 
-@pytest.mark.parametrize("kill", POINTS, ids=str)
-def test_the_same_calls_finish_what_a_dead_process_began(harness, living, two, kill):
+def test_the_same_calls_finish_what_a_dead_process_began(harness, living, two):
+    for kill in harness.kills():
+        serving = harness.target.observe(living).traffic.holder
+        old, new = two if two[0].name == serving else reversed(two)
+        done = die(harness, kill, living, old, new)
+        state = harness.target.observe(living)
+        assert {old.name, new.name} >= set(state.traffic.weights), f"clients are with one, or both, {kill}"
+        for call in calls(harness.target, living, old, new)[done:]:
+            call()
+        state = harness.target.observe(living)
+        assert state.traffic == Traffic.all_to(new.name), kill
+        assert {name: seen.ready for name, seen in state.revisions.items()} == {new.name: True}, kill
+        assert not [trace for trace in harness.traces(living) if old.name in trace], kill
+
+
+def die(harness, kill, *what) -> int:
+    """Carry the calls out in a process that dies at one of them; how many it has finished."""
     context = multiprocessing.get_context("fork")
     progress = context.Value("i", 0)
-    serving = harness.target.observe(living).traffic.holder
-    old, new = two if two[0].name == serving else reversed(two)
-    child = context.Process(target=carry_out_and_die, args=(harness, kill, progress, living, old, new))
+    child = context.Process(target=carry_out_and_die, args=(harness, kill, progress, *what))
     child.start()
     child.join(90)
     assert child.exitcode == -signal.SIGKILL, f"it was to die {kill}"
-
-    state = harness.target.observe(living)
-    assert {old.name, new.name} >= set(state.traffic.weights), "clients are with one, or both"
-    for call in calls(harness.target, living, old, new)[progress.value :]:
-        call()
-    state = harness.target.observe(living)
-    assert state.traffic == Traffic.all_to(new.name)
-    assert {name: seen.ready for name, seen in state.revisions.items()} == {new.name: True}
-    assert not [trace for trace in harness.traces(living) if old.name in trace]
+    return progress.value

@@ -8,7 +8,6 @@ import threading
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
-import httpx
 import numpy as np
 import pytest
 from support.stack import wait_for
@@ -18,15 +17,13 @@ from headgate.records import Mirror, Payload, Traffic, Window
 
 GOOD = Payload(body=json.dumps({"dataframe_records": [{"x": 1.0}]}).encode())
 BAD = Payload(body=json.dumps({"dataframe_records": [{"x": -1.0}]}).encode())
-HEADER = "x-headgate-revision"
+WAIT = 20.0
+"""Clouds' counts and logs come late."""
 _numbers = itertools.count(1)
 
 
 def ask(harness, endpoint, times=1, payload=GOOD):
-    url = harness.target.observe(endpoint).url
-    with httpx.Client() as client:
-        headers = {"content-type": payload.content_type}
-        return [client.post(url, content=payload.body, headers=headers) for _ in range(times)]
+    return harness.ask(endpoint, payload, times)
 
 
 def test_an_endpoint_that_does_not_exist_is_none(harness):
@@ -44,14 +41,14 @@ def test_deploy_makes_a_revision_ready_without_traffic_and_can_be_repeated(harne
     assert {name: seen.ready for name, seen in state.revisions.items()} == {first.name: True, second.name: True}
     assert state.traffic == Traffic.all_to(first.name)
     assert state.revisions[second.name].version == second.version
-    assert {reply.headers[HEADER] for reply in ask(harness, endpoint, 20)} == {first.name}
+    assert {reply.revision for reply in ask(harness, endpoint, 20)} == {first.name}
 
 
 def test_route_is_read_back_and_in_effect_when_it_returns(harness, settled):
     endpoint, first, second = settled
     for revision in (second, first, second, first):
         harness.target.route(endpoint, Traffic.all_to(revision.name))
-        assert {reply.headers[HEADER] for reply in ask(harness, endpoint, 5)} == {revision.name}
+        assert {reply.revision for reply in ask(harness, endpoint, 5)} == {revision.name}
         assert harness.target.observe(endpoint).traffic.holder == revision.name
 
 
@@ -60,7 +57,7 @@ def test_weights_are_kept_in_basis_points(harness, settled):
     traffic = Traffic.split(first.name, second.name, 2500)
     harness.target.route(endpoint, traffic)
     assert harness.target.observe(endpoint).traffic == traffic
-    seen = Counter(reply.headers[HEADER] for reply in ask(harness, endpoint, 400))
+    seen = Counter(reply.revision for reply in ask(harness, endpoint, 400))
     assert 60 < seen[second.name] < 140
 
 
@@ -77,8 +74,8 @@ def test_mirrored_answers_reach_the_log_and_no_client(harness, settled):
     harness.target.route(endpoint, Traffic.all_to(first.name, Mirror(revision=second.name, share=10_000)))
     replies = ask(harness, endpoint, 30)
     harness.target.route(endpoint, Traffic.all_to(first.name))
-    assert {reply.headers[HEADER] for reply in replies} == {first.name}
-    wanted = {reply.headers["x-request-id"] for reply in replies}
+    assert {reply.revision for reply in replies} == {first.name}
+    wanted = {reply.request_id for reply in replies}
 
     def logged():
         window = Window(start=began, end=datetime.now(UTC) + timedelta(seconds=1))
@@ -89,7 +86,7 @@ def test_mirrored_answers_reach_the_log_and_no_client(harness, settled):
         }
         return rows if all(wanted <= ids for ids in of.values()) else None
 
-    rows = wait_for(logged, 10)
+    rows = wait_for(logged, WAIT)
     assert {(row["status"], row["endpoint"]) for row in rows} == {(200, endpoint)}
     assert json.loads(rows[0]["request"]) == json.loads(GOOD.body)
 
@@ -107,8 +104,13 @@ def test_counts_are_cumulative_and_tell_failures(harness, settled):
     before = harness.target.counts(endpoint)[second.name]
     ask(harness, endpoint, 7)
     ask(harness, endpoint, 3, BAD)
-    after = harness.target.counts(endpoint)[second.name]
-    assert (after.requests - before.requests, after.failures - before.failures) == (10, 3)
+
+    def grown():
+        after = harness.target.counts(endpoint)[second.name]
+        return after.requests - before.requests, after.failures - before.failures
+
+    wait_for(lambda: grown()[0] >= 10, WAIT)
+    assert grown() == (10, 3)
 
 
 def test_latencies_are_counted_in_buckets(harness, models, settled):
@@ -127,7 +129,7 @@ def test_latencies_are_counted_in_buckets(harness, models, settled):
             def counted(name=revision.name, before=before):
                 return np.array(harness.target.counts(endpoint)[name].latency) - before
 
-            wait_for(lambda counted=counted: counted().sum() == 10)
+            wait_for(lambda counted=counted: counted().sum() == 10, WAIT)
             within = (np.append(bounds, np.inf) > least) & (np.append(0.0, bounds) < most)
             assert counted()[within].sum() >= 8
     finally:
@@ -139,18 +141,18 @@ def test_one_revision_can_be_asked_without_traffic(harness, settled):
     endpoint, _, second = settled
     answer = harness.target.invoke(endpoint, BAD, second.name)
     assert answer.status == 500
-    assert json.loads(answer.body)["request_id"] == answer.request_id
+    if harness.ids_reach_servers:
+        assert json.loads(answer.body)["request_id"] == answer.request_id
     assert harness.target.invoke(endpoint, BAD).status == 200
 
 
 def test_shifting_traffic_fails_no_request(harness, settled):
     endpoint, first, second = settled
-    url, stop, statuses = harness.target.observe(endpoint).url, threading.Event(), []
+    stop, statuses = threading.Event(), []
 
     def load():
-        with httpx.Client() as client:
-            while not stop.is_set():
-                statuses.append(client.post(url, content=GOOD.body).status_code)
+        while not stop.is_set():
+            statuses.extend(reply.status for reply in ask(harness, endpoint, 20))
 
     threads = [threading.Thread(target=load) for _ in range(3)]
     for thread in threads:
@@ -200,13 +202,13 @@ def test_a_killed_revision_is_seen_and_comes_back(harness, settled):
 
 @pytest.mark.parametrize(("does", "timeout", "says"), [
     ("broken", 60, "this model cannot be loaded"),
-    ("hang", 6, "not ready after 6 s"),
+    ("hang", 6, None),
 ])  # fmt: skip
 def test_a_revision_that_cannot_start_says_why_and_leaves_nothing(harness, models, does, timeout, says):
     endpoint = f"broken-{next(_numbers)}"
     # `after` keeps the model loadable here, where it is only saved.
     revision = harness.revision(models("pyfunc", does=does), 1, ready_timeout=timeout)
-    with pytest.raises(RevisionFailedError, match=says):
+    with pytest.raises(RevisionFailedError, match=says or harness.never_ready):
         harness.target.deploy(endpoint, revision)
     assert harness.target.observe(endpoint) is None
     assert harness.traces(endpoint) == []
@@ -218,11 +220,12 @@ def test_delete_leaves_nothing_and_can_be_repeated(harness, models):
     harness.target.deploy(endpoint, revision)
     harness.target.route(endpoint, Traffic.all_to(revision.name))
     url = harness.target.observe(endpoint).url
+    assert not harness.is_gone(endpoint, url)
     for _ in range(2):
         harness.target.delete(endpoint)
         assert harness.target.observe(endpoint) is None
         assert harness.traces(endpoint) == []
-    assert httpx.post(url, content=GOOD.body).status_code == 404
+    assert harness.is_gone(endpoint, url)
 
 
 def test_a_lease_that_was_taken_over_changes_nothing(harness, pair):

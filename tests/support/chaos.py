@@ -63,17 +63,18 @@ def _watched() -> list[tuple[Any, str, str]]:
     ]  # fmt: skip
 
 
-def die_at(kill: Kill | None, watched: Sequence[tuple[Any, str, str]], trail: Path | None = None) -> Watch:
+def die_at(kill: Kill | None, watched: Sequence[tuple[Any, str, Any]], trail: Path | None = None) -> Watch:
     """Have this process die at one of some calls.
 
     Args:
         kill: where; None to live.
-        watched: each call: where it is, its name, and what it is called here.
+        watched: each call: where it is, its name, and what it is called here, or what says so from its arguments.
         trail: a file that every point passed is written to.
     """
     watch = Watch(kill, trail)
     for where, attribute, called in watched:
-        setattr(where, attribute, watch.over(getattr(where, attribute), lambda *_, called=called, **__: called))
+        name = called if callable(called) else (lambda *_, called=called, **__: called)
+        setattr(where, attribute, watch.over(getattr(where, attribute), name))
     return watch
 
 

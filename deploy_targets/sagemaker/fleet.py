@@ -1,0 +1,222 @@
+"""One endpoint's variants: what SageMaker says of them, and how they are changed and waited for.
+
+A call that returned has changed nothing yet, and an endpoint that is InService again may have gone back to what it was:
+so each change ends with comparing what is described with what was wanted. States and failures:
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeEndpoint.html
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from deploy_targets.sagemaker import names
+from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
+from headgate.units import BASIS_POINTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from deploy_targets.sagemaker.aws import Aws
+    from deploy_targets.sagemaker.settings import SageMakerSettings
+    from headgate.records import Revision, Traffic
+
+Variant = dict[str, Any]
+
+CHANGING = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"})
+SERVING = frozenset({"InService", "Updating", "SystemUpdating", "RollingBack"})
+FAILED = "Failed"
+"""Such an endpoint can only be deleted."""
+
+PROVISION_SECONDS = 1800.0
+"""How long machines may take to be had and to pull the image, besides what the model needs to load."""
+_POLL_SECONDS = (0.25, 10.0)
+_STARTUP_SECONDS = (60, 3600)
+"""What ContainerStartupHealthCheckTimeoutInSeconds may be."""
+
+
+class Fleet:
+    """The variants of one endpoint.
+
+    Args:
+        aws: the account.
+        settings: how machines are made.
+        endpoint: whose.
+    """
+
+    def __init__(self, aws: Aws, settings: SageMakerSettings, endpoint: str) -> None:
+        self._aws, self._settings, self._endpoint = aws, settings, endpoint
+
+    def described(self) -> dict[str, Any] | None:
+        """What SageMaker says of the endpoint; None where there is none."""
+        return self._aws.find("sagemaker", "describe_endpoint", EndpointName=self._endpoint)
+
+    def settled(self, seconds: float = PROVISION_SECONDS) -> dict[str, Any] | None:
+        """The same, as soon as nobody is changing it.
+
+        Raises:
+            TargetUnavailableError: it is still being changed after that time.
+        """
+        deadline, pause = time.monotonic() + seconds, _POLL_SECONDS[0]
+        while True:
+            described = self.described()
+            if described is None or described["EndpointStatus"] not in CHANGING:
+                return described
+            if time.monotonic() > deadline:
+                raise TargetUnavailableError(
+                    f"{self._endpoint} is {described['EndpointStatus']} for longer than {seconds:g} s",
+                    fix=f"see it: aws sagemaker describe-endpoint --endpoint-name {self._endpoint}",
+                )
+            time.sleep(pause)
+            pause = min(pause * 1.5, _POLL_SECONDS[1])
+
+    def variants(self, described: Mapping[str, Any]) -> tuple[dict[str, Variant], dict[str, Variant]]:
+        """The production and the shadow variants, as the configuration in effect has them."""
+        config = self._aws.call(
+            "sagemaker", "describe_endpoint_config", EndpointConfigName=described["EndpointConfigName"]
+        )
+        return tuple(
+            {variant["VariantName"]: variant for variant in config.get(key, [])}
+            for key in ("ProductionVariants", "ShadowProductionVariants")
+        )  # type: ignore[return-value] # two of them
+
+    def variant(self, revision: Revision) -> Variant:
+        """A new revision's, without traffic."""
+        least, most = _STARTUP_SECONDS
+        return {
+            "VariantName": revision.name,
+            "ModelName": names.model_name(self._endpoint, revision.name),
+            "InstanceType": self._settings.instance,
+            "InitialInstanceCount": revision.workers,
+            "InitialVariantWeight": 0.0,
+            "ContainerStartupHealthCheckTimeoutInSeconds": int(min(max(revision.ready_timeout, least), most)),
+        }
+
+    def create(self, variant: Variant, sample: int, seconds: float) -> None:
+        """Make the endpoint, with one variant; returns when it serves.
+
+        Raises:
+            RevisionFailedError: the variant cannot start; the endpoint is gone again.
+        """
+        content = self._content({variant["VariantName"]: {**variant, "InitialVariantWeight": 1.0}}, {}, sample)
+        made = names.tags({"endpoint": self._endpoint}, self._settings.tags)
+        self._aws.make(
+            "sagemaker", "create_endpoint", EndpointName=self._endpoint, EndpointConfigName=self._config(content),
+            Tags=made,
+        )  # fmt: skip
+        described = self.settled(seconds)
+        if described is None or described["EndpointStatus"] != "InService":
+            reason = described.get("FailureReason", "") if described else "it was deleted meanwhile"
+            self.delete()
+            raise self._failed(variant["VariantName"], reason)
+
+    def change(
+        self, described: Mapping[str, Any], production: Mapping[str, Variant], shadow: Mapping[str, Variant],
+        traffic: Traffic | None, *, sample: int = 0, seconds: float = PROVISION_SECONDS,
+    ) -> None:  # fmt: skip
+        """Replace the set of variants; returns when the new set is in effect.
+
+        Machines of variants that stay keep their number, which autoscaling may have changed.
+
+        Args:
+            described: the endpoint as it is.
+            production: the variants that answer clients.
+            shadow: the one that gets copies, if any.
+            traffic: the weights to begin with; a configuration's own are those of when it was made.
+            sample: percent of requests that are captured; as it is where 0.
+            seconds: how long it may take.
+
+        Raises:
+            RevisionFailedError: SageMaker went back to the set before.
+        """
+        sample = sample or int(described.get("DataCaptureConfig", {}).get("CurrentSamplingPercentage", 100))
+        weighed = {
+            name: {**variant, "InitialVariantWeight": float(traffic.weight(name) if traffic else BASIS_POINTS)}
+            for name, variant in production.items()
+        }
+        wanted = self._config(self._content(weighed, shadow, sample))
+        if described["EndpointConfigName"] != wanted:
+            self._aws.call(
+                "sagemaker", "update_endpoint", EndpointName=self._endpoint, EndpointConfigName=wanted,
+                RetainAllVariantProperties=True,
+                ExcludeRetainedVariantProperties=[{"VariantPropertyType": "DesiredWeight"}],
+            )  # fmt: skip
+            after = self.settled(seconds)
+            if after is None or after["EndpointConfigName"] != wanted or after["EndpointStatus"] != "InService":
+                reason = after.get("FailureReason", after["EndpointStatus"]) if after else "it was deleted meanwhile"
+                self.remove_configs(after["EndpointConfigName"] if after else "")
+                known = {variant["VariantName"] for variant in described.get("ProductionVariants", [])}
+                raise self._failed(next((name for name in production if name not in known), ""), reason)
+        self.remove_configs(wanted)
+
+    def weigh(self, weights: Mapping[str, int]) -> None:
+        """Set every production variant's weight; returns when they are in effect."""
+        self._aws.call(
+            "sagemaker", "update_endpoint_weights_and_capacities", EndpointName=self._endpoint,
+            DesiredWeightsAndCapacities=[
+                {"VariantName": name, "DesiredWeight": float(weight)} for name, weight in sorted(weights.items())
+            ],
+        )  # fmt: skip
+        self.settled()
+
+    def delete(self) -> None:
+        """Remove the endpoint and its configurations; nothing happens where they are gone."""
+        if self.settled() is not None:
+            self._aws.find("sagemaker", "delete_endpoint", EndpointName=self._endpoint)
+            self.settled()
+        self.remove_configs("")
+
+    def remove_configs(self, besides: str) -> None:
+        """Remove the endpoint's configurations but the one that is in effect."""
+        listed = self._aws.pages(
+            "sagemaker", "list_endpoint_configs", "EndpointConfigs", NameContains=f"{self._endpoint}--"
+        )
+        for name in [found["EndpointConfigName"] for found in listed]:
+            if name != besides and names.is_config_of(name, self._endpoint):
+                self._aws.find("sagemaker", "delete_endpoint_config", EndpointConfigName=name)
+
+    def log_tail(self, revision: str, lines: int = 15) -> str:
+        """The end of what a variant's containers wrote; empty where nothing can be read."""
+        group = f"/aws/sagemaker/Endpoints/{self._endpoint}"
+        listed = self._aws.find(
+            "logs", "describe_log_streams", logGroupName=group, logStreamNamePrefix=f"{revision}/"
+        ) or {"logStreams": []}  # fmt: skip
+        if not listed["logStreams"]:
+            return ""
+        newest = max(listed["logStreams"], key=lambda stream: stream.get("lastEventTimestamp", 0))["logStreamName"]
+        read = self._aws.find("logs", "get_log_events", logGroupName=group, logStreamName=newest, limit=lines)
+        return "\n".join(event["message"].rstrip() for event in (read or {}).get("events", []))
+
+    def _content(self, production: Mapping[str, Variant], shadow: Mapping[str, Variant], sample: int) -> dict[str, Any]:
+        key = self._settings.kms_key
+        return {
+            "ProductionVariants": [production[name] for name in sorted(production)],
+            **({"ShadowProductionVariants": list(shadow.values())} if shadow else {}),
+            "DataCaptureConfig": {
+                "EnableCapture": True, "InitialSamplingPercentage": sample,
+                "DestinationS3Uri": self._settings.captures,
+                "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+                "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
+                **({"KmsKeyId": key} if key else {}),
+            },
+            **({"KmsKeyId": key} if key else {}),
+        }  # fmt: skip
+
+    def _config(self, content: dict[str, Any]) -> str:
+        """A configuration of this content, made where there is none; its name."""
+        name = names.config_name(self._endpoint, content)
+        made = names.tags({"endpoint": self._endpoint}, self._settings.tags)
+        self._aws.make("sagemaker", "create_endpoint_config", EndpointConfigName=name, Tags=made, **content)
+        return name
+
+    def _failed(self, revision: str, reason: str) -> TargetError:
+        if not revision:
+            return TargetError(f"SageMaker did not change {self._endpoint}: {reason}", fix="try again")
+        if "capacity" in reason.lower():
+            fix = "take another target.instance or region, or try again later"
+            return RevisionFailedError(f"{revision} cannot start: {reason}", fix=fix)
+        log = self.log_tail(revision)
+        return RevisionFailedError(
+            f"{revision} cannot start: {reason}" + (f"; its log ends:\n{log}" if log else ""),
+            fix="raise runtime.ready_timeout if it was still loading, or mend the model and log it again",
+        )

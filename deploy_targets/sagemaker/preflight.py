@@ -1,0 +1,135 @@
+"""What is missing in an account before a release can start, each with the command that mends it; and the policy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from headgate.errors import HeadgateError, TargetError, TargetUnavailableError
+from headgate.records import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from deploy_targets.sagemaker.aws import Aws
+    from deploy_targets.sagemaker.settings import SageMakerSettings
+
+ACTIONS = (
+    "sagemaker:CreateModel", "sagemaker:DescribeModel", "sagemaker:ListModels", "sagemaker:DeleteModel",
+    "sagemaker:CreateEndpointConfig", "sagemaker:DescribeEndpointConfig", "sagemaker:ListEndpointConfigs",
+    "sagemaker:DeleteEndpointConfig", "sagemaker:CreateEndpoint", "sagemaker:DescribeEndpoint",
+    "sagemaker:UpdateEndpoint", "sagemaker:UpdateEndpointWeightsAndCapacities", "sagemaker:DeleteEndpoint",
+    "sagemaker:InvokeEndpoint", "sagemaker:AddTags", "sagemaker:ListTags",
+    "cloudwatch:GetMetricData", "logs:DescribeLogStreams", "logs:GetLogEvents",
+)  # fmt: skip
+"""What a release asks of the services whose resources the policy does not name."""
+
+
+def findings(aws: Aws, settings: SageMakerSettings) -> list[Finding]:
+    """Every problem; nothing where a release can start."""
+    try:
+        caller = aws.call("sts", "get_caller_identity")["Arn"]
+    except HeadgateError as error:
+        return [_error("aws", error.message, error.fix)]
+    found: list[Finding] = []
+    for look in (_bucket(aws, settings), _role(aws, settings), _quota(aws, settings), _permissions(aws, caller)):
+        try:
+            found += look
+        except TargetUnavailableError as error:
+            found.append(_error("aws", error.message, error.fix))
+        except TargetError as error:
+            # Who may not look may still be allowed to release.
+            found.append(Finding(severity="warning", subject="aws", problem=error.message, fix=error.fix))
+    return found
+
+
+def policy(settings: SageMakerSettings) -> dict[str, Any]:
+    """The least that whoever releases needs, as an IAM policy; of ECR, for pushing the image."""
+    bucket, _, prefix = settings.captures.removeprefix("s3://").partition("/")
+    partition = settings.role.split(":")[1]
+    captured = f"arn:{partition}:s3:::{bucket}/{prefix}".rstrip("/")
+    ecr = [
+        "ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:CompleteLayerUpload",
+        "ecr:GetDownloadUrlForLayer", "ecr:InitiateLayerUpload", "ecr:PutImage", "ecr:UploadLayerPart",
+    ]  # fmt: skip
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Sid": "Release", "Effect": "Allow", "Action": list(ACTIONS), "Resource": "*"},
+            {
+                "Sid": "HandOverTheRole", "Effect": "Allow", "Action": ["iam:PassRole", "iam:GetRole"],
+                "Resource": settings.role,
+            },
+            {
+                "Sid": "ReadAndRemoveCaptures", "Effect": "Allow",
+                "Action": ["s3:GetObject", "s3:DeleteObject"], "Resource": f"{captured}/*",
+            },
+            {
+                "Sid": "ListCaptures", "Effect": "Allow", "Action": "s3:ListBucket",
+                "Resource": f"arn:{partition}:s3:::{bucket}",
+            },
+            {"Sid": "Push", "Effect": "Allow", "Action": [*ecr, "ecr:GetAuthorizationToken"], "Resource": "*"},
+            {
+                "Sid": "SeeWhatIsMissing", "Effect": "Allow", "Resource": "*",
+                "Action": ["iam:SimulatePrincipalPolicy", "servicequotas:ListServiceQuotas"],
+            },
+        ],
+    }  # fmt: skip
+
+
+def _bucket(aws: Aws, settings: SageMakerSettings) -> Iterator[Finding]:
+    bucket = settings.captures.removeprefix("s3://").partition("/")[0]
+    if aws.find("s3", "head_bucket", Bucket=bucket) is None:
+        yield _error("target.captures", f"there is no bucket {bucket}", f"aws s3 mb s3://{bucket}")
+
+
+def _role(aws: Aws, settings: SageMakerSettings) -> Iterator[Finding]:
+    name = settings.role.rpartition("/")[2]
+    found = aws.find("iam", "get_role", RoleName=name)
+    fix = f"make it, with sagemaker.amazonaws.com as who may take it: aws iam create-role --role-name {name} …"
+    if found is None:
+        yield _error("target.role", f"there is no role {name}", fix)
+        return
+    if "sagemaker.amazonaws.com" not in str(found["Role"].get("AssumeRolePolicyDocument", "")):
+        yield _error(
+            "target.role",
+            f"SageMaker may not take the role {name}",
+            fix.replace("create-role", "update-assume-role-policy"),
+        )
+
+
+def _quota(aws: Aws, settings: SageMakerSettings) -> Iterator[Finding]:
+    """New accounts have none of most types: https://docs.aws.amazon.com/general/latest/gr/sagemaker.html."""
+    wanted = f"{settings.instance} for endpoint usage"
+    for quota in aws.pages("service-quotas", "list_service_quotas", "Quotas", ServiceCode="sagemaker"):
+        # Two while a release goes on: the champion's and the candidate's.
+        if quota["QuotaName"] == wanted and quota["Value"] < 2:  # noqa: PLR2004 - as said
+            yield _error(
+                "target.instance", f"the account may have {quota['Value']:g} of {wanted}, and a release needs 2",
+                "aws service-quotas request-service-quota-increase --service-code sagemaker "
+                f"--quota-code {quota['QuotaCode']} --desired-value 2",
+            )  # fmt: skip
+
+
+def _permissions(aws: Aws, caller: str) -> Iterator[Finding]:
+    if ":root" in caller:
+        return
+    results = aws.pages(
+        "iam", "simulate_principal_policy", "EvaluationResults", PolicySourceArn=_principal(caller),
+        ActionNames=list(ACTIONS),
+    )  # fmt: skip
+    denied = [found["EvalActionName"] for found in results if found["EvalDecision"] != "allowed"]
+    if denied:
+        fix = "add them; the whole policy: headgate doctor --policy release.yaml"
+        yield _error("permissions", f"{caller} may not {', '.join(denied)}", fix)
+
+
+def _principal(caller: str) -> str:
+    """The role of a session; IAM does not simulate sessions."""
+    partition, account, rest = caller.split(":")[1], caller.split(":")[4], caller.rpartition(":")[2]
+    if not rest.startswith("assumed-role/"):
+        return caller
+    return f"arn:{partition}:iam::{account}:role/{rest.split('/')[1]}"
+
+
+def _error(subject: str, problem: str, fix: str) -> Finding:
+    return Finding(severity="error", subject=subject, problem=problem, fix=fix)

@@ -1,0 +1,388 @@
+"""The SageMaker target: a revision is a variant of a real-time endpoint.
+
+Two variants with weights are a canary, and one with a shadow variant is a mirror; SageMaker has no third. Going from
+the one to the other replaces the set of variants, which takes SageMaker minutes and no client's request, and a change
+of weights within a set takes seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from deploy_targets.protocol import Feature
+from deploy_targets.sagemaker import names
+from deploy_targets.sagemaker.aws import Aws
+from deploy_targets.sagemaker.capture import Captures, Copies
+from deploy_targets.sagemaker.ecr import repository
+from deploy_targets.sagemaker.evidence import BOUNDS, Counter
+from deploy_targets.sagemaker.fleet import FAILED, PROVISION_SECONDS, SERVING, Fleet
+from deploy_targets.sagemaker.preflight import findings, policy
+from headgate.errors import LeaseLostError, RevisionFailedError, TargetError
+from headgate.records import Counts, EndpointState, Finding, Payload, Prediction, RevisionState, Traffic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import pyarrow as pa
+
+    from deploy_targets.protocol import ImageRepository
+    from deploy_targets.sagemaker.settings import SageMakerSettings
+    from headgate.records import ModelVersion, Revision, Window
+
+_INSTANCE = "a machine has what its type has; choose target.instance"
+_READY_POLL_SECONDS = 1.0
+_MIRRORED = "mirrored"
+
+
+class SageMakerTarget:
+    """Real-time endpoints of one account and region.
+
+    Args:
+        settings: which, and how machines are made.
+    """
+
+    UNSUPPORTED: ClassVar[Mapping[Feature, str]] = {
+        Feature.CPU_LIMIT: _INSTANCE,
+        Feature.MEMORY_LIMIT: _INSTANCE,
+        Feature.GPU: _INSTANCE,
+        Feature.AUTOSCALING: "not built yet; set replicas.min and replicas.max alike",
+        Feature.REDACT: "SageMaker captures whole bodies; leave capture.redact out, and guard the bucket",
+    }
+    SUBSTITUTED: ClassVar[Mapping[Feature, str]] = {}
+    LATENCY_BOUNDS: ClassVar[tuple[float, ...]] = BOUNDS
+    LOOK_SECONDS: ClassVar[float] = 10.0
+    LOG_DELAY: ClassVar[float] = 180.0
+    RUNS_CONTAINERS: ClassVar[bool] = True
+
+    def __init__(self, settings: SageMakerSettings) -> None:
+        self._settings = settings
+        self._aws = Aws(settings.region)
+        self._versions: dict[str, ModelVersion | None] = {}
+        self._counters: dict[str, Counter] = {}
+        self._captures: dict[str, Captures] = {}
+
+    @classmethod
+    def of(cls, settings: SageMakerSettings) -> SageMakerTarget:
+        """The target that a release file describes."""
+        return cls(settings)
+
+    def preflight(self) -> list[Finding]:
+        """Whether AWS knows us, and what the settings name is there."""
+        return findings(self._aws, self._settings)
+
+    def permissions(self) -> str:
+        """An IAM policy."""
+        return json.dumps(policy(self._settings), indent=2)
+
+    def repository(self, model: str, named: str) -> ImageRepository:
+        """A repository of the account's ECR, made where there is none; or what the release file names."""
+        return repository(self._aws, model, named)
+
+    def endpoints(self) -> list[str]:
+        """Those that have a model of ours."""
+        models = self._aws.pages("sagemaker", "list_models", "Models", NameContains="--")
+        return sorted({name for found in models if (name := names.endpoint_of(found["ModelName"]))})
+
+    def observe(self, endpoint: str) -> EndpointState | None:
+        """What DescribeEndpoint says, and the models that have no machines."""
+        described = self._fleet(endpoint).described()
+        models = self._models(endpoint)
+        if described is None and not models:
+            return None
+        return EndpointState(
+            endpoint=endpoint,
+            url=f"{self._aws.url('sagemaker-runtime')}/endpoints/{endpoint}/invocations",
+            revisions=self._states(endpoint, described or {}, models),
+            traffic=names.traffic_of(described) if described and described["EndpointStatus"] in SERVING else None,
+        )
+
+    def deploy(self, endpoint: str, revision: Revision) -> None:
+        """Make its model, and a variant without traffic; an endpoint's first variant is all that could answer."""
+        fleet = self._fleet(endpoint)
+        described = fleet.settled()
+        if described is not None:
+            self._see_that_it_is_ours(endpoint, described)
+            if described["EndpointStatus"] == FAILED:
+                fleet.delete()
+                described = None
+        try:
+            if described is None or not _is_on(described, revision.name):
+                self._make_model(endpoint, revision)
+                self._add(fleet, described, revision)
+        except RevisionFailedError:
+            self._aws.find("sagemaker", "delete_model", ModelName=names.model_name(endpoint, revision.name))
+            raise
+        self._wait_until_ready(endpoint, revision)
+
+    def route(self, endpoint: str, traffic: Traffic, *, fence: int | None = None) -> None:
+        """Set weights, or replace the set of variants where copies begin or end."""
+        fleet = self._fleet(endpoint)
+        described = fleet.settled() or {}
+        self._see_that_it_can_be_routed(endpoint, described, traffic)
+        self._keep_out(endpoint, described, fence)
+        if names.traffic_of(described) != traffic:
+            if traffic.mirror is None and not described.get("ShadowProductionVariants"):
+                live = [variant["VariantName"] for variant in described["ProductionVariants"]]
+                fleet.weigh({name: traffic.weight(name) for name in live})
+            else:
+                self._mirror(fleet, described, traffic)
+        found = names.traffic_of(fleet.described() or {})
+        if found != traffic:
+            raise TargetError(f"traffic of {endpoint} was to be {traffic}, and SageMaker says {found}", fix="try again")
+
+    def fence(self, endpoint: str, fence: int) -> None:
+        """Have the endpoint's tags keep the number."""
+        described = self._fleet(endpoint).described()
+        if described is not None:
+            self._keep_out(endpoint, described, fence)
+
+    def counts(self, endpoint: str) -> Mapping[str, Counts]:
+        """CloudWatch's sums of each variant since this target was opened."""
+        described = self._fleet(endpoint).described() or {}
+        counter = self._counters.setdefault(endpoint, Counter(self._aws, endpoint))
+        return counter.read(_variants(described))
+
+    def captured(self, endpoint: str, window: Window) -> Iterator[pa.RecordBatch]:
+        """What data capture wrote to S3."""
+        copies = {
+            revision: made
+            for model, arn in self._models(endpoint).items()
+            if (made := _copies(self._tags(arn))) and (revision := names.revision_of(model, endpoint))
+        }
+        yield from self._captured(endpoint).read(window, copies)
+
+    def invoke(self, endpoint: str, payload: Payload, revision: str | None = None) -> Prediction:
+        """InvokeEndpoint, of one variant if named."""
+        request_id, began = str(uuid.uuid4()), time.perf_counter()
+        status, body = self._aws.invoke(
+            EndpointName=endpoint, Body=payload.body, ContentType=payload.content_type, InferenceId=request_id,
+            **({"TargetVariant": revision} if revision else {}),
+        )  # fmt: skip
+        return Prediction(status=status, body=body, request_id=request_id, seconds=time.perf_counter() - began)
+
+    def retire(self, endpoint: str, revision: str, *, fence: int | None = None) -> None:
+        """Remove the variant, what it wrote, and its model."""
+        fleet = self._fleet(endpoint)
+        described = fleet.settled()
+        if described is not None:
+            traffic = names.traffic_of(described) if described["EndpointStatus"] != FAILED else None
+            if traffic is not None and traffic.uses(revision):
+                raise TargetError(
+                    f"{revision} of {endpoint} still has traffic: {traffic.weight(revision)} basis points"
+                    + (", mirrored" if traffic.mirror and traffic.mirror.revision == revision else "")
+                )
+            self._keep_out(endpoint, described, fence)
+            if described["EndpointStatus"] == FAILED and _is_on(described, revision):
+                fleet.delete()
+            elif _is_on(described, revision):
+                production, shadow = fleet.variants(described)
+                production.pop(revision)
+                fleet.change(described, production, shadow, traffic)
+        self._captured(endpoint).remove(revision)
+        self._aws.find("sagemaker", "delete_model", ModelName=names.model_name(endpoint, revision))
+
+    def delete(self, endpoint: str, *, fence: int | None = None) -> None:
+        """Remove the endpoint, then what its revisions left."""
+        fleet = self._fleet(endpoint)
+        described = fleet.settled()
+        if described is not None:
+            self._see_that_it_is_ours(endpoint, described)
+            self._keep_out(endpoint, described, fence)
+        fleet.delete()
+        for model in self._models(endpoint):
+            self._captured(endpoint).remove(names.revision_of(model, endpoint))
+            self._aws.find("sagemaker", "delete_model", ModelName=model)
+
+    def _fleet(self, endpoint: str) -> Fleet:
+        return Fleet(self._aws, self._settings, endpoint)
+
+    def _captured(self, endpoint: str) -> Captures:
+        return self._captures.setdefault(endpoint, Captures(self._aws, self._settings.captures, endpoint))
+
+    def _make_model(self, endpoint: str, revision: Revision) -> None:
+        """An image with its environment, under a name of its own: an existing one is the same, or not ours."""
+        settings, name = self._settings, names.model_name(endpoint, revision.name)
+        container = {"Image": revision.image.reference, "Environment": _environment(endpoint, revision)}
+        network = {"Subnets": list(settings.subnets), "SecurityGroupIds": list(settings.security_groups)}
+        made = self._aws.make(
+            "sagemaker", "create_model", ModelName=name, PrimaryContainer=container, ExecutionRoleArn=settings.role,
+            EnableNetworkIsolation=settings.isolated, **({"VpcConfig": network} if settings.subnets else {}),
+            Tags=names.tags({"endpoint": endpoint, **names.tags_of_version(revision.version)}, settings.tags),
+        )  # fmt: skip
+        if made:
+            return
+        there = self._aws.call("sagemaker", "describe_model", ModelName=name)["PrimaryContainer"]
+        if (there.get("Image"), there.get("Environment", {})) != (container["Image"], container["Environment"]):
+            raise TargetError(
+                f"SageMaker has another model of the name {name}: {there.get('Image')}, not {container['Image']}",
+                fix=f"see whose it is, and remove it: aws sagemaker delete-model --model-name {name}",
+            )
+
+    def _add(self, fleet: Fleet, described: Mapping[str, Any] | None, revision: Revision) -> None:
+        variant, seconds = fleet.variant(revision), revision.ready_timeout + PROVISION_SECONDS
+        if described is None:
+            fleet.create(variant, _sample(revision), seconds)
+            return
+        production, shadow = fleet.variants(described)
+        if shadow:
+            raise TargetError(
+                f"{described['EndpointName']} mirrors, and SageMaker has one variant beside the live one then",
+                fix="end the mirroring first, which a release's next step does: headgate reconcile",
+            )
+        fleet.change(
+            described, {**production, revision.name: variant}, {}, names.traffic_of(described),
+            sample=_sample(revision), seconds=seconds,
+        )  # fmt: skip
+
+    def _mirror(self, fleet: Fleet, described: Mapping[str, Any], traffic: Traffic) -> None:
+        """Replace the set of variants by one with a shadow, or by one without; and note whose requests are copies."""
+        production, shadow = fleet.variants(described)
+        every, mirror = {**production, **shadow}, traffic.mirror
+        endpoint = described["EndpointName"]
+        if mirror is None:
+            fleet.change(described, every, {}, traffic)
+        else:
+            holder, copied = traffic.holder or "", mirror.revision
+            # Before: a request that comes twice is better taken for a copy than for another client's.
+            self._note_copies(endpoint, copied, begins=True)
+            fleet.change(
+                described, {holder: every[holder]},
+                {copied: {**every[copied], "InitialVariantWeight": float(mirror.share)}}, traffic,
+            )  # fmt: skip
+        for name in shadow:
+            if mirror is None or name != mirror.revision:
+                self._note_copies(endpoint, name, begins=False)
+
+    def _note_copies(self, endpoint: str, revision: str, *, begins: bool) -> None:
+        """Keep with a revision's model since when, or from when to when, it received copies."""
+        arn = self._models(endpoint)[names.model_name(endpoint, revision)]
+        known, now = _copies(self._tags(arn)), datetime.now(UTC).isoformat()
+        start = now if begins and (known is None or known.end) else (known.start.isoformat() if known else now)
+        noted = f"{start} {'' if begins else now}".strip()
+        self._aws.call(
+            "sagemaker", "add_tags", ResourceArn=arn, Tags=[{"Key": names.PREFIX + _MIRRORED, "Value": noted}]
+        )  # fmt: skip
+
+    def _see_that_it_can_be_routed(self, endpoint: str, described: Mapping[str, Any], traffic: Traffic) -> None:
+        states = self._states(endpoint, described, self._models(endpoint) if described else {})
+        on, mirror = set(_variants(described)), traffic.mirror
+        for name, weight in traffic.weights.items():
+            if weight and (name not in on or not states[name].ready):
+                detail = states[name].detail if name in states else "is not deployed"
+                raise TargetError(f"no traffic to {name} of {endpoint}: it {detail}", fix="headgate status")
+        if mirror is None:
+            return
+        if mirror.revision not in on:
+            raise TargetError(f"no mirror to {mirror.revision} of {endpoint}: it is not deployed")
+        if traffic.holder is None:
+            raise TargetError(f"no mirror on {endpoint}: SageMaker copies the requests of one live variant only")
+
+    def _see_that_it_is_ours(self, endpoint: str, described: Mapping[str, Any]) -> dict[str, str]:
+        found = self._tags(described["EndpointArn"])
+        if found.get(names.OURS) != endpoint:
+            raise TargetError(
+                f"SageMaker has an endpoint {endpoint} that Headgate did not make",
+                fix="choose another `endpoint:` in the release file",
+            )
+        return found
+
+    def _keep_out(self, endpoint: str, described: Mapping[str, Any], fence: int | None) -> None:
+        """Refuse a lower fence, and keep a higher one.
+
+        Raises:
+            LeaseLostError: the endpoint has seen a higher one.
+        """
+        if fence is None:
+            return
+        seen = int(self._see_that_it_is_ours(endpoint, described).get(names.FENCE, 0))
+        if fence < seen:
+            raise LeaseLostError(
+                f"SageMaker has seen a later lease of {endpoint} than that of this change "
+                f"(fence {seen}, ours was {fence})",
+                fix="see headgate status; this process must not go on",
+            )
+        if fence > seen:
+            self._aws.call(
+                "sagemaker", "add_tags", ResourceArn=described["EndpointArn"],
+                Tags=[{"Key": names.FENCE, "Value": str(fence)}],
+            )  # fmt: skip
+
+    def _wait_until_ready(self, endpoint: str, revision: Revision) -> None:
+        deadline = time.monotonic() + revision.ready_timeout
+        while True:
+            state = self.observe(endpoint)
+            seen = state.revisions.get(revision.name) if state else None
+            if seen is not None and seen.ready:
+                return
+            if time.monotonic() > deadline:
+                why = seen.detail if seen else "is gone"
+                raise RevisionFailedError(
+                    f"{revision.name} is not ready after {revision.ready_timeout:g} s: it {why}", fix="headgate status"
+                )
+            time.sleep(_READY_POLL_SECONDS)
+
+    def _states(
+        self, endpoint: str, described: Mapping[str, Any], models: Mapping[str, str]
+    ) -> dict[str, RevisionState]:
+        variants, states = _variants(described), {}
+        known = {names.revision_of(model, endpoint): arn for model, arn in models.items()}
+        for name in sorted({*variants, *known}):
+            why_not = _why_not_ready(described, variants[name]) if name in variants else "has no machines"
+            version = self._version(known[name]) if name in known else None
+            states[name] = RevisionState(name=name, ready=not why_not, detail=why_not, version=version)
+        return states
+
+    def _models(self, endpoint: str) -> dict[str, str]:
+        """The endpoint's models, and each one's ARN."""
+        listed = self._aws.pages("sagemaker", "list_models", "Models", NameContains=f"{endpoint}--")
+        return {
+            found["ModelName"]: found["ModelArn"] for found in listed if names.revision_of(found["ModelName"], endpoint)
+        }
+
+    def _version(self, arn: str) -> ModelVersion | None:
+        """A model's version, which does not change."""
+        if arn not in self._versions:
+            self._versions[arn] = names.version_of_tags(self._tags(arn))
+        return self._versions[arn]
+
+    def _tags(self, arn: str) -> dict[str, str]:
+        return names.read_tags(self._aws.pages("sagemaker", "list_tags", "Tags", ResourceArn=arn))
+
+
+def _variants(described: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    keys = ("ProductionVariants", "ShadowProductionVariants")
+    return {variant["VariantName"]: variant for key in keys for variant in described.get(key, [])}
+
+
+def _is_on(described: Mapping[str, Any], revision: str) -> bool:
+    return revision in _variants(described)
+
+
+def _why_not_ready(described: Mapping[str, Any], variant: Mapping[str, Any]) -> str:
+    if described["EndpointStatus"] not in SERVING:
+        reason = described.get("FailureReason", "")
+        return f"is on an endpoint that is {described['EndpointStatus']}" + (f": {reason}" if reason else "")
+    running, wanted = variant.get("CurrentInstanceCount", 0), variant.get("DesiredInstanceCount", 0)
+    return "" if running else f"runs on {running} of {wanted} machines"
+
+
+def _environment(endpoint: str, revision: Revision) -> dict[str, str]:
+    # SageMaker's own capture is the prediction log there.
+    ours = {"HEADGATE_REVISION": revision.name, "HEADGATE_ENDPOINT": endpoint, "HEADGATE_PREDICTION_LOG": "off"}
+    return {**revision.env, **ours}
+
+
+def _sample(revision: Revision) -> int:
+    """Percent of requests that are captured; SageMaker takes whole ones."""
+    return max(1, round(float(revision.env.get("HEADGATE_LOG_SAMPLE", "1")) * 100))
+
+
+def _copies(found: Mapping[str, str]) -> Copies | None:
+    start, _, end = found.get(names.PREFIX + _MIRRORED, "").partition(" ")
+    if not start:
+        return None
+    return Copies(datetime.fromisoformat(start), datetime.fromisoformat(end) if end else None)

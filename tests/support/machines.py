@@ -1,0 +1,113 @@
+"""Machines of a cloud's double: each runs a revision's real image, as the cloud would, on this machine's Docker."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import docker
+import httpx
+from docker.errors import DockerException, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+LABEL = "headgate.tests.machine"
+PORT = 8080
+_STOP_SECONDS = 3
+
+
+@dataclass
+class Answer:
+    """What a container said."""
+
+    status: int
+    body: bytes
+    content_type: str
+    seconds: float
+
+
+@dataclass
+class Machine:
+    """One container; `reason` says why it will never be ready."""
+
+    container: Any
+    port: int
+    http: httpx.Client
+    reason: str = ""
+
+    def answers(self, path: str) -> bool:
+        """Whether a health check passes."""
+        try:
+            return self.http.get(path, timeout=2).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    def is_running(self) -> bool:
+        with contextlib.suppress(NotFound):
+            self.container.reload()
+            return self.container.status == "running"
+        return False
+
+    def ask(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """One request; a container that cannot be reached is a 500, as the clouds' front ends have it."""
+        began = time.perf_counter()
+        try:
+            reply = self.http.post(path, content=body, headers=dict(headers), timeout=60)
+        except httpx.HTTPError as error:
+            return Answer(500, str(error).encode(), "text/plain", time.perf_counter() - began)
+        kind = reply.headers.get("content-type", "")
+        return Answer(reply.status_code, reply.content, kind, time.perf_counter() - began)
+
+    def log(self, lines: int = 30) -> list[str]:
+        with contextlib.suppress(NotFound):
+            return self.container.logs(tail=lines).decode(errors="replace").splitlines()
+        return []
+
+    def end(self) -> None:
+        with contextlib.suppress(NotFound):
+            self.container.remove(force=True, v=True)
+        self.http.close()
+
+
+@dataclass
+class Machines:
+    """Starts them, and ends those that are left."""
+
+    name: str
+    started: list[Machine] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.docker = docker.from_env(timeout=60)
+
+    def start(self, image: str, env: Mapping[str, str], command: Sequence[str] = (), port: int = PORT) -> Machine:
+        """A container without rights, as the strictest of the clouds runs it.
+
+        Raises:
+            DockerException: the image cannot be had.
+        """
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            host_port = probe.getsockname()[1]
+        if "@" in image:
+            repository, _, digest = image.partition("@")
+            self.docker.images.pull(repository, tag=digest)
+        container = self.docker.containers.run(
+            image, list(command), detach=True, environment=dict(env), labels={LABEL: self.name},
+            ports={f"{port}/tcp": ("127.0.0.1", host_port)}, read_only=True, cap_drop=["ALL"], user="12345:12345",
+            tmpfs={"/tmp": "mode=1777"},  # noqa: S108 - the container's own
+        )  # fmt: skip
+        machine = Machine(container, host_port, httpx.Client(base_url=f"http://127.0.0.1:{host_port}"))
+        self.started.append(machine)
+        return machine
+
+    def close(self) -> None:
+        for machine in self.started:
+            machine.end()
+        for left in self.docker.containers.list(all=True, filters={"label": f"{LABEL}={self.name}"}):
+            with contextlib.suppress(DockerException):
+                left.remove(force=True, v=True)
+        self.docker.close()

@@ -1,0 +1,526 @@
+"""A double of SageMaker's hosting on moto's server, whose endpoints run real containers.
+
+S3, STS, IAM, ECR and CloudWatch Logs are moto's (support/moto_server.py). What moto lacks or has otherwise is here, by
+the API reference of each call (https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpoint.html,
+API_CreateEndpointConfig.html, API_UpdateEndpointWeightsAndCapacities.html, API_DescribeEndpoint.html,
+API_runtime_InvokeEndpoint.html; https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html):
+states that take time, shadow variants, an update that fails and goes back without an error, capture, metrics.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import random
+import re
+import threading
+import time
+import uuid
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from docker.errors import DockerException
+
+from support.faults import Faults
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from support.machines import Machine, Machines
+
+REGION, ACCOUNT = "eu-west-1", "123456789012"
+BUCKET = "captures"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/headgate-endpoints"
+TICK = 0.1
+STEP_SECONDS = 0.15
+"""How long a change of weights takes."""
+COPIES_LATE_SECONDS = 0.4
+"""Captures of shadow variants are written this much after the others."""
+
+
+class Refusal(Exception):  # noqa: N818 - what the service says
+    """An error of the service."""
+
+    def __init__(self, message: str, code: str = "ValidationException", status: int = 400) -> None:
+        super().__init__(message)
+        self.message, self.code, self.status = message, code, status
+
+
+@dataclass
+class Variant:
+    """One variant's machine and numbers."""
+
+    config: dict[str, Any]
+    machine: Machine
+    weight: float
+    count: int
+    running: int = 0
+
+
+@dataclass
+class Endpoint:
+    """One endpoint as DescribeEndpoint has it."""
+
+    name: str
+    config: str
+    status: str = "Creating"
+    reason: str = ""
+    production: dict[str, Variant] = field(default_factory=dict)
+    shadow: dict[str, Variant] = field(default_factory=dict)
+    created: datetime = field(default_factory=lambda: datetime.now(UTC))
+    tasks: list[threading.Thread] = field(default_factory=list)
+
+
+class SageMaker:
+    """The double; `url` is where its moto server is, and `faults` what is to go wrong."""
+
+    def __init__(self, machines: Machines) -> None:
+        self.machines, self.faults = machines, Faults()
+        self.models: dict[str, dict[str, Any]] = {}
+        self.configs: dict[str, dict[str, Any]] = {}
+        self.endpoints: dict[str, Endpoint] = {}
+        self.tags: dict[str, dict[str, str]] = defaultdict(dict)
+        self.capacity, self.quota = True, 4.0
+        self.denied: set[str] = set()
+        self.url = ""
+        self._metrics: list[tuple[float, str, str, int, float]] = []
+        self._captured: list[tuple[float, str, str, dict[str, Any]]] = []
+        self._lock = threading.RLock()
+        self._stop = threading.Event()
+        self._random = random.Random(7)
+
+    # Models and configurations
+
+    def create_model(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return self._create("model", self.models, asked["ModelName"], asked, "ModelArn")
+
+    def describe_model(self, asked: dict[str, Any]) -> dict[str, Any]:
+        found = self._found("model", self.models, asked["ModelName"])
+        return {**found, "ModelArn": _arn("model", asked["ModelName"])}
+
+    def list_models(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return {"Models": [
+            {"ModelName": name, "ModelArn": _arn("model", name), "CreationTime": found["CreationTime"]}
+            for name, found in sorted(self.models.items()) if asked.get("NameContains", "") in name
+        ]}  # fmt: skip
+
+    def delete_model(self, asked: dict[str, Any]) -> dict[str, Any]:
+        self._found("model", self.models, asked["ModelName"])
+        del self.models[asked["ModelName"]]
+        return {}
+
+    def create_endpoint_config(self, asked: dict[str, Any]) -> dict[str, Any]:
+        shadow, production = asked.get("ShadowProductionVariants", []), asked["ProductionVariants"]
+        if shadow and (len(shadow), len(production)) != (1, 1):
+            raise Refusal("You must specify exactly one ProductionVariant and one ShadowProductionVariant")
+        variants = [variant["VariantName"] for variant in (*production, *shadow)]
+        if len(set(variants)) < len(variants):
+            raise Refusal("Duplicate variant name")
+        for variant in (*production, *shadow):
+            self._found("model", self.models, variant["ModelName"])
+        name = asked["EndpointConfigName"]
+        return self._create("endpoint configuration", self.configs, name, asked, "EndpointConfigArn")
+
+    def describe_endpoint_config(self, asked: dict[str, Any]) -> dict[str, Any]:
+        name = asked["EndpointConfigName"]
+        found = self._found("endpoint configuration", self.configs, name)
+        return {**found, "EndpointConfigArn": _arn("endpoint-config", name)}
+
+    def list_endpoint_configs(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return {"EndpointConfigs": [
+            {"EndpointConfigName": name, "EndpointConfigArn": _arn("endpoint-config", name),
+             "CreationTime": found["CreationTime"]}
+            for name, found in sorted(self.configs.items()) if asked.get("NameContains", "") in name
+        ]}  # fmt: skip
+
+    def delete_endpoint_config(self, asked: dict[str, Any]) -> dict[str, Any]:
+        name = asked["EndpointConfigName"]
+        self._found("endpoint configuration", self.configs, name)
+        used = [endpoint.name for endpoint in self.endpoints.values() if endpoint.config == name]
+        assert not used, f"the configuration {name} of {used} was deleted while it is in use"
+        del self.configs[name]
+        return {}
+
+    # Endpoints
+
+    def create_endpoint(self, asked: dict[str, Any]) -> dict[str, Any]:
+        name = asked["EndpointName"]
+        with self._lock:
+            if name in self.endpoints:
+                raise Refusal(f'Cannot create already existing endpoint "{_arn("endpoint", name)}".')
+            self._found("endpoint configuration", self.configs, asked["EndpointConfigName"])
+            endpoint = self.endpoints[name] = Endpoint(name, asked["EndpointConfigName"])
+            self._tag(_arn("endpoint", name), asked.get("Tags", []))
+        self._later(endpoint, lambda: self._change(endpoint, asked["EndpointConfigName"], {}))
+        return {"EndpointArn": _arn("endpoint", name)}
+
+    def update_endpoint(self, asked: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            endpoint = self._steady(asked["EndpointName"])
+            self._found("endpoint configuration", self.configs, asked["EndpointConfigName"])
+            if endpoint.status == "Failed":
+                raise Refusal(f'Cannot update failed endpoint "{_arn("endpoint", endpoint.name)}".')
+            if asked["EndpointConfigName"] == endpoint.config:
+                raise Refusal("Cannot update endpoint with the endpoint configuration that it has")
+            endpoint.status = "Updating"
+        self._later(endpoint, lambda: self._change(endpoint, asked["EndpointConfigName"], asked))
+        return {"EndpointArn": _arn("endpoint", endpoint.name)}
+
+    def update_endpoint_weights_and_capacities(self, asked: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            endpoint = self._steady(asked["EndpointName"])
+            wanted = {one["VariantName"]: one for one in asked["DesiredWeightsAndCapacities"]}
+            if unknown := set(wanted) - set(endpoint.production):
+                raise Refusal(f"The variant name(s) {sorted(unknown)} does not exist within endpoint configuration")
+            endpoint.status = "Updating"
+
+        def weigh() -> None:
+            time.sleep(STEP_SECONDS)
+            with self._lock:
+                for name, one in wanted.items():
+                    endpoint.production[name].weight = one.get("DesiredWeight", endpoint.production[name].weight)
+                endpoint.status = "InService"
+
+        self._later(endpoint, weigh)
+        return {"EndpointArn": _arn("endpoint", endpoint.name)}
+
+    def describe_endpoint(self, asked: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            endpoint = self._found("endpoint", self.endpoints, asked["EndpointName"])
+            capture = self.configs.get(endpoint.config, {}).get("DataCaptureConfig", {})
+            return {
+                "EndpointName": endpoint.name, "EndpointArn": _arn("endpoint", endpoint.name),
+                "EndpointConfigName": endpoint.config, "EndpointStatus": endpoint.status,
+                **({"FailureReason": endpoint.reason} if endpoint.reason else {}),
+                **{key: [_summary(name, one) for name, one in variants.items()]
+                   for key, variants in (("ProductionVariants", endpoint.production),
+                                         ("ShadowProductionVariants", endpoint.shadow)) if variants},
+                "DataCaptureConfig": {
+                    "EnableCapture": True, "CaptureStatus": "Started", "KmsKeyId": capture.get("KmsKeyId", ""),
+                    "CurrentSamplingPercentage": capture.get("InitialSamplingPercentage", 0),
+                    "DestinationS3Uri": capture.get("DestinationS3Uri", "s3://none"),
+                },
+                "CreationTime": endpoint.created, "LastModifiedTime": datetime.now(UTC),
+            }  # fmt: skip
+
+    def list_endpoints(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return {"Endpoints": [
+            {"EndpointName": name, "EndpointArn": _arn("endpoint", name), "CreationTime": found.created,
+             "LastModifiedTime": found.created, "EndpointStatus": found.status}
+            for name, found in sorted(self.endpoints.items()) if asked.get("NameContains", "") in name
+        ]}  # fmt: skip
+
+    def delete_endpoint(self, asked: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            endpoint = self._steady(asked["EndpointName"])
+            endpoint.status = "Deleting"
+
+        def end() -> None:
+            time.sleep(STEP_SECONDS)
+            for variant in (*endpoint.production.values(), *endpoint.shadow.values()):
+                variant.machine.end()
+            with self._lock:
+                del self.endpoints[endpoint.name]
+                self.tags.pop(_arn("endpoint", endpoint.name), None)
+
+        self._later(endpoint, end)
+        return {}
+
+    def add_tags(self, asked: dict[str, Any]) -> dict[str, Any]:
+        self._tag(asked["ResourceArn"], asked["Tags"])
+        return {"Tags": asked["Tags"]}
+
+    def list_tags(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return {"Tags": [{"Key": key, "Value": value} for key, value in self.tags[asked["ResourceArn"]].items()]}
+
+    # Invocations, their metrics and captures
+
+    def invoke(self, name: str, body: bytes, kind: str, headers: Mapping[str, str]) -> tuple[int, str, bytes, str]:
+        """Status, variant, answer and its content type of one invocation."""
+        with self._lock:
+            endpoint = self.endpoints.get(name)
+            if endpoint is None or endpoint.status in {"Creating", "Failed"}:
+                raise Refusal(f"Endpoint {name} of account {ACCOUNT} not found.", "ValidationError")
+            target, known = headers.get("X-Amzn-SageMaker-Target-Variant"), endpoint.production
+            if target is not None and target not in known:
+                raise Refusal(f"Variant {target} not found for endpoint {name}", "ValidationError")
+            weights = [variant.weight for variant in known.values()]
+            chosen = target or self._random.choices(list(known), weights)[0]
+            variant = known[chosen]
+            copies = [
+                (copy, one) for copy, one in endpoint.shadow.items()
+                if self._random.random() * variant.weight < one.weight and target is None
+            ]  # fmt: skip
+        inference = headers.get("X-Amzn-SageMaker-Inference-Id")
+        for copy, one in copies:
+            # The copy has an id of its own.
+            threading.Thread(target=self._ask, args=(name, copy, one, body, kind, None, COPIES_LATE_SECONDS)).start()
+        answer = self._ask(name, chosen, variant, body, kind, inference, 0.0)
+        return answer.status, chosen, answer.body, answer.content_type
+
+    def _ask(
+        self, endpoint: str, name: str, variant: Variant, body: bytes, kind: str, inference: str | None, late: float
+    ) -> Any:
+        began = datetime.now(UTC)
+        answer = variant.machine.ask("/invocations", body, {"content-type": kind})
+        line = {
+            "captureData": {
+                "endpointInput": _captured(body, kind, "INPUT"),
+                **({"endpointOutput": _captured(answer.body, answer.content_type, "OUTPUT")}
+                   if answer.status < 400 else {}),
+            },
+            "eventMetadata": {
+                "eventId": str(uuid.uuid4()), "inferenceTime": f"{began:%Y-%m-%dT%H:%M:%S.%f}Z",
+                **({"inferenceId": inference} if inference else {}),
+            },
+            "eventVersion": "0",
+        }  # fmt: skip
+        with self._lock:
+            self._metrics.append((time.time(), endpoint, name, answer.status, answer.seconds * 1e6))
+            self._captured.append((time.time() + late, endpoint, name, line))
+        return answer
+
+    def get_metric_data(self, asked: dict[str, Any]) -> dict[str, Any]:
+        start, end = asked["StartTime"].timestamp(), asked["EndTime"].timestamp()
+        with self._lock:
+            known = [one for one in self._metrics if start <= one[0] < end]
+        results = []
+        for query in asked["MetricDataQueries"]:
+            stat, period = query["MetricStat"], query["MetricStat"]["Period"]
+            named = {one["Name"]: one["Value"] for one in stat["Metric"]["Dimensions"]}
+            sums: dict[float, float] = defaultdict(float)
+            for at, endpoint, variant, status, micros in known:
+                if (endpoint, variant) == (named["EndpointName"], named["VariantName"]):
+                    sums[at // period * period] += _counted(stat["Metric"]["MetricName"], stat["Stat"], status, micros)
+            moments = sorted(sums)
+            results.append({
+                "Id": query["Id"], "Label": stat["Metric"]["MetricName"], "StatusCode": "Complete",
+                "Timestamps": [datetime.fromtimestamp(one, UTC) for one in moments],
+                "Values": [sums[one] for one in moments],
+            })  # fmt: skip
+        return {"MetricDataResults": results}
+
+    def simulate_principal_policy(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return {"EvaluationResults": [
+            {"EvalActionName": name, "EvalDecision": "implicitDeny" if name in self.denied else "allowed"}
+            for name in asked["ActionNames"]
+        ]}  # fmt: skip
+
+    def list_service_quotas(self, _asked: dict[str, Any]) -> dict[str, Any]:
+        name = "ml.m5.large for endpoint usage"
+        return {"Quotas": [
+            {"QuotaName": name, "QuotaCode": "L-1", "Value": self.quota, "ServiceCode": "sagemaker"}
+        ]}  # fmt: skip
+
+    # What happens by itself
+
+    def kill(self, endpoint: str, variant: str) -> None:
+        """A machine fails."""
+        known = self.endpoints[endpoint]
+        (known.production | known.shadow)[variant].machine.container.kill()
+
+    def run(self) -> None:
+        """Write captures, and replace machines that failed, until `close`."""
+        s3 = self.client("s3")
+        while not self._stop.wait(TICK):
+            self._write_captures(s3)
+            with self._lock:
+                serving = [found for found in self.endpoints.values() if found.status == "InService"]
+            for endpoint in serving:
+                for variant in (*endpoint.production.values(), *endpoint.shadow.values()):
+                    self._replace_failed(endpoint, variant)
+
+    def close(self) -> None:
+        self._stop.set()
+        for endpoint in list(self.endpoints.values()):
+            for task in endpoint.tasks:
+                task.join(60)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What leads boto3 to the double."""
+        return {
+            "AWS_ENDPOINT_URL": self.url, "AWS_REGION": REGION, "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+        }  # fmt: skip
+
+    def client(self, service: str) -> Any:
+        return boto3.client(
+            service,
+            region_name=REGION,
+            endpoint_url=self.url,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",  # noqa: S106 - of nobody
+        )
+
+    def _write_captures(self, s3: Any) -> None:
+        now = time.time()
+        with self._lock:
+            due = [one for one in self._captured if one[0] <= now]
+            self._captured = [one for one in self._captured if one[0] > now]
+        files = defaultdict(list)
+        for _, endpoint, variant, line in due:
+            hour = datetime.fromisoformat(line["eventMetadata"]["inferenceTime"])
+            files[f"live/{endpoint}/{variant}/{hour:%Y/%m/%d/%H}"].append(line)
+        for folder, lines in files.items():
+            content = "\n".join(json.dumps(line) for line in lines)
+            s3.put_object(
+                Bucket=BUCKET, Key=f"{folder}/{datetime.now(UTC):%M-%S-%f}-{uuid.uuid4()}.jsonl", Body=content
+            )
+
+    def _replace_failed(self, endpoint: Endpoint, variant: Variant) -> None:
+        if variant.machine.is_running():
+            variant.running = variant.count
+        elif variant.running:
+            variant.running = 0
+            # A new machine, as the old one's container is gone with it.
+            self._later(endpoint, lambda: self._restart(variant))
+
+    def _restart(self, variant: Variant) -> None:
+        time.sleep(1)
+        machine = self._start(variant.config)
+        while not machine.answers("/ping") and machine.is_running():
+            time.sleep(TICK)
+        variant.machine = machine
+
+    def _start(self, config: dict[str, Any]) -> Machine:
+        container = self.models[config["ModelName"]]["PrimaryContainer"]
+        return self.machines.start(container["Image"], container.get("Environment", {}), ["serve"])
+
+    def _change(self, endpoint: Endpoint, config_name: str, asked: dict[str, Any]) -> None:
+        config, kept = self.configs[config_name], endpoint.production | endpoint.shadow
+        retained = {"DesiredWeight", "DesiredInstanceCount"} if asked.get("RetainAllVariantProperties") else set()
+        retained -= {one["VariantPropertyType"] for one in asked.get("ExcludeRetainedVariantProperties", [])}
+        made: dict[str, dict[str, Variant]] = {}
+        problem = "" if self.capacity else (
+            "Unable to provision requested ML compute capacity due to InsufficientInstanceCapacity error. Please retry "
+            "using a different ML instance type or after some time."
+        )  # fmt: skip
+        for key in ("ProductionVariants", "ShadowProductionVariants"):
+            made[key] = {}
+            for one in config.get(key, []):
+                if problem:
+                    break
+                name, old = one["VariantName"], kept.get(one["VariantName"])
+                weight, count = one.get("InitialVariantWeight", 1.0), one["InitialInstanceCount"]
+                if old is not None and old.config["ModelName"] == one["ModelName"]:
+                    made[key][name] = Variant(
+                        one, old.machine, old.weight if "DesiredWeight" in retained else weight,
+                        old.count if "DesiredInstanceCount" in retained else count, old.running,
+                    )  # fmt: skip
+                    continue
+                machine, problem = self._provision(endpoint.name, one)
+                if machine is not None:
+                    made[key][name] = Variant(one, machine, weight, count, count)
+        with self._lock:
+            if problem:
+                endpoint.status = "InService" if asked else "Failed"
+                endpoint.reason = problem
+                gone = [one for variants in made.values() for name, one in variants.items() if name not in kept]
+            else:
+                endpoint.production, endpoint.shadow = made["ProductionVariants"], made["ShadowProductionVariants"]
+                endpoint.config, endpoint.status, endpoint.reason = config_name, "InService", ""
+                now = endpoint.production | endpoint.shadow
+                gone = [one for name, one in kept.items() if name not in now]
+        # Requests that are on their way still get their answers.
+        time.sleep(STEP_SECONDS)
+        for variant in gone:
+            variant.machine.end()
+
+    def _provision(self, endpoint: str, config: dict[str, Any]) -> tuple[Machine | None, str]:
+        """A machine whose container passes its health checks; or none, and why."""
+        try:
+            machine = self._start(config)
+        except DockerException as error:
+            return None, f"The image could not be pulled: {error}"
+        # A second here is ten there.
+        deadline = time.monotonic() + config.get("ContainerStartupHealthCheckTimeoutInSeconds", 240) / 10
+        while not machine.answers("/ping"):
+            if time.monotonic() > deadline or not machine.is_running():
+                self._write_log(endpoint, config["VariantName"], machine.log())
+                machine.end()
+                return None, (
+                    f"The primary container for production variant {config['VariantName']} did not pass the ping "
+                    "health check. Please check CloudWatch logs for this endpoint."
+                )
+            time.sleep(TICK)
+        return machine, ""
+
+    def _write_log(self, endpoint: str, variant: str, lines: list[str]) -> None:
+        logs, group = self.client("logs"), f"/aws/sagemaker/Endpoints/{endpoint}"
+        stream = f"{variant}/i-{uuid.uuid4().hex[:17]}"
+        with contextlib.suppress(logs.exceptions.ResourceAlreadyExistsException):
+            logs.create_log_group(logGroupName=group)
+        logs.create_log_stream(logGroupName=group, logStreamName=stream)
+        events = [{"timestamp": int(time.time() * 1000), "message": line} for line in lines if line]
+        if events:
+            logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
+
+    def _later(self, endpoint: Endpoint, act: Callable[[], None]) -> None:
+        task = threading.Thread(target=act, daemon=True)
+        endpoint.tasks.append(task)
+        task.start()
+
+    def _steady(self, name: str) -> Endpoint:
+        endpoint: Endpoint = self._found("endpoint", self.endpoints, name)
+        if endpoint.status not in {"InService", "Failed"}:
+            raise Refusal(f'Cannot update in-progress endpoint "{_arn("endpoint", name)}".')
+        return endpoint
+
+    def _create(self, kind: str, known: dict[str, Any], name: str, asked: dict[str, Any], arn: str) -> dict[str, Any]:
+        with self._lock:
+            if name in known:
+                raise Refusal(f'Cannot create already existing {kind} "{_arn(_slug(kind), name)}".')
+            known[name] = {
+                **{key: value for key, value in asked.items() if key != "Tags"}, "CreationTime": datetime.now(UTC)
+            }  # fmt: skip
+            self._tag(_arn(_slug(kind), name), asked.get("Tags", []))
+        return {arn: _arn(_slug(kind), name)}
+
+    def _found(self, kind: str, known: dict[str, Any], name: str) -> Any:
+        if name not in known:
+            raise Refusal(f'Could not find {kind} "{_arn(_slug(kind), name)}".')
+        return known[name]
+
+    def _tag(self, arn: str, tags: list[dict[str, str]]) -> None:
+        for tag in tags:
+            if not re.fullmatch(r"[\w\s.:/=+\-@]*", tag["Value"]) or len(tag["Value"]) > 256:
+                raise Refusal(f"Value '{tag['Value']}' at 'tags' failed to satisfy constraint")
+            self.tags[arn][tag["Key"]] = tag["Value"]
+
+
+def _slug(kind: str) -> str:
+    return {"endpoint configuration": "endpoint-config"}.get(kind, kind)
+
+
+def _arn(kind: str, name: str) -> str:
+    return f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:{kind}/{name}"
+
+
+def _summary(name: str, variant: Variant) -> dict[str, Any]:
+    return {
+        "VariantName": name, "CurrentWeight": variant.weight, "DesiredWeight": variant.weight,
+        "CurrentInstanceCount": variant.running, "DesiredInstanceCount": variant.count,
+    }  # fmt: skip
+
+
+def _captured(body: bytes, kind: str, mode: str) -> dict[str, Any]:
+    is_json = "json" in kind
+    return {
+        "observedContentType": kind, "mode": mode, "encoding": "JSON" if is_json else "BASE64",
+        "data": body.decode() if is_json else base64.b64encode(body).decode(),
+    }  # fmt: skip
+
+
+def _counted(metric: str, stat: str, status: int, micros: float) -> float:
+    if metric == "Invocations":
+        return 1
+    if metric in {"Invocation4XXErrors", "Invocation5XXErrors"}:
+        return float(str(status)[0] == metric[len("Invocation")])
+    assert metric == "ModelLatency", metric
+    low, high = re.fullmatch(r"TC\((\d*):(\d*)\)", stat).groups()
+    return float(float(low or -1) < micros <= float(high or "inf"))
