@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     import pandas as pd
 
@@ -28,9 +28,16 @@ class Client:
         rows: inputs, one row a request.
         truth: the right answer of each row.
         rate: requests a second, over all threads.
+        headers: sent with each.
+        revision: the header of answers that names the version.
     """
 
-    def __init__(self, url: str, rows: pd.DataFrame, truth: pd.Series, rate: float) -> None:
+    def __init__(
+        self, url: str, rows: pd.DataFrame, truth: pd.Series, rate: float,
+        headers: Mapping[str, str] | None = None, revision: str = "x-headgate-revision",
+    ) -> None:  # fmt: skip
+        self._headers = {"content-type": "application/json", **(headers or {})}
+        self._revision = revision
         self._target = urlsplit(url)
         self._columns = list(rows.columns)
         self._rows = rows.to_numpy().tolist()
@@ -79,9 +86,9 @@ class Client:
             row = [value * scale for value, scale in zip(self._rows[index], self._scales, strict=True)]
             body = json.dumps({"dataframe_split": {"columns": self._columns, "data": [row]}})
             try:
-                connection.request("POST", self._target.path, body, {"content-type": "application/json"})
+                connection.request("POST", self._target.path, body, self._headers)
                 reply = connection.getresponse()
-                self._count(reply.status, reply.headers.get("x-headgate-revision"), reply.read(), index)
+                self._count(reply.status, reply.headers.get(self._revision), reply.read(), index)
             except (OSError, http.client.HTTPException):
                 with self._lock:
                     self.lost += 1

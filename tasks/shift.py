@@ -18,6 +18,7 @@ from headgate.records import Counts, Look, Mirror, Revision, Rollout, Traffic, V
 from headgate.units import BASIS_POINTS
 from registry import Kind, history
 from tasks import artifacts
+from tasks.effect import attempts
 from tasks.job import ReleaseJob
 from tasks.step import step
 from tasks.undo import ALIASES_LATE
@@ -121,7 +122,7 @@ def _judge(job: ReleaseJob, stable: Revision, canary: Revision) -> tuple[Rollout
     """
     from monitoring.rollout import RolloutJudge  # noqa: PLC0415 - heavy; the run is seen to run before it
 
-    counts, bounds = job.target.counts(job.endpoint), job.target.LATENCY_BOUNDS
+    counts, bounds = attempts()(lambda: job.target.counts(job.endpoint)), job.target.LATENCY_BOUNDS
     now = counts.get(stable.name, _ZERO), counts.get(canary.name, _ZERO)
     cut_short = history.shift_of(job.journal, job.release_id, job.endpoint)
     if cut_short is None:

@@ -63,6 +63,8 @@ class Aws:
         # boto3 itself reads AWS_DEFAULT_REGION alone.
         self._region = region or os.environ.get("AWS_REGION", "")
         self._clients: dict[str, BaseClient] = {}
+        # Not boto3's own session, which keeps the credentials of the process's first call.
+        self._session = boto3.Session()
         self._making = threading.Lock()
         self.listen: Callable[[str], None] = lambda _: None
         """Is told each call's name; the benchmark counts with it."""
@@ -156,7 +158,9 @@ class Aws:
                 # Of an answer that did not come, nobody knows whether the model has seen the request.
                 config = _ONCE if service == "sagemaker-runtime" else _CONFIG
                 try:
-                    self._clients[service] = boto3.client(service, region_name=self._region or None, config=config)
+                    self._clients[service] = self._session.client(
+                        service, region_name=self._region or None, config=config
+                    )
                 except BotoCoreError as error:
                     raise meaning_of(error, service) from error
             return self._clients[service]

@@ -105,10 +105,11 @@ class Fleet:
             Tags=made,
         )  # fmt: skip
         described = self.settled(seconds)
-        if described is None or described["EndpointStatus"] != "InService":
-            reason = described.get("FailureReason", "") if described else "it was deleted meanwhile"
+        if described is None:
+            raise TargetUnavailableError(f"SageMaker took the endpoint {self._endpoint} and does not show it")
+        if described["EndpointStatus"] != "InService":
             self.delete()
-            raise self._failed(variant["VariantName"], reason)
+            raise self._failed(variant["VariantName"], described.get("FailureReason", ""))
 
     def change(
         self, described: Mapping[str, Any], production: Mapping[str, Variant], shadow: Mapping[str, Variant],
@@ -141,13 +142,28 @@ class Fleet:
                 RetainAllVariantProperties=True,
                 ExcludeRetainedVariantProperties=[{"VariantPropertyType": "DesiredWeight"}],
             )  # fmt: skip
-            after = self.settled(seconds)
-            if after is None or after["EndpointConfigName"] != wanted or after["EndpointStatus"] != "InService":
-                reason = after.get("FailureReason", after["EndpointStatus"]) if after else "it was deleted meanwhile"
-                self.remove_configs(after["EndpointConfigName"] if after else "")
-                known = {variant["VariantName"] for variant in described.get("ProductionVariants", [])}
-                raise self._failed(next((name for name in production if name not in known), ""), reason)
+            self._see_that_it_changed(described, self.settled(seconds), wanted, production)
         self.remove_configs(wanted)
+
+    def _see_that_it_changed(
+        self, before: Mapping[str, Any], after: Mapping[str, Any] | None, wanted: str, production: Mapping[str, Variant]
+    ) -> None:
+        """An update that failed leaves an endpoint InService, as it was, with the reason.
+
+        Raises:
+            RevisionFailedError: so it did.
+            TargetUnavailableError: nothing has happened, or not yet.
+        """
+        if after is not None and after["EndpointConfigName"] == wanted and after["EndpointStatus"] == "InService":
+            return
+        reason = after.get("FailureReason", "") if after else ""
+        if after is None or (not reason and after["EndpointStatus"] == "InService"):
+            raise TargetUnavailableError(f"SageMaker took the change of {self._endpoint} and does not show it")
+        self.remove_configs(after["EndpointConfigName"])
+        known = {variant["VariantName"] for variant in before.get("ProductionVariants", [])}
+        raise self._failed(
+            next((name for name in production if name not in known), ""), reason or after["EndpointStatus"]
+        )
 
     def weigh(self, weights: Mapping[str, int]) -> None:
         """Set every production variant's weight; returns when they are in effect."""

@@ -21,7 +21,7 @@ from deploy_targets.sagemaker.ecr import repository
 from deploy_targets.sagemaker.evidence import BOUNDS, Counter
 from deploy_targets.sagemaker.fleet import FAILED, PROVISION_SECONDS, SERVING, Fleet
 from deploy_targets.sagemaker.preflight import findings, policy
-from headgate.errors import LeaseLostError, RevisionFailedError, TargetError
+from headgate.errors import LeaseLostError, RevisionFailedError, TargetError, TargetUnavailableError
 from headgate.records import Counts, EndpointState, Finding, Payload, Prediction, RevisionState, Traffic
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class SageMakerTarget:
                 self._mirror(fleet, described, traffic)
         found = names.traffic_of(fleet.described() or {})
         if found != traffic:
-            raise TargetError(f"traffic of {endpoint} was to be {traffic}, and SageMaker says {found}", fix="try again")
+            raise TargetUnavailableError(f"traffic of {endpoint} was to be {traffic}, and SageMaker says {found}")
 
     def fence(self, endpoint: str, fence: int) -> None:
         """Have the endpoint's tags keep the number."""
@@ -176,7 +176,8 @@ class SageMakerTarget:
                     + (", mirrored" if traffic.mirror and traffic.mirror.revision == revision else "")
                 )
             self._keep_out(endpoint, described, fence)
-            if described["EndpointStatus"] == FAILED and _is_on(described, revision):
+            if described["EndpointStatus"] == FAILED:
+                # It serves nobody, and nothing else can be done with it.
                 fleet.delete()
             elif _is_on(described, revision):
                 production, shadow = fleet.variants(described)
@@ -331,7 +332,7 @@ class SageMakerTarget:
         variants, states = _variants(described), {}
         known = {names.revision_of(model, endpoint): arn for model, arn in models.items()}
         for name in sorted({*variants, *known}):
-            why_not = _why_not_ready(described, variants[name]) if name in variants else "has no machines"
+            why_not = _why_not_ready(described, variants.get(name))
             version = self._version(known[name]) if name in known else None
             states[name] = RevisionState(name=name, ready=not why_not, detail=why_not, version=version)
         return states
@@ -362,10 +363,13 @@ def _is_on(described: Mapping[str, Any], revision: str) -> bool:
     return revision in _variants(described)
 
 
-def _why_not_ready(described: Mapping[str, Any], variant: Mapping[str, Any]) -> str:
-    if described["EndpointStatus"] not in SERVING:
+def _why_not_ready(described: Mapping[str, Any], variant: Mapping[str, Any] | None) -> str:
+    status = described.get("EndpointStatus", "")
+    if status and status not in SERVING:
         reason = described.get("FailureReason", "")
-        return f"is on an endpoint that is {described['EndpointStatus']}" + (f": {reason}" if reason else "")
+        return f"is on an endpoint that is {status}" + (f": {reason}" if reason else "")
+    if variant is None:
+        return "has no machines"
     running, wanted = variant.get("CurrentInstanceCount", 0), variant.get("DesiredInstanceCount", 0)
     return "" if running else f"runs on {running} of {wanted} machines"
 

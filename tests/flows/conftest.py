@@ -16,11 +16,13 @@ import pytest
 from client import Client
 from support.stack import HEADGATE, wait_for
 
+from deploy_targets import open_target
 from deploy_targets.docker import DockerTarget
 from deploy_targets.local import LocalTarget
 from headgate.records import ReleaseResult
 from headgate.release_file import parse_release
 from headgate.stack import Supervisor
+from headgate.target_settings import settings_of
 from registry import Journal, Kind, Versions, history
 from registry.lease import holder
 
@@ -47,15 +49,20 @@ LONG = QUICK.replace("min_duration: 2s, max_duration: 30s", "min_duration: 50s, 
 class World:
     """One endpoint of its own, and everything that can be seen of it."""
 
-    def __init__(self, stack: Stack, kind: str = "local") -> None:
+    def __init__(self, stack: Stack, kind: str = "local", **settings: str) -> None:
         self.stack = stack
-        self.kind = kind
+        self.settings = {"kind": kind, **settings}
         self.endpoint = f"flow-{next(_numbers)}"
-        self.target = {"local": LocalTarget, "docker": DockerTarget}[kind](stack.home)
+        ours: Any = {"local": LocalTarget, "docker": DockerTarget}
+        self.target: Any = (
+            ours[kind](stack.home) if kind in ours else open_target(settings_of(kind).model_validate(self.settings))
+        )
+        self.client_options: dict[str, Any] = {}
         self.journal = Journal(stack.home.journal_url)
 
     def text(self, artifact: Path | str, more: str = QUICK) -> str:
-        return f"model: {self.endpoint}\nartifact: {json.dumps(str(artifact))}\ntarget: {{kind: {self.kind}}}\n{more}"
+        target = json.dumps(self.settings)
+        return f"model: {self.endpoint}\nartifact: {json.dumps(str(artifact))}\ntarget: {target}\n{more}"
 
     def release(self, artifact: Path | str, more: str = QUICK, **options: Any) -> ReleaseResult:
         from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -116,7 +123,8 @@ class World:
     def traffic(self, *, low: float = 1.0, rate: float = 100.0, may_lose: bool = False) -> Iterator[Client]:
         """Clients that ask for the double of numbers from `low` on; without `may_lose` each has to get an answer."""
         rows = pd.DataFrame({"x": [low + number for number in range(20)]})
-        with Client(self.state.url, rows, rows["x"].map(lambda x: {"x": x * 2}), rate) as client:
+        truth = rows["x"].map(lambda x: {"x": x * 2})
+        with Client(self.state.url, rows, truth, rate, **self.client_options) as client:
             yield client
         assert may_lose or client.lost == 0
 
@@ -141,13 +149,13 @@ class World:
 
 
 @contextmanager
-def open_world(stack, monkeypatch, kind: str = "local") -> Iterator[World]:
+def open_world(stack, monkeypatch, kind: str = "local", **settings: str) -> Iterator[World]:
     for name, value in stack.env.items():
         monkeypatch.setenv(name, value)
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: stack.env["PREFECT_API_URL"]}):
-        opened = World(stack, kind)
+        opened = World(stack, kind, **settings)
         yield opened
         opened.target.delete(opened.endpoint)
         opened.journal.close()

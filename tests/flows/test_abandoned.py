@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 from conftest import LONG, QUICK
@@ -19,7 +20,7 @@ from headgate.errors import HeadgateError, TargetUnavailableError
 from headgate.phases import Outcome, Phase
 from headgate.records import Traffic
 from headgate.stack import Supervisor
-from registry import Journal, Kind, history
+from registry import Entry, Journal, Kind, history
 from registry.lease import holder
 from tasks.guard import Guard
 
@@ -214,6 +215,34 @@ def test_what_nothing_needs_is_removed_and_strangers_are_only_reported(released)
 
 
 @pytest.mark.usefixtures("unguarded", "workerless")
+def test_a_run_that_died_before_it_began_is_ended_and_others_are_not(released, monkeypatch):
+    from prefect.client.orchestration import get_client
+    from prefect.states import Running
+
+    from flows.release import release
+
+    monkeypatch.setattr("tasks.runs._BEGINS", timedelta(0))
+    spec = {"endpoint": released.endpoint}
+    with get_client(sync_client=True) as client:
+        dead, begun, others = (
+            str(client.create_flow_run(release, parameters={"spec": one}, state=Running()).id)
+            for one in (spec, spec, {"endpoint": "another"})
+        )
+    row = Entry(
+        endpoint=released.endpoint,
+        release_id="r",
+        kind=Kind.NOTE,
+        what="resumed",
+        actor="test",
+        evidence={"flow_run": begun},
+    )
+    released.journal.append(row)
+    assert any("1 run(s) for running" in found.problem for found in settled(released, dry_run=True))
+    assert any("1 run(s) for running" in found.problem for found in settled(released))
+    assert [released.run_state(run) for run in (dead, begun, others)] == ["Crashed", "Running", "Running"]
+    assert settled(released) == []
+
+
 def test_what_cannot_be_mended_is_said_once_to_people_and_tried_again(world, shifting, monkeypatch):
     shifting.kill()
     shifting.wait()
