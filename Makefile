@@ -7,7 +7,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
-.PHONY: demo test check bench chaos day schema lock base-image clean
+.PHONY: demo test check bench chaos day docs schema lock base-image clean
 
 demo: .venv/runtime  ## five releases of real models under live traffic, in about three minutes; TARGET=docker for containers
 	$(call say,running the demo; its state is in $${HEADGATE_HOME:-~/.headgate}; add ARGS=--keep to keep the stack up)
@@ -29,6 +29,7 @@ check: .venv/dev  ## style, types, import contracts, schema, links of the docs
 	@$(BIN)/headgate schema | diff - release.schema.json || (echo "run: make schema" && exit 1)
 	$(call say,examples are valid and links lead somewhere)
 	@for file in examples/*/release.yaml; do $(BIN)/headgate validate $$file || exit 1; done
+	@$(BIN)/python docs/feature_table.py --check
 	@$(BIN)/python docs/check_links.py
 
 bench: .venv/dev  ## every benchmark; prints ratios measured side by side
@@ -42,6 +43,9 @@ chaos: .venv/dev  ## kill releases by the hundred; ARGS="--kills 500 --seed 7"
 day: .venv/dev  ## a day of an endpoint's life in half an hour; ARGS="--hours 24 --seed 1"
 	$(call say,living a day; an hour of it takes about a minute)
 	@$(BIN)/python benchmarks/day.py $(ARGS)
+
+docs: .venv/dev  ## write the table of docs/targets.md
+	@$(BIN)/python docs/feature_table.py
 
 schema: .venv/runtime  ## write release.schema.json
 	@$(BIN)/headgate schema > release.schema.json

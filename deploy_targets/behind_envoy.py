@@ -53,6 +53,7 @@ class BehindEnvoy(ABC):
 
     LATENCY_BOUNDS: ClassVar[tuple[float, ...]] = envoy_config.LATENCY_SECONDS
     SUBSTITUTED: ClassVar[Mapping[Feature, str]] = {}
+    CALLS: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     LOOK_SECONDS: ClassVar[float] = 1.0
     LOG_DELAY: ClassVar[float] = 5.0
 

@@ -68,6 +68,9 @@ class DeployTarget(Protocol):
     SUBSTITUTED: ClassVar[Mapping[Feature, str]]
     """What the platform cannot do and Headgate does in its place, and how."""
 
+    CALLS: ClassVar[Mapping[str, tuple[str, ...]]]
+    """What each step of a plan asks of the platform's API, besides reading; empty where nothing is paid for it."""
+
     LATENCY_BOUNDS: ClassVar[tuple[float, ...]]
     """Upper bounds of the latency buckets in `counts`, in seconds; empty where it has no histograms."""
 

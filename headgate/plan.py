@@ -8,7 +8,7 @@ from headgate.records import EndpointState, Finding, Record, Revision
 from headgate.units import format_duration, format_percent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from headgate.spec import ReleaseSpec
 
@@ -19,6 +19,7 @@ class PlanStep(Record):
     name: str
     does: str
     gate: str = ""
+    calls: tuple[str, ...] = ()
 
 
 class Plan(Record):
@@ -43,6 +44,7 @@ def make_plan(
     problems: Sequence[Finding],
     *,
     replays: bool = False,
+    calls: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Plan:
     """Describe a release.
 
@@ -52,6 +54,7 @@ def make_plan(
         state: what the target says about the endpoint.
         problems: from the target's preflight and from what it cannot do.
         replays: whether live requests are asked again from the target's log, as it cannot mirror them.
+        calls: what each step asks of the platform's API.
     """
     pushed = f", and push it to {spec.image.repository}" if spec.image.repository else ""
     steps = [
@@ -74,7 +77,8 @@ def make_plan(
     else:
         steps += [*_shadow(spec, champion, "ask again" if replays else "mirror"), *_shift(spec, champion)]
     steps.append(_promote(spec, champion))
-    notes += _moved_by_hand(champion, state)
+    steps = [step.model_copy(update={"calls": tuple((calls or {}).get(step.name, ()))}) for step in steps]
+    notes += [*_moved_by_hand(champion, state), *_costs(spec, champion)]
     return Plan(
         endpoint=spec.endpoint,
         champion=f"{champion.version} ({champion.name})" if champion else "none",
@@ -89,6 +93,17 @@ def _moved_by_hand(champion: Revision | None, state: EndpointState | None) -> li
         return []
     where = state.traffic.holder or state.traffic.weights
     return [f"traffic is on {where}, not on {champion.name}: it is put back first"]
+
+
+def _costs(spec: ReleaseSpec, champion: Revision | None) -> list[str]:
+    """What runs twice while a release goes on, where the file says what it costs."""
+    runtime = spec.runtime
+    if champion is None or not runtime.price_per_hour:
+        return []
+    hourly = runtime.price_per_hour * runtime.replicas.min
+    warm = hourly * spec.rollback.keep_warm / 3600
+    kept = f"{warm:g} for the version before, which stays warm for {format_duration(spec.rollback.keep_warm)}"
+    return [f"while both versions are up, {hourly:g} an hour more; then {kept}"]
 
 
 def _shadow(spec: ReleaseSpec, champion: Revision, how: str) -> list[PlanStep]:

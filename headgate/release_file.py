@@ -55,7 +55,11 @@ def parse_release(text: str, *, name: str = "release.yaml", folder: Path | None 
         spec = ReleaseSpec.model_validate(data)
     except ValidationError as error:
         kind = str(data["target"].get("kind")) if isinstance(data.get("target"), dict) else ""
-        problems += [_problem(dict(detail), positions, kind) for detail in error.errors(include_url=False)]
+        # What stands beside a kind that is not known cannot be judged.
+        problems += [
+            _problem(dict(detail), positions, kind) for detail in error.errors(include_url=False)
+            if kind in known_targets() or detail["loc"][:1] != ("target",) or detail["type"] != "extra_forbidden"
+        ]  # fmt: skip
     if problems:
         problems.sort(key=lambda problem: (problem.line, problem.column))
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"

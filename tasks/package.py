@@ -20,7 +20,8 @@ def plan_release(job: ReleaseJob) -> Plan:
     """What a release would do, and what stands in its way; changes nothing."""
     problems: list[Finding] = [*unsupported_problems(job.target, job.spec), *job.target.preflight()]
     replays = Feature.SHADOW in job.target.SUBSTITUTED
-    return make_plan(job.spec, job.champion, job.target.observe(job.endpoint), problems, replays=replays)
+    state = job.target.observe(job.endpoint)
+    return make_plan(job.spec, job.champion, state, problems, replays=replays, calls=job.target.CALLS)
 
 
 @step

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from headgate.records import ModelVersion, Revision, Window
 
 _INSTANCE = "a machine has what its type has; choose target.instance"
+_NEW_SET = ("CreateEndpointConfig", "UpdateEndpoint", "DeleteEndpointConfig")
 _READY_POLL_SECONDS = 1.0
 _MIRRORED = "mirrored"
 
@@ -53,6 +54,12 @@ class SageMakerTarget:
         Feature.REDACT: "SageMaker captures whole bodies; leave capture.redact out, and guard the bucket",
     }
     SUBSTITUTED: ClassVar[Mapping[Feature, str]] = {}
+    CALLS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "deploy": ("CreateModel", *_NEW_SET),
+        "shadow": ("AddTags", *_NEW_SET, *_NEW_SET, "AddTags"),
+        "shift": ("UpdateEndpointWeightsAndCapacities, once a step",),
+        "promote": ("UpdateEndpointWeightsAndCapacities",),
+    }
     LATENCY_BOUNDS: ClassVar[tuple[float, ...]] = BOUNDS
     LOOK_SECONDS: ClassVar[float] = 10.0
     LOG_DELAY: ClassVar[float] = 180.0

@@ -100,6 +100,9 @@ def plan(path: Path, as_json: bool) -> None:  # noqa: FBT001
             ["step", "does", "gate"],
             [(step.name, step.does, step.gate) for step in planned.steps],
         )
+        for step in planned.steps:
+            if step.calls:
+                say(f"{step.name} calls {', '.join(step.calls)}")
         for note in planned.notes:
             say(f"note: {note}")
         for problem in planned.problems:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -85,11 +86,20 @@ def down() -> None:
 
 
 @click.command()
+@click.option("--policy", type=click.Path(path_type=Path), help="Print what whoever releases this file needs at least.")
 @json_option
-def doctor(as_json: bool) -> None:  # noqa: FBT001
+def doctor(policy: Path | None, as_json: bool) -> None:  # noqa: FBT001
     """Find what is missing on this machine, each problem with its fix."""
     from headgate.doctor import examine
 
+    if policy is not None:
+        from deploy_targets import open_target
+        from headgate.release_file import load_release
+
+        target = load_release(policy).target
+        needs = open_target(target).permissions()
+        click.echo(needs or f"nothing: whoever may use this machine may release on {target.kind}")
+        return
     findings = examine(Home.from_env())
     if as_json:
         print_json([finding.model_dump() for finding in findings])
