@@ -125,13 +125,19 @@ class ModelVersion(Record):
 
 
 class Revision(Record):
-    """One immutable thing behind an endpoint: a model version, its image and its resources."""
+    """One immutable thing behind an endpoint: a model version, its image and its resources.
+
+    Attributes:
+        workers: server processes, or machines of a cloud.
+        most_workers: how many there may be where their number follows the load; 0 where it does not.
+    """
 
     name: str
     version: ModelVersion
     image: Image
     env: dict[str, str] = Field(default_factory=dict)
     workers: int = 1
+    most_workers: int = 0
     resources: Resources = Resources()
     keep_image: bool = True
     ready_timeout: float = 300.0
@@ -139,15 +145,19 @@ class Revision(Record):
     @classmethod
     def of(
         cls, version: ModelVersion, image: Image, *, env: dict[str, str], workers: int, ready_timeout: float,
-        resources: Resources | None = None, keep_image: bool = True,
+        resources: Resources | None = None, keep_image: bool = True, most_workers: int = 0,
     ) -> Revision:  # fmt: skip
         """Name a revision after what it is, so that the same inputs are the same revision."""
         resources = resources or Resources()
         limits = resources.model_dump(exclude_defaults=True)
-        content = json.dumps([image.digest, env, workers, *([limits] if limits else [])], sort_keys=True)
+        most_workers = most_workers if most_workers > workers else 0
+        # What is not asked for is not in the name: revisions of before keep theirs.
+        told = [*([limits] if limits else []), *([{"most": most_workers}] if most_workers else [])]
+        content = json.dumps([image.digest, env, workers, *told], sort_keys=True)
         name = f"v{version.version}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
         return cls(
-            name=name, version=version, image=image, env=env, workers=workers, resources=resources,
+            name=name, version=version, image=image, env=env, workers=workers, most_workers=most_workers,
+            resources=resources,
             keep_image=keep_image, ready_timeout=ready_timeout,
         )  # fmt: skip
 

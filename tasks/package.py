@@ -99,7 +99,7 @@ def deploy(job: ReleaseJob, version: ModelVersion, image: Image) -> Revision:
     revision = Revision.of(
         version, image, env={**job.spec.capture.env, **runtime.env}, workers=runtime.replicas.min,
         ready_timeout=runtime.ready_timeout, resources=runtime.resources,
-        keep_image=not job.spec.image.remove_retired,
+        keep_image=not job.spec.image.remove_retired, most_workers=runtime.replicas.max,
     )  # fmt: skip
     _restore_champion(job)
     # Written before anything exists, so that whoever cleans up after a crash knows what to look for.

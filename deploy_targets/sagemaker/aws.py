@@ -46,7 +46,7 @@ _EXPIRED = frozenset({
 })  # fmt: skip
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403"})
 _BUSY = ("in-progress endpoint", "is in progress", "in progress state")
-_MISSING = ("could not find", "does not exist", "not found")
+_MISSING = ("could not find", "does not exist", "not found", "no scalable target")
 _EXISTS = ("already existing", "already exists")
 
 RENEW = "renew the credentials (aws sso login, or the role's), then go on: headgate release --release-id, or reconcile"

@@ -11,7 +11,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from headgate.records import Mirror, ModelVersion, Traffic
+from headgate.records import Mirror, ModelVersion, Revision, Traffic
 from headgate.units import BASIS_POINTS
 
 if TYPE_CHECKING:
@@ -66,10 +66,20 @@ def read_tags(found: Iterable[Mapping[str, str]]) -> dict[str, str]:
     return {tag["Key"]: tag["Value"] for tag in found}
 
 
-def tags_of_version(version: ModelVersion) -> dict[str, str]:
-    """What a model's tags say of its version; AWS takes no braces in a tag."""
-    named = {"model": version.name, "version": str(version.version), "digest": version.digest}
-    return {**named, "run": version.run_id} if version.run_id else named
+def tags_of(revision: Revision) -> dict[str, str]:
+    """What a model's tags say of its revision; AWS takes no braces in a tag."""
+    version = revision.version
+    return {
+        "model": version.name, "version": str(version.version), "digest": version.digest,
+        **({"run": version.run_id} if version.run_id else {}),
+        **({"replicas": f"{revision.workers}/{revision.most_workers}"} if revision.most_workers else {}),
+    }  # fmt: skip
+
+
+def replicas_of_tags(found: Mapping[str, str]) -> tuple[int, int] | None:
+    """The least and the most machines of a revision whose number follows the load; else None."""
+    least, _, most = found.get(f"{PREFIX}replicas", "").partition("/")
+    return (int(least), int(most)) if most else None
 
 
 def version_of_tags(found: Mapping[str, str]) -> ModelVersion | None:

@@ -19,6 +19,9 @@ ACTIONS = (
     "sagemaker:DeleteEndpointConfig", "sagemaker:CreateEndpoint", "sagemaker:DescribeEndpoint",
     "sagemaker:UpdateEndpoint", "sagemaker:UpdateEndpointWeightsAndCapacities", "sagemaker:DeleteEndpoint",
     "sagemaker:InvokeEndpoint", "sagemaker:AddTags", "sagemaker:ListTags",
+    "application-autoscaling:DescribeScalableTargets", "application-autoscaling:RegisterScalableTarget",
+    "application-autoscaling:DeregisterScalableTarget", "application-autoscaling:PutScalingPolicy",
+    "cloudwatch:DescribeAlarms", "cloudwatch:PutMetricAlarm", "cloudwatch:DeleteAlarms",
     "cloudwatch:GetMetricData", "logs:DescribeLogStreams", "logs:GetLogEvents",
 )  # fmt: skip
 """What a release asks of the services whose resources the policy does not name."""
@@ -47,6 +50,7 @@ def policy(settings: SageMakerSettings) -> dict[str, Any]:
     bucket, _, prefix = settings.captures.removeprefix("s3://").partition("/")
     partition = settings.role.split(":")[1]
     captured = f"arn:{partition}:s3:::{bucket}/{prefix}".rstrip("/")
+    scaler = "aws-service-role/sagemaker.application-autoscaling.amazonaws.com/*"
     ecr = [
         "ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:CompleteLayerUpload",
         "ecr:GetDownloadUrlForLayer", "ecr:InitiateLayerUpload", "ecr:PutImage", "ecr:UploadLayerPart",
@@ -66,6 +70,10 @@ def policy(settings: SageMakerSettings) -> dict[str, Any]:
             {
                 "Sid": "ListCaptures", "Effect": "Allow", "Action": "s3:ListBucket",
                 "Resource": f"arn:{partition}:s3:::{bucket}",
+            },
+            {
+                "Sid": "ScaleTheFirstTime", "Effect": "Allow", "Action": "iam:CreateServiceLinkedRole",
+                "Resource": f"arn:{partition}:iam::*:role/{scaler}",
             },
             {"Sid": "Push", "Effect": "Allow", "Action": [*ecr, "ecr:GetAuthorizationToken"], "Resource": "*"},
             {

@@ -24,6 +24,9 @@ class SageMakerSettings(Target):
     instance: str = Field(
         "ml.m5.large", pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$", description="The type of each machine."
     )
+    invocations_per_instance: float = Field(
+        600.0, gt=0, description="A minute, that the number of machines follows, where replicas.max is above min."
+    )
     region: str = Field("", description="Default: that of AWS_REGION, AWS_DEFAULT_REGION or the profile.")
     subnets: tuple[str, ...] = Field(
         (), description="Of a VPC in which the containers are; default: AWS's own network."

@@ -21,17 +21,18 @@ from deploy_targets.sagemaker.ecr import repository
 from deploy_targets.sagemaker.evidence import BOUNDS, Counter
 from deploy_targets.sagemaker.fleet import FAILED, PROVISION_SECONDS, SERVING, Fleet
 from deploy_targets.sagemaker.preflight import findings, policy
+from deploy_targets.sagemaker.scaling import Scaling
 from headgate.errors import LeaseLostError, RevisionFailedError, TargetError, TargetUnavailableError
 from headgate.records import Counts, EndpointState, Finding, Payload, Prediction, RevisionState, Traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import pyarrow as pa
 
     from deploy_targets.protocol import ImageRepository
     from deploy_targets.sagemaker.settings import SageMakerSettings
-    from headgate.records import ModelVersion, Revision, Window
+    from headgate.records import Revision, Window
 
 _INSTANCE = "a machine has what its type has; choose target.instance"
 _NEW_SET = ("CreateEndpointConfig", "UpdateEndpoint", "DeleteEndpointConfig")
@@ -50,7 +51,6 @@ class SageMakerTarget:
         Feature.CPU_LIMIT: _INSTANCE,
         Feature.MEMORY_LIMIT: _INSTANCE,
         Feature.GPU: _INSTANCE,
-        Feature.AUTOSCALING: "not built yet; set replicas.min and replicas.max alike",
         Feature.REDACT: "SageMaker captures whole bodies; leave capture.redact out, and guard the bucket",
     }
     SUBSTITUTED: ClassVar[Mapping[Feature, str]] = {}
@@ -68,7 +68,7 @@ class SageMakerTarget:
     def __init__(self, settings: SageMakerSettings) -> None:
         self._settings = settings
         self._aws = Aws(settings.region)
-        self._versions: dict[str, ModelVersion | None] = {}
+        self._facts: dict[str, dict[str, str]] = {}
         self._counters: dict[str, Counter] = {}
         self._captures: dict[str, Captures] = {}
 
@@ -124,6 +124,7 @@ class SageMakerTarget:
             self._aws.find("sagemaker", "delete_model", ModelName=names.model_name(endpoint, revision.name))
             raise
         self._wait_until_ready(endpoint, revision)
+        self._scale(endpoint, [revision.name])
 
     def route(self, endpoint: str, traffic: Traffic, *, fence: int | None = None) -> None:
         """Set weights, or replace the set of variants where copies begin or end."""
@@ -140,6 +141,7 @@ class SageMakerTarget:
         found = names.traffic_of(fleet.described() or {})
         if found != traffic:
             raise TargetUnavailableError(f"traffic of {endpoint} was to be {traffic}, and SageMaker says {found}")
+        self._scale(endpoint, traffic.weights)
 
     def fence(self, endpoint: str, fence: int) -> None:
         """Have the endpoint's tags keep the number."""
@@ -189,6 +191,7 @@ class SageMakerTarget:
             elif _is_on(described, revision):
                 production, shadow = fleet.variants(described)
                 production.pop(revision)
+                self._scaling(endpoint).end(revision)
                 fleet.change(described, production, shadow, traffic)
         self._captured(endpoint).remove(revision)
         self._aws.find("sagemaker", "delete_model", ModelName=names.model_name(endpoint, revision))
@@ -200,8 +203,11 @@ class SageMakerTarget:
         if described is not None:
             self._see_that_it_is_ours(endpoint, described)
             self._keep_out(endpoint, described, fence)
+        models = self._models(endpoint)
+        for name in _variants(described or {}):
+            self._scaling(endpoint).end(name)
         fleet.delete()
-        for model in self._models(endpoint):
+        for model in models:
             self._captured(endpoint).remove(names.revision_of(model, endpoint))
             self._aws.find("sagemaker", "delete_model", ModelName=model)
 
@@ -219,7 +225,7 @@ class SageMakerTarget:
         made = self._aws.make(
             "sagemaker", "create_model", ModelName=name, PrimaryContainer=container, ExecutionRoleArn=settings.role,
             EnableNetworkIsolation=settings.isolated, **({"VpcConfig": network} if settings.subnets else {}),
-            Tags=names.tags({"endpoint": endpoint, **names.tags_of_version(revision.version)}, settings.tags),
+            Tags=names.tags({"endpoint": endpoint, **names.tags_of(revision)}, settings.tags),
         )  # fmt: skip
         if made:
             return
@@ -257,6 +263,8 @@ class SageMakerTarget:
             holder, copied = traffic.holder or "", mirror.revision
             # Before: a request that comes twice is better taken for a copy than for another client's.
             self._note_copies(endpoint, copied, begins=True)
+            for name in production.keys() - {holder}:
+                self._scaling(endpoint).end(name)
             fleet.change(
                 described, {holder: every[holder]},
                 {copied: {**every[copied], "InitialVariantWeight": float(mirror.share)}}, traffic,
@@ -340,7 +348,7 @@ class SageMakerTarget:
         known = {names.revision_of(model, endpoint): arn for model, arn in models.items()}
         for name in sorted({*variants, *known}):
             why_not = _why_not_ready(described, variants.get(name))
-            version = self._version(known[name]) if name in known else None
+            version = names.version_of_tags(self._told(known[name])) if name in known else None
             states[name] = RevisionState(name=name, ready=not why_not, detail=why_not, version=version)
         return states
 
@@ -351,11 +359,21 @@ class SageMakerTarget:
             found["ModelName"]: found["ModelArn"] for found in listed if names.revision_of(found["ModelName"], endpoint)
         }
 
-    def _version(self, arn: str) -> ModelVersion | None:
-        """A model's version, which does not change."""
-        if arn not in self._versions:
-            self._versions[arn] = names.version_of_tags(self._tags(arn))
-        return self._versions[arn]
+    def _told(self, arn: str) -> dict[str, str]:
+        """What a model's tags say of its revision, which does not change."""
+        if arn not in self._facts:
+            self._facts[arn] = self._tags(arn)
+        return self._facts[arn]
+
+    def _scaling(self, endpoint: str) -> Scaling:
+        return Scaling(self._aws, endpoint, self._settings.invocations_per_instance)
+
+    def _scale(self, endpoint: str, revisions: Iterable[str]) -> None:
+        """Have the machines of live revisions follow the load, where their release file said so."""
+        known = self._models(endpoint)
+        models = {name: known.get(names.model_name(endpoint, name), "") for name in revisions}
+        bounds = {name: names.replicas_of_tags(self._told(arn)) for name, arn in models.items() if arn}
+        self._scaling(endpoint).begin({name: found for name, found in bounds.items() if found})
 
     def _tags(self, arn: str) -> dict[str, str]:
         return names.read_tags(self._aws.pages("sagemaker", "list_tags", "Tags", ResourceArn=arn))

@@ -201,10 +201,10 @@ class SageMakerHarness:
         self.target = SageMakerTarget(self._settings)
         self._runtime = double.client("sagemaker-runtime")
 
-    def revision(self, model: Path, version: int, *, ready_timeout: float = 60.0) -> Revision:
+    def revision(self, model: Path, version: int, *, ready_timeout: float = 60.0, **more: Any) -> Revision:
         artifact = fetch_artifact(str(model), self._home.root)
         image = build_container(self._home, artifact, "contract", ImageSettings(base=self._base))
-        return revision_of(image, version, ready_timeout)
+        return revision_of(image, version, ready_timeout, **more)
 
     def again(self) -> DeployTarget:
         return SageMakerTarget(self._settings)
@@ -253,4 +253,8 @@ class SageMakerHarness:
         named = [
             name for known in (double.models, double.configs) for name in known if name.startswith(f"{endpoint}--")
         ]
-        return [*named, *(key["Key"] for key in keys), *(name for name in double.endpoints if name == endpoint)]
+        scaled = double.client("application-autoscaling").describe_scalable_targets(ServiceNamespace="sagemaker")
+        return [
+            *named, *(key["Key"] for key in keys), *(name for name in double.endpoints if name == endpoint),
+            *(one["ResourceId"] for one in scaled["ScalableTargets"] if f"/{endpoint}/" in one["ResourceId"]),
+        ]  # fmt: skip

@@ -138,6 +138,41 @@ def test_a_failed_endpoint_is_made_anew(cloud, double, models):
     assert cloud.traces(endpoint) == []
 
 
+def scaled(double, endpoint):
+    found = double.client("application-autoscaling").describe_scalable_targets(ServiceNamespace="sagemaker")
+    return {
+        one["ResourceId"].rpartition("/")[2]: (one["MinCapacity"], one["MaxCapacity"])
+        for one in found["ScalableTargets"] if f"/{endpoint}/" in one["ResourceId"]
+    }  # fmt: skip
+
+
+def test_machines_follow_the_load_while_a_revision_is_live_and_their_number_survives_a_release(cloud, double, models):
+    endpoint = "sm-scaled"
+    first, second = (
+        cloud.revision(models("pyfunc", does=does), number, most_workers=4)
+        for number, does in enumerate(("double", "negative"), start=1)
+    )
+    cloud.target.deploy(endpoint, first)
+    assert scaled(double, endpoint) == {first.name: (1, 4)}
+    policies = double.client("application-autoscaling").describe_scaling_policies(ServiceNamespace="sagemaker")
+    assert policies["ScalingPolicies"][0]["TargetTrackingScalingPolicyConfiguration"]["TargetValue"] == 600
+    # Autoscaling has been at work.
+    double.endpoints[endpoint].production[first.name].count = 3
+    cloud.target.deploy(endpoint, second)
+    assert double.endpoints[endpoint].production[first.name].count == 3
+    assert scaled(double, endpoint) == {first.name: (1, 4), second.name: (1, 4)}
+    cloud.target.route(endpoint, Traffic.all_to(first.name, Mirror(revision=second.name, share=10_000)))
+    assert scaled(double, endpoint) == {first.name: (1, 4)}, "a shadow is as large as it is"
+    cloud.target.route(endpoint, Traffic.split(first.name, second.name, 5000))
+    assert scaled(double, endpoint) == {first.name: (1, 4), second.name: (1, 4)}
+    assert double.endpoints[endpoint].production[first.name].count == 3
+    cloud.target.route(endpoint, Traffic.all_to(second.name))
+    cloud.target.retire(endpoint, first.name)
+    assert scaled(double, endpoint) == {second.name: (1, 4)}
+    cloud.target.delete(endpoint)
+    assert cloud.traces(endpoint) == []
+
+
 def test_captures_that_are_none_are_named(cloud, double, live):
     endpoint, first, _ = live
     now = datetime.now(UTC)
