@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 from datetime import UTC, datetime, timedelta
@@ -152,8 +153,10 @@ def _reference(job: ReleaseJob, monitor: Monitor, champion: Revision) -> Referen
     name = hashlib.sha256(f"{path.absolute()} {seen.st_size} {seen.st_mtime_ns}".encode()).hexdigest()[:32]
     folder = job.home.root / "references" / f"profiles-{name}"
     try:
+        # What no check reads for a week is removed.
+        os.utime(folder)
         return _kept(folder)
-    except LookupError:
+    except (LookupError, FileNotFoundError):
         known = Reference.of(ParquetColumns(path))
         known.save(folder)
         return known
@@ -173,6 +176,7 @@ def _download(job: ReleaseJob, champion: Revision) -> Path:
 
     folder = job.home.root / "references" / champion.version.digest.removeprefix("sha256:")
     if (folder / REFERENCE).exists():
+        os.utime(folder)
         return folder / REFERENCE
     if champion.version.run_id is None:
         raise MonitorError(

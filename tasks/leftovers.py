@@ -49,6 +49,10 @@ def cases_of_files(home: Home, journal: Journal) -> Iterator[Case]:
         for path in sorted(folder.iterdir()):
             if path.is_dir() and not path.name.startswith(".") and path not in used and _age(path) > UNUSED_SECONDS:
                 yield _removal(home, path, "no version that was live needs it")
+    for path in sorted((home.root / "references").glob("[!.]*")):
+        # It is fetched, or computed, again where it is needed after all.
+        if _age(path) > UNUSED_SECONDS:
+            yield _removal(home, path, "no check has read it for a week")
 
 
 def _removal(home: Home, path: Path, why: str) -> Case:

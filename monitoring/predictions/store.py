@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import sys
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
@@ -39,6 +40,16 @@ SETTLE = timedelta(seconds=10)
 _HELD_BYTES = 128 * 2**20
 _TAKEN = "taken.json"
 _RESCUED = "rescued"
+
+
+def store_errors(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """What a file system may raise: OSError, and what the packages of object stores that are loaded raise instead."""
+    named = (
+        ("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError"),
+        ("google.auth.exceptions", "GoogleAuthError"), ("azure.core.exceptions", "AzureError"),
+    )  # fmt: skip
+    loaded = [(sys.modules.get(module), name) for module, name in named]
+    return *more, OSError, *(getattr(module, name) for module, name in loaded if module is not None)
 
 
 class Stored(NamedTuple):
@@ -78,7 +89,7 @@ class PredictionStore:
             stored = json.loads(self._files.cat_file(f"{self._root}/{_TAKEN}"))
         except FileNotFoundError:
             return datetime.fromtimestamp(0, UTC)
-        except (OSError, ValueError) as error:
+        except store_errors(ValueError) as error:
             raise self._failed("read", error) from error
         return datetime.fromisoformat(stored["until"])
 
@@ -108,7 +119,7 @@ class PredictionStore:
             self._drop_needless(start)
             self._put(_TAKEN, json.dumps({"until": end.isoformat()}).encode())
             self._drop_before(now - keep)
-        except (OSError, pa.ArrowException) as error:
+        except store_errors(pa.ArrowException) as error:
             raise self._failed("written to", error) from error
         return rows
 
@@ -127,7 +138,7 @@ class PredictionStore:
         theirs = (batch.filter(pc.equal(batch["revision"], revision)) for batch in captured(window))
         try:
             self._write_all((batch for batch in theirs if batch.num_rows), _RESCUED)
-        except (OSError, pa.ArrowException) as error:
+        except store_errors(pa.ArrowException) as error:
             raise self._failed("written to", error) from error
 
     def files(self, revision: str, window: Window) -> list[Stored]:
@@ -138,7 +149,7 @@ class PredictionStore:
         """
         try:
             found = self._stored(f"revision={revision}")
-        except OSError as error:
+        except store_errors() as error:
             raise self._failed("read", error) from error
         return [file for file in found if file.start + SLOT > window.start and file.start < window.end]
 
@@ -158,7 +169,7 @@ class PredictionStore:
             paths = self._files.ls(f"{self._root}/{folder}", detail=False)
         except FileNotFoundError:
             return []
-        except OSError as error:
+        except store_errors() as error:
             raise self._failed("read", error) from error
         return [path for path in paths if path.endswith(".parquet")]
 
@@ -170,7 +181,7 @@ class PredictionStore:
         """
         try:
             self._put(path, content)
-        except OSError as error:
+        except store_errors() as error:
             raise self._failed("written to", error) from error
 
     def _write_all(self, batches: Iterable[pa.RecordBatch], name: str = "") -> int:

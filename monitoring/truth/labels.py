@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import sqlalchemy
 
 from headgate.errors import BadInputError, MonitorError
+from monitoring.predictions.store import store_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -90,7 +91,7 @@ class Labels:
             try:
                 with self._store.open(path) as file:
                     parts.append(pq.read_table(file, schema=_SCHEMA).to_pandas())
-            except (OSError, pa.ArrowException) as error:
+            except store_errors(pa.ArrowException) as error:
                 raise MonitorError(f"{path} cannot be read: {error}", fix="restore the file, or remove it") from error
         if not parts:
             return pd.DataFrame({name: [] for name in _SCHEMA.names})

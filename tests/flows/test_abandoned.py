@@ -192,10 +192,11 @@ def test_what_nothing_needs_is_removed_and_strangers_are_only_reported(released)
     released.target._gateway.add("stranger", strange.name, int(strange.address.rpartition(":")[2]), strange.version)
     unused, half, fresh = home.bundles / "0ld", home.bundles / ".1ld.building", home.bundles / "n3w"
     written = home.gateway / ".routes.1"
-    for folder in (unused, half, fresh):
-        folder.mkdir()
+    unread = home.root / "references" / "profiles-0ld"
+    for folder in (unused, half, fresh, unread):
+        folder.mkdir(parents=True)
     written.write_text("{")
-    for path in (unused, half, written):
+    for path in (unused, half, written, unread):
         os.utime(path, (time.time() - _OLD, time.time() - _OLD))
     live = history.champion(released.journal, released.endpoint).revision.image.path
     os.utime(live, (time.time() - _OLD, time.time() - _OLD))
@@ -206,7 +207,7 @@ def test_what_nothing_needs_is_removed_and_strangers_are_only_reported(released)
             [(f"is served on {kinds}, and the history does not know it", "")] for kinds in ("local", "docker and local")
         ]
         assert "stranger" in released.target.endpoints()
-        assert not any(path.exists() for path in (unused, half, written))
+        assert not any(path.exists() for path in (unused, half, written, unread))
         assert fresh.exists()
         assert live.exists()
     finally:

@@ -39,8 +39,9 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture
-def cloud(stack, monkeypatch, double, images, docker_base, layers_cache):
-    """A world on SageMaker, whose minutes are seconds."""
+def cloud(stack, monkeypatch, double, images, docker_base, layers_cache, tmp_path):
+    """A world on SageMaker, whose minutes are seconds; in a journal of its own, as the double goes with this file."""
+    monkeypatch.setenv("HEADGATE_JOURNAL_URL", f"sqlite:///{tmp_path}/journal.db")
     if not stack.home.layers.is_symlink():
         layers_cache(stack.home)
     monkeypatch.setattr(SageMakerTarget, "LOOK_SECONDS", 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import fsspec
@@ -245,6 +246,17 @@ def test_a_store_that_is_none_is_told(tmp_path):
         with pytest.raises(BadInputError, match=r"capture\.store"):
             PredictionStore(url, "e")
     (tmp_path / "file").write_text("")
+    # An object store's own errors are none of the operating system's.
+    from botocore.exceptions import NoCredentialsError
+
+    away = PredictionStore(f"memory://bucket/{tmp_path.name}-away", "e")
+
+    def refuse(*_, **__):
+        raise NoCredentialsError
+
+    away._files = SimpleNamespace(open=refuse, cat_file=refuse, find=refuse, pipe_file=refuse)
+    with pytest.raises(MonitorError, match="Unable to locate credentials"):
+        away.until()
     store = PredictionStore(str(tmp_path / "file"), "e")
     with pytest.raises(MonitorError, match="cannot be"):
         store.take(log_of(one(1, ago=900)), NOW, MONTH)
