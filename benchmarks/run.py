@@ -21,6 +21,7 @@ ALL = (
     "many_endpoints",
     "weights",
     "cold_images",
+    "clouds",
 )
 
 

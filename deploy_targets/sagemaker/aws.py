@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -26,6 +27,7 @@ from headgate.errors import BadInputError, TargetError, TargetUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from botocore.client import BaseClient
 
@@ -66,8 +68,8 @@ class Aws:
         # Not boto3's own session, which keeps the credentials of the process's first call.
         self._session = boto3.Session()
         self._making = threading.Lock()
-        self.listen: Callable[[str], None] = lambda _: None
-        """Is told each call's name; the benchmark counts with it."""
+        self.around: Callable[[str], AbstractContextManager[object]] = lambda _: nullcontext()
+        """What each call is made in, by its name; the benchmark counts and times with it."""
 
     @property
     def region(self) -> str:
@@ -108,10 +110,10 @@ class Aws:
         Returns:
             The status and the body.
         """
-        self.listen("invoke_endpoint")
+        client = self._client("sagemaker-runtime")
         try:
-            reply = self._client("sagemaker-runtime").invoke_endpoint(**parameters)
-            return _OK, reply["Body"].read()
+            with self.around("invoke_endpoint"):
+                return _OK, client.invoke_endpoint(**parameters)["Body"].read()
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") == "ModelError":
                 said: Mapping[str, Any] = error.response
@@ -129,9 +131,9 @@ class Aws:
         pages = self._client(service).get_paginator(operation).paginate(**parameters)
         walk = iter(pages)
         while True:
-            self.listen(operation)
             try:
-                page = next(walk, None)
+                with self.around(operation):
+                    page = next(walk, None)
             except (ClientError, BotoCoreError) as error:
                 raise meaning_of(error, operation) from error
             if page is None:
@@ -141,9 +143,10 @@ class Aws:
     def _call(
         self, service: str, operation: str, parameters: dict[str, object], excused: tuple[str, ...]
     ) -> dict[str, Any] | None:
-        self.listen(operation)
+        call = getattr(self._client(service), operation)
         try:
-            reply: dict[str, Any] = getattr(self._client(service), operation)(**parameters)
+            with self.around(operation):
+                reply: dict[str, Any] = call(**parameters)
         except (ClientError, BotoCoreError) as error:
             text = str(error).lower()
             if isinstance(error, ClientError) and any(words in text for words in excused):

@@ -31,6 +31,12 @@ def model_name(endpoint: str, revision: str) -> str:
     return f"{endpoint}--{revision}"
 
 
+def model_arn(described: Mapping[str, Any], revision: str) -> str:
+    """The ARN of a revision's model, from what DescribeEndpoint says; no call is needed for it."""
+    account, _, _ = described["EndpointArn"].rpartition(":")
+    return f"{account}:model/{model_name(described['EndpointName'], revision)}"
+
+
 def revision_of(model: str, endpoint: str = "") -> str:
     """The revision whose model this is, of one endpoint if named; empty where it is no model of ours."""
     found = _MODEL.match(model)

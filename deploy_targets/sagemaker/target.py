@@ -10,19 +10,19 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from deploy_targets.protocol import Feature
 from deploy_targets.sagemaker import names
 from deploy_targets.sagemaker.aws import Aws
-from deploy_targets.sagemaker.capture import Captures, Copies
+from deploy_targets.sagemaker.capture import Captures
 from deploy_targets.sagemaker.ecr import repository
 from deploy_targets.sagemaker.evidence import BOUNDS, Counter
 from deploy_targets.sagemaker.fleet import FAILED, PROVISION_SECONDS, SERVING, Fleet
 from deploy_targets.sagemaker.preflight import findings, policy
 from deploy_targets.sagemaker.scaling import Scaling
-from headgate.errors import LeaseLostError, RevisionFailedError, TargetError, TargetUnavailableError
+from deploy_targets.sagemaker.tagged import Tagged
+from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
 from headgate.records import Counts, EndpointState, Finding, Payload, Prediction, RevisionState, Traffic
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 _INSTANCE = "a machine has what its type has; choose target.instance"
 _NEW_SET = ("CreateEndpointConfig", "UpdateEndpoint", "DeleteEndpointConfig")
 _READY_POLL_SECONDS = 1.0
-_MIRRORED = "mirrored"
 
 
 class SageMakerTarget:
@@ -68,7 +67,7 @@ class SageMakerTarget:
     def __init__(self, settings: SageMakerSettings) -> None:
         self._settings = settings
         self._aws = Aws(settings.region)
-        self._facts: dict[str, dict[str, str]] = {}
+        self._tagged = Tagged(self._aws)
         self._counters: dict[str, Counter] = {}
         self._captures: dict[str, Captures] = {}
 
@@ -112,7 +111,7 @@ class SageMakerTarget:
         fleet = self._fleet(endpoint)
         described = fleet.settled()
         if described is not None:
-            self._see_that_it_is_ours(endpoint, described)
+            self._tagged.see_that_it_is_ours(described)
             if described["EndpointStatus"] == FAILED:
                 fleet.delete()
                 described = None
@@ -124,14 +123,15 @@ class SageMakerTarget:
             self._aws.find("sagemaker", "delete_model", ModelName=names.model_name(endpoint, revision.name))
             raise
         self._wait_until_ready(endpoint, revision)
-        self._scale(endpoint, [revision.name])
+        if revision.most_workers:
+            self._scaling(endpoint).begin({revision.name: (revision.workers, revision.most_workers)})
 
     def route(self, endpoint: str, traffic: Traffic, *, fence: int | None = None) -> None:
         """Set weights, or replace the set of variants where copies begin or end."""
         fleet = self._fleet(endpoint)
         described = fleet.settled() or {}
         self._see_that_it_can_be_routed(endpoint, described, traffic)
-        self._keep_out(endpoint, described, fence)
+        self._tagged.keep_out(described, fence)
         if names.traffic_of(described) != traffic:
             if traffic.mirror is None and not described.get("ShadowProductionVariants"):
                 live = [variant["VariantName"] for variant in described["ProductionVariants"]]
@@ -141,13 +141,13 @@ class SageMakerTarget:
         found = names.traffic_of(fleet.described() or {})
         if found != traffic:
             raise TargetUnavailableError(f"traffic of {endpoint} was to be {traffic}, and SageMaker says {found}")
-        self._scale(endpoint, traffic.weights)
+        self._scale(described, traffic.weights)
 
     def fence(self, endpoint: str, fence: int) -> None:
         """Have the endpoint's tags keep the number."""
         described = self._fleet(endpoint).described()
         if described is not None:
-            self._keep_out(endpoint, described, fence)
+            self._tagged.keep_out(described, fence)
 
     def counts(self, endpoint: str) -> Mapping[str, Counts]:
         """CloudWatch's sums of each variant since this target was opened."""
@@ -160,7 +160,7 @@ class SageMakerTarget:
         copies = {
             revision: made
             for model, arn in self._models(endpoint).items()
-            if (made := _copies(self._tags(arn))) and (revision := names.revision_of(model, endpoint))
+            if (made := self._tagged.copies(arn)) and (revision := names.revision_of(model, endpoint))
         }
         yield from self._captured(endpoint).read(window, copies)
 
@@ -184,7 +184,7 @@ class SageMakerTarget:
                     f"{revision} of {endpoint} still has traffic: {traffic.weight(revision)} basis points"
                     + (", mirrored" if traffic.mirror and traffic.mirror.revision == revision else "")
                 )
-            self._keep_out(endpoint, described, fence)
+            self._tagged.keep_out(described, fence)
             if described["EndpointStatus"] == FAILED:
                 # It serves nobody, and nothing else can be done with it.
                 fleet.delete()
@@ -201,8 +201,8 @@ class SageMakerTarget:
         fleet = self._fleet(endpoint)
         described = fleet.settled()
         if described is not None:
-            self._see_that_it_is_ours(endpoint, described)
-            self._keep_out(endpoint, described, fence)
+            self._tagged.see_that_it_is_ours(described)
+            self._tagged.keep_out(described, fence)
         models = self._models(endpoint)
         for name in _variants(described or {}):
             self._scaling(endpoint).end(name)
@@ -256,76 +256,33 @@ class SageMakerTarget:
         """Replace the set of variants by one with a shadow, or by one without; and note whose requests are copies."""
         production, shadow = fleet.variants(described)
         every, mirror = {**production, **shadow}, traffic.mirror
-        endpoint = described["EndpointName"]
-        if mirror is None:
-            fleet.change(described, every, {}, traffic)
-        else:
-            holder, copied = traffic.holder or "", mirror.revision
-            # Before: a request that comes twice is better taken for a copy than for another client's.
-            self._note_copies(endpoint, copied, begins=True)
-            for name in production.keys() - {holder}:
-                self._scaling(endpoint).end(name)
-            fleet.change(
-                described, {holder: every[holder]},
-                {copied: {**every[copied], "InitialVariantWeight": float(mirror.share)}}, traffic,
-            )  # fmt: skip
+        # Both before the change: whoever dies after it would not come here again, as traffic is as it was wanted.
         for name in shadow:
             if mirror is None or name != mirror.revision:
-                self._note_copies(endpoint, name, begins=False)
-
-    def _note_copies(self, endpoint: str, revision: str, *, begins: bool) -> None:
-        """Keep with a revision's model since when, or from when to when, it received copies."""
-        arn = self._models(endpoint)[names.model_name(endpoint, revision)]
-        known, now = _copies(self._tags(arn)), datetime.now(UTC).isoformat()
-        start = now if begins and (known is None or known.end) else (known.start.isoformat() if known else now)
-        noted = f"{start} {'' if begins else now}".strip()
-        self._aws.call(
-            "sagemaker", "add_tags", ResourceArn=arn, Tags=[{"Key": names.PREFIX + _MIRRORED, "Value": noted}]
+                self._tagged.copies_end(names.model_arn(described, name))
+        if mirror is None:
+            fleet.change(described, every, {}, traffic)
+            return
+        holder, copied = traffic.holder or "", mirror.revision
+        self._tagged.copies_begin(names.model_arn(described, copied))
+        for name in production.keys() - {holder}:
+            self._scaling(described["EndpointName"]).end(name)
+        fleet.change(
+            described, {holder: every[holder]},
+            {copied: {**every[copied], "InitialVariantWeight": float(mirror.share)}}, traffic,
         )  # fmt: skip
 
     def _see_that_it_can_be_routed(self, endpoint: str, described: Mapping[str, Any], traffic: Traffic) -> None:
-        states = self._states(endpoint, described, self._models(endpoint) if described else {})
-        on, mirror = set(_variants(described)), traffic.mirror
-        for name, weight in traffic.weights.items():
-            if weight and (name not in on or not states[name].ready):
-                detail = states[name].detail if name in states else "is not deployed"
-                raise TargetError(f"no traffic to {name} of {endpoint}: it {detail}", fix="headgate status")
+        on, mirror = _variants(described), traffic.mirror
+        for name in traffic.weights:
+            if why_not := _why_not_ready(described, on[name]) if name in on else "is not deployed":
+                raise TargetError(f"no traffic to {name} of {endpoint}: it {why_not}", fix="headgate status")
         if mirror is None:
             return
         if mirror.revision not in on:
             raise TargetError(f"no mirror to {mirror.revision} of {endpoint}: it is not deployed")
         if traffic.holder is None:
             raise TargetError(f"no mirror on {endpoint}: SageMaker copies the requests of one live variant only")
-
-    def _see_that_it_is_ours(self, endpoint: str, described: Mapping[str, Any]) -> dict[str, str]:
-        found = self._tags(described["EndpointArn"])
-        if found.get(names.OURS) != endpoint:
-            raise TargetError(
-                f"SageMaker has an endpoint {endpoint} that Headgate did not make",
-                fix="choose another `endpoint:` in the release file",
-            )
-        return found
-
-    def _keep_out(self, endpoint: str, described: Mapping[str, Any], fence: int | None) -> None:
-        """Refuse a lower fence, and keep a higher one.
-
-        Raises:
-            LeaseLostError: the endpoint has seen a higher one.
-        """
-        if fence is None:
-            return
-        seen = int(self._see_that_it_is_ours(endpoint, described).get(names.FENCE, 0))
-        if fence < seen:
-            raise LeaseLostError(
-                f"SageMaker has seen a later lease of {endpoint} than that of this change "
-                f"(fence {seen}, ours was {fence})",
-                fix="see headgate status; this process must not go on",
-            )
-        if fence > seen:
-            self._aws.call(
-                "sagemaker", "add_tags", ResourceArn=described["EndpointArn"],
-                Tags=[{"Key": names.FENCE, "Value": str(fence)}],
-            )  # fmt: skip
 
     def _wait_until_ready(self, endpoint: str, revision: Revision) -> None:
         deadline = time.monotonic() + revision.ready_timeout
@@ -348,7 +305,7 @@ class SageMakerTarget:
         known = {names.revision_of(model, endpoint): arn for model, arn in models.items()}
         for name in sorted({*variants, *known}):
             why_not = _why_not_ready(described, variants.get(name))
-            version = names.version_of_tags(self._told(known[name])) if name in known else None
+            version = names.version_of_tags(self._tagged.facts(known[name])) if name in known else None
             states[name] = RevisionState(name=name, ready=not why_not, detail=why_not, version=version)
         return states
 
@@ -359,24 +316,16 @@ class SageMakerTarget:
             found["ModelName"]: found["ModelArn"] for found in listed if names.revision_of(found["ModelName"], endpoint)
         }
 
-    def _told(self, arn: str) -> dict[str, str]:
-        """What a model's tags say of its revision, which does not change."""
-        if arn not in self._facts:
-            self._facts[arn] = self._tags(arn)
-        return self._facts[arn]
-
     def _scaling(self, endpoint: str) -> Scaling:
         return Scaling(self._aws, endpoint, self._settings.invocations_per_instance)
 
-    def _scale(self, endpoint: str, revisions: Iterable[str]) -> None:
+    def _scale(self, described: Mapping[str, Any], revisions: Iterable[str]) -> None:
         """Have the machines of live revisions follow the load, where their release file said so."""
-        known = self._models(endpoint)
-        models = {name: known.get(names.model_name(endpoint, name), "") for name in revisions}
-        bounds = {name: names.replicas_of_tags(self._told(arn)) for name, arn in models.items() if arn}
-        self._scaling(endpoint).begin({name: found for name, found in bounds.items() if found})
-
-    def _tags(self, arn: str) -> dict[str, str]:
-        return names.read_tags(self._aws.pages("sagemaker", "list_tags", "Tags", ResourceArn=arn))
+        bounds = {
+            name: names.replicas_of_tags(self._tagged.facts(names.model_arn(described, name))) for name in revisions
+        }
+        scaled = {name: found for name, found in bounds.items() if found}
+        self._scaling(described["EndpointName"]).begin(scaled)
 
 
 def _variants(described: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -408,10 +357,3 @@ def _environment(endpoint: str, revision: Revision) -> dict[str, str]:
 def _sample(revision: Revision) -> int:
     """Percent of requests that are captured; SageMaker takes whole ones."""
     return max(1, round(float(revision.env.get("HEADGATE_LOG_SAMPLE", "1")) * 100))
-
-
-def _copies(found: Mapping[str, str]) -> Copies | None:
-    start, _, end = found.get(names.PREFIX + _MIRRORED, "").partition(" ")
-    if not start:
-        return None
-    return Copies(datetime.fromisoformat(start), datetime.fromisoformat(end) if end else None)

@@ -437,8 +437,8 @@ class SageMaker:
             machine = self._start(config)
         except DockerException as error:
             return None, f"The image could not be pulled: {error}"
-        # A second here is ten there.
-        deadline = time.monotonic() + config.get("ContainerStartupHealthCheckTimeoutInSeconds", 240) / 10
+        # A second here is two there.
+        deadline = time.monotonic() + config.get("ContainerStartupHealthCheckTimeoutInSeconds", 240) / 2
         while not machine.answers("/ping"):
             if time.monotonic() > deadline or not machine.is_running():
                 self._write_log(endpoint, config["VariantName"], machine.log())

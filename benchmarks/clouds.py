@@ -1,0 +1,135 @@
+"""What a release asks of a cloud: calls beside the fewest possible, and the time that our code adds between two."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "contract"))
+
+from harness import SageMakerHarness
+from support.base_image import find_base
+from support.models import Models
+from support.moto_server import sagemaker
+
+from deploy_targets.sagemaker import fleet
+from deploy_targets.sagemaker import target as sagemaker_target
+from headgate.home import Home
+from headgate.records import Mirror, Traffic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from deploy_targets.sagemaker.aws import Aws
+
+READS = ("describe_", "list_", "get_")
+FEWEST = {
+    "deploy": (4, "a model, a configuration, an update; the configuration before goes"),
+    "shadow": (6, "a configuration, an update and a removal, twice"),
+    "shift, three steps": (3, "a change of weights each"),
+    "promote": (1, "a change of weights"),
+    "retire": (4, "a configuration, an update and a removal; the model goes"),
+}
+
+
+class Watch:
+    """When calls began and ended, and how long was slept between them."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, float, float]] = []
+        self.slept: list[tuple[float, float]] = []
+
+    @contextmanager
+    def around(self, operation: str) -> Iterator[None]:
+        """One call."""
+        began = time.perf_counter()
+        yield
+        self.calls.append((operation, began, time.perf_counter()))
+
+    def over(self, aws: Aws) -> None:
+        """Watch every call, and what is slept for between them."""
+        aws.around = self.around
+        pause = time.sleep
+
+        def sleep(seconds: float) -> None:
+            began = time.perf_counter()
+            pause(seconds)
+            self.slept.append((began, time.perf_counter()))
+
+        for module in (fleet, sagemaker_target):
+            module.time = SimpleNamespace(sleep=sleep, monotonic=time.monotonic, perf_counter=time.perf_counter)  # type: ignore[assignment]
+
+    def between(self) -> list[tuple[float, str]]:
+        """Seconds from the end of each call to the beginning of the next, less what was slept; and that one's name."""
+        gaps = []
+        for (_, _, ended), (name, began, _) in zip(self.calls, self.calls[1:], strict=False):
+            slept = sum(until - since for since, until in self.slept if ended <= since and until <= began)
+            gaps.append((began - ended - slept, name))
+        return sorted(gaps)
+
+
+def main() -> None:
+    """Print both."""
+    base, why_not = find_base()
+    if base is None:
+        sys.exit(why_not)
+    with tempfile.TemporaryDirectory() as folder, sagemaker("bench") as double:
+        os.environ |= double.environment
+        home, models = Home(Path(folder)).ensure(), Path(folder) / "models"
+        models.mkdir()
+        harness = SageMakerHarness(home.root, base, double)
+        made = Models(models)
+        old = harness.revision(made("pyfunc", does="double"), 1)
+        new = harness.revision(made("pyfunc", does="negative"), 2)
+        target, watch = harness.target, Watch()
+        target.deploy("bench", old)
+        target.route("bench", Traffic.all_to(old.name), fence=1)
+        watch.over(target._aws)  # noqa: SLF001
+        steps: dict[str, Callable[[], None]] = {
+            "deploy": lambda: target.deploy("bench", new),
+            "shadow": lambda: [
+                target.route("bench", Traffic.all_to(old.name, mirror), fence=1)
+                for mirror in (Mirror(revision=new.name, share=10_000), None)
+            ] and None,
+            "shift, three steps": lambda: [
+                target.route("bench", Traffic.split(old.name, new.name, share), fence=1) for share in (500, 2500, 5000)
+            ] and None,
+            "promote": lambda: target.route("bench", Traffic.all_to(new.name), fence=1),
+            "retire": lambda: target.retire("bench", old.name, fence=1),
+        }  # fmt: skip
+        print("SageMaker: calls that change something, beside the fewest; and reads (what lasts is polled)\n")
+        totals = [0, 0]
+        for name, step in steps.items():
+            double.faults.calls.clear()
+            step()
+            counted = double.faults.counted()
+            changes = Counter({call: times for call, times in counted.items() if not call.startswith(READS)})
+            reads = counted.total() - changes.total()
+            fewest, what = FEWEST[name]
+            totals = [totals[0] + changes.total(), totals[1] + fewest]
+            tags = changes["add_tags"]
+            print(f"  {name:<20} {changes.total():>3} of {fewest} ({what})" + (f", {tags} of ours" if tags else "")
+                  + f"; {reads} reads")  # fmt: skip
+        print(f"  {'whole':<20} {totals[0]:>3} of {totals[1]}")
+        gaps = watch.between()
+        milliseconds = [1000 * gap for gap, _ in gaps]
+        print(
+            f"\nbetween two of {len(watch.calls)} calls: median {statistics.median(milliseconds):.2f} ms, "
+            f"95 % {milliseconds[int(0.95 * len(gaps))]:.2f} ms, "
+            f"most {milliseconds[-1]:.0f} ms (before {gaps[-1][1]}), then {milliseconds[-2]:.0f} ms"
+        )
+        target.delete("bench")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What tags keep: whose an endpoint is, its fence, a revision's facts, and when that received copies."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from deploy_targets.sagemaker import names
+from deploy_targets.sagemaker.capture import Copies
+from headgate.errors import LeaseLostError, TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from deploy_targets.sagemaker.aws import Aws
+
+_COPIES = f"{names.PREFIX}mirrored"
+
+
+class Tagged:
+    """Reads and writes them.
+
+    Args:
+        aws: the account.
+    """
+
+    def __init__(self, aws: Aws) -> None:
+        self._aws = aws
+        self._facts: dict[str, dict[str, str]] = {}
+
+    def facts(self, model: str) -> dict[str, str]:
+        """What a model's tags say of its revision, which does not change; `model` is its ARN."""
+        if model not in self._facts:
+            self._facts[model] = self._read(model)
+        return self._facts[model]
+
+    def see_that_it_is_ours(self, described: Mapping[str, Any]) -> dict[str, str]:
+        """An endpoint's tags.
+
+        Raises:
+            TargetError: they say that somebody else made it.
+        """
+        found = self._read(described["EndpointArn"])
+        if found.get(names.OURS) != described["EndpointName"]:
+            raise TargetError(
+                f"SageMaker has an endpoint {described['EndpointName']} that Headgate did not make",
+                fix="choose another `endpoint:` in the release file",
+            )
+        return found
+
+    def keep_out(self, described: Mapping[str, Any], fence: int | None) -> None:
+        """Refuse a lower fence, and keep a higher one.
+
+        Raises:
+            LeaseLostError: the endpoint has seen a higher one.
+        """
+        if fence is None:
+            return
+        seen = int(self.see_that_it_is_ours(described).get(names.FENCE, 0))
+        if fence < seen:
+            raise LeaseLostError(
+                f"SageMaker has seen a later lease of {described['EndpointName']} than that of this change "
+                f"(fence {seen}, ours was {fence})",
+                fix="see headgate status; this process must not go on",
+            )
+        if fence > seen:
+            self._write(described["EndpointArn"], names.FENCE, str(fence))
+
+    def copies(self, model: str) -> Copies | None:
+        """When a revision received copies, if it ever did; `model` is its model's ARN."""
+        start, _, end = self._read(model).get(_COPIES, "").partition(" ")
+        if not start:
+            return None
+        return Copies(datetime.fromisoformat(start), datetime.fromisoformat(end) if end else None)
+
+    def copies_begin(self, model: str) -> None:
+        """From now on a revision receives copies."""
+        known = self.copies(model)
+        if known is None or known.end is not None:
+            self._write(model, _COPIES, datetime.now(UTC).isoformat())
+
+    def copies_end(self, model: str) -> None:
+        """From now on it does not."""
+        known, now = self.copies(model), datetime.now(UTC)
+        start = known.start if known is not None else now
+        self._write(model, _COPIES, f"{start.isoformat()} {now.isoformat()}")
+
+    def _read(self, arn: str) -> dict[str, str]:
+        return names.read_tags(self._aws.pages("sagemaker", "list_tags", "Tags", ResourceArn=arn))
+
+    def _write(self, arn: str, name: str, value: str) -> None:
+        self._aws.call("sagemaker", "add_tags", ResourceArn=arn, Tags=[{"Key": name, "Value": value}])
