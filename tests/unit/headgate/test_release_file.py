@@ -55,7 +55,7 @@ def test_five_mistakes_are_five_messages_each_at_its_place():
     assert found == {
         "artifact": (1, 1, "is required; "),
         "artifakt": (2, 1, "no such entry; did you mean `artifact`?"),
-        "target.kind": (3, 10, "no such target; installed: docker, local; did you mean `local`?"),
+        "target.kind": (3, 10, "no such target; installed: docker, local, sagemaker; did you mean `local`?"),
         "strategy.steps": (5, 3, "steps rise from above 0% to below 100%, such as [5%, 25%, 50%]; "),
         "strategy.min_requests": (6, 3, "input should be greater than or equal to 0; "),
         "gates.shadow.percent": (7, 18, "a percentage is a number with its sign: 5% or 0.5%; "),
@@ -94,8 +94,29 @@ def test_what_cannot_be_is_refused_with_a_reason(entry, says):
 
 
 def test_a_target_that_is_not_built_yet_is_refused():
-    found = problems(MINIMAL.replace("local", "sagemaker"))
+    found = problems(MINIMAL.replace("local", "vertex"))
     assert "not built yet" in found["target.kind"][2]
+
+
+SAGEMAKER = (
+    "model: wine\nartifact: runs:/1/model\n"
+    "target:\n  kind: sagemaker\n  role: arn:aws:iam::123456789012:role/r\n  captures: s3://bucket\n"
+)
+
+
+def test_each_kind_of_target_has_entries_of_its_own():
+    spec = parse_release(SAGEMAKER)
+    assert spec.target.model_dump()["instance"] == "ml.m5.large"
+    assert type(spec).model_validate(spec.model_dump(mode="json")) == spec, "as the history keeps it"
+    assert problems(SAGEMAKER + "  instanze: ml.g5.xlarge\n") == {
+        "target.instanze": (7, 3, "no such entry; did you mean `instance`?")
+    }
+    assert problems(SAGEMAKER.replace("  captures: s3://bucket\n", "")) == {
+        "target.captures": (3, 1, "is required; ")
+    }  # fmt: skip
+    assert problems(SAGEMAKER.replace("sagemaker", "local")).keys() == {"target.role", "target.captures"}
+    # What stands beside a kind that nobody knows cannot be judged.
+    assert problems(SAGEMAKER.replace("sagemaker", "sagemakr")).keys() == {"target.kind"}
 
 
 @pytest.mark.parametrize("text", ["", "- a list", "just text", "model: [unclosed", "a: b: c"])
