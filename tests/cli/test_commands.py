@@ -62,6 +62,16 @@ def test_init_writes_a_file_that_is_valid(tmp_path, models):
     assert "exists" in headgate("init", "x", "--file", str(file), root=tmp_path, expect=2).stderr
 
 
+def test_doctor_prints_what_whoever_releases_needs(tmp_path):
+    file = tmp_path / "release.yaml"
+    named = '{kind: sagemaker, role: "arn:aws:iam::123456789012:role/r", captures: "s3://bucket/live"}'
+    file.write_text(f"model: wine\nartifact: runs:/1/model\ntarget: {named}\n")
+    policy = json.loads(headgate("doctor", "--policy", str(file), root=tmp_path).stdout)
+    by_name = {one["Sid"]: one for one in policy["Statement"]}
+    assert by_name["HandOverTheRole"]["Resource"] == "arn:aws:iam::123456789012:role/r"
+    assert by_name["ReadAndRemoveCaptures"]["Resource"] == "arn:aws:s3:::bucket/live/*"
+
+
 def test_without_a_stack_it_says_what_to_do(tmp_path):
     file = tmp_path / "release.yaml"
     file.write_text(GOOD.format("x"))
