@@ -68,6 +68,9 @@ class Platform:
     UNSUPPORTED: ClassVar[dict[Any, str]] = {}
     SUBSTITUTED: ClassVar[dict[Any, str]] = {}
     LATENCY_BOUNDS: ClassVar[tuple[float, ...]] = ()
+    CALLS: ClassVar[dict[str, tuple[str, ...]]] = {}
+    LOOK_SECONDS: ClassVar[float] = 1.0
+    LOG_DELAY: ClassVar[float] = 5.0
     RUNS_CONTAINERS: ClassVar[bool] = True
     CHANGES: ClassVar[set[str]] = {"route", "deploy", "retire", "delete"}
 
