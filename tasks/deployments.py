@@ -10,6 +10,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.settings import PREFECT_API_URL
 
 from headgate.errors import BadInputError, TargetUnavailableError
 from tasks.watched import PREFIX
@@ -85,7 +86,14 @@ def state_of(run: UUID) -> State[Any] | None:
 
 @contextmanager
 def open_client() -> Iterator[SyncPrefectClient]:
-    """A client, whose errors are ours."""
+    """A client of the Prefect server that is configured, whose errors are ours.
+
+    Raises:
+        TargetUnavailableError: the server does not answer, or there is none.
+    """
+    # Prefect itself would start a server of its own for this, which knows of nothing.
+    if not PREFECT_API_URL.value():
+        raise TargetUnavailableError("no Prefect server is known", fix="headgate up, or set PREFECT_API_URL")
     try:
         with get_client(sync_client=True) as client:
             yield client

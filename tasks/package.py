@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deploy_targets import Feature, unsupported_problems
 from headgate.errors import BadInputError, PackageError, UnsupportedError
 from headgate.phases import Phase
 from headgate.plan import Plan, make_plan
-from headgate.records import Artifact, Finding, Image, ModelVersion, Revision, Traffic
+from headgate.records import Artifact, Image, ModelVersion, Revision, Traffic
 from registry import Kind, Versions
 from tasks import artifacts
 from tasks.job import Job, ReleaseJob, tracking_uri
 from tasks.step import step
+
+if TYPE_CHECKING:
+    from headgate.findings import Finding
 
 
 def plan_release(job: ReleaseJob) -> Plan:

@@ -35,7 +35,7 @@ _BEGINS = timedelta(minutes=2)
 
 
 def stuck_runs(job: Job) -> list[str]:
-    """The flow runs of the endpoint that Prefect takes for running; none where it does not answer."""
+    """The flow runs of the endpoint that Prefect takes for running; none where it is not there to ask."""
     to_close = history.runs_to_close(job.journal, job.endpoint)
     try:
         with open_client() as client:
@@ -49,14 +49,13 @@ def close_runs(job: Job) -> None:
     """Tell Prefect that they are not.
 
     Raises:
-        TargetUnavailableError: the server does not answer.
+        TargetUnavailableError: the server does not answer, or there is none.
     """
-    for release_id, runs in history.runs_to_close(job.journal, job.endpoint).items():
-        with open_client() as client:
+    with open_client() as client:
+        for release_id, runs in history.runs_to_close(job.journal, job.endpoint).items():
             open_ones = [run for run in runs if _is_running(client, run)]
             _tell(client, open_ones)
-        job.write(Kind.NOTE, history.RUN_CLOSED, f"{release_id}: {len(open_ones)} run(s)", {"of": release_id})
-    with open_client() as client:
+            job.write(Kind.NOTE, history.RUN_CLOSED, f"{release_id}: {len(open_ones)} run(s)", {"of": release_id})
         _tell(client, _never_began(job, client))
 
 

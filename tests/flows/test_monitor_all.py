@@ -56,7 +56,7 @@ def test_all_that_are_watched_are_checked_by_one_flow(stack, endpoints, runner):
     assert "3 of 3 columns drifted" in made["many-03"]["reason"]
     reports = stack.home.root / "reports"
     assert list((reports / "many-03").glob("*-drift.html"))
-    assert not (reports / "many-04").exists(), "nothing was found, so nobody reads a page"
+    assert not list((reports / "many-04").glob("*-drift.html")), "nothing was found, so nobody reads a page"
     assert task_runs(stack, "monitor-all") <= 1 + len(made) // 16 + 1
 
 

@@ -7,7 +7,9 @@ from conftest import QUICK, open_world
 from support.faults import Fault
 from support.moto_server import sagemaker
 from support.oci_registry import REGISTRY, registry
-from support.sagemaker import BUCKET, REGION, ROLE
+from support.sagemaker import ROLE
+from support.sagemaker_catalog import REGION
+from support.sagemaker_evidence import BUCKET
 from support.stack import wait_for
 
 from deploy_targets.sagemaker.target import SageMakerTarget
