@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from botocore.client import BaseClient
 
-_CONFIG = Config(retries={"mode": "standard", "max_attempts": 4}, connect_timeout=10, read_timeout=75)
+_CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 5}, connect_timeout=10, read_timeout=75)
 """An invocation may last 60 s."""
-_ONCE = Config(retries={"mode": "standard", "max_attempts": 1}, connect_timeout=10, read_timeout=75)
+_ONCE = Config(retries={"mode": "standard", "total_max_attempts": 1}, connect_timeout=10, read_timeout=75)
 
 _OK = 200
 _AWAY = frozenset({
@@ -70,15 +70,6 @@ class Aws:
         self._making = threading.Lock()
         self.around: Callable[[str], AbstractContextManager[object]] = lambda _: nullcontext()
         """What each call is made in, by its name; the benchmark counts and times with it."""
-
-    @property
-    def region(self) -> str:
-        """Where.
-
-        Raises:
-            BadInputError: nobody says where.
-        """
-        return str(self._client("sagemaker").meta.region_name)
 
     def call(self, service: str, operation: str, **parameters: object) -> dict[str, Any]:
         """One call.
