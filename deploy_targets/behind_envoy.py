@@ -16,11 +16,11 @@ from deploy_targets import envoy_config, prediction_log
 from deploy_targets.envoy import Gateway
 from deploy_targets.protocol import ImageRepository
 from headgate.errors import HomeError, RevisionFailedError, TargetError, TargetUnavailableError
+from headgate.findings import Finding
 from headgate.home import Home
 from headgate.records import (
     Counts,
     EndpointState,
-    Finding,
     Payload,
     Prediction,
     Revision,

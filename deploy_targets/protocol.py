@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from headgate.findings import Finding
     from headgate.records import (
         Counts,
         EndpointState,
-        Finding,
         Payload,
         Prediction,
         Revision,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from deploy_targets.protocol import DeployTarget, Feature
 from headgate.errors import UnsupportedError
-from headgate.records import Finding
+from headgate.findings import Finding
 from headgate.target_settings import TARGETS_GROUP, Target, installed, known_targets
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import httpx
 from packaging.version import Version
 
 from headgate.errors import HeadgateError
-from headgate.records import Finding
+from headgate.findings import Finding
 from headgate.stack import Ports, Supervisor
 from headgate.stack.programs import LEASE_STORAGE
 from headgate.target_settings import known_targets

@@ -41,7 +41,7 @@ from headgate.credentials import redact
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headgate.records import Problem
+    from headgate.findings import Problem
 
 
 class HeadgateError(Exception):

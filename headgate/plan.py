@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headgate.records import EndpointState, Finding, Record, Revision
+from headgate.findings import Finding
+from headgate.records import EndpointState, Record, Revision
 from headgate.units import format_duration, format_percent
 
 if TYPE_CHECKING:

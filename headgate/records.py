@@ -12,7 +12,7 @@ import json
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -24,31 +24,6 @@ class Record(BaseModel):
     """A frozen value that serialises to JSON and back without loss."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Problem(Record):
-    """One mistake in a release file; lines and columns count from 1."""
-
-    line: int
-    column: int
-    field: str
-    message: str
-    value: str = ""
-    hint: str = ""
-
-    def __str__(self) -> str:
-        shown = f" (found {self.value})" if self.value else ""
-        hint = f"; {self.hint}" if self.hint else ""
-        return f"{self.line}:{self.column}: {self.field}: {self.message}{shown}{hint}"
-
-
-class Finding(Record):
-    """One thing that `doctor`, `plan` or a target's preflight found, with what to do about it."""
-
-    severity: Literal["ok", "warning", "error"]
-    subject: str
-    problem: str
-    fix: str = ""
 
 
 class Artifact(Record):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from headgate.errors import SpecError
-from headgate.records import Problem
+from headgate.findings import Problem
 from headgate.spec import PLANNED, PLANNED_VALUES, ReleaseSpec
 from headgate.target_settings import Target, known_targets, settings_of
 

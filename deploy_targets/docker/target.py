@@ -19,7 +19,8 @@ from deploy_targets.behind_envoy import BehindEnvoy
 from deploy_targets.docker.stack import HOME_LABEL, home_id
 from deploy_targets.protocol import Feature
 from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
-from headgate.records import Finding, ModelVersion, Revision, RevisionState
+from headgate.findings import Finding
+from headgate.records import ModelVersion, Revision, RevisionState
 from headgate.stack.ports import HOST
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from headgate.errors import HeadgateError, TargetError, TargetUnavailableError
-from headgate.records import Finding
+from headgate.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,7 +23,7 @@ from deploy_targets.sagemaker.preflight import findings, policy
 from deploy_targets.sagemaker.scaling import Scaling
 from deploy_targets.sagemaker.tagged import Tagged
 from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
-from headgate.records import Counts, EndpointState, Finding, Payload, Prediction, RevisionState, Traffic
+from headgate.records import Counts, EndpointState, Payload, Prediction, RevisionState, Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from deploy_targets.protocol import ImageRepository
     from deploy_targets.sagemaker.settings import SageMakerSettings
+    from headgate.findings import Finding
     from headgate.records import Revision, Window
 
 _INSTANCE = "a machine has what its type has; choose target.instance"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import httpx
 from botocore.exceptions import ClientError
 from support.chaos import Kill
-from support.sagemaker import BUCKET, ROLE
+from support.sagemaker import ROLE
+from support.sagemaker_evidence import BUCKET
 
 from deploy_targets.docker import DockerTarget
 from deploy_targets.local import LocalTarget

@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from support.faults import Fault
-from support.sagemaker import ACCOUNT, BUCKET, REGION, ROLE
+from support.sagemaker import ROLE
+from support.sagemaker_catalog import ACCOUNT, REGION
+from support.sagemaker_evidence import BUCKET
 
 from deploy_targets.sagemaker.settings import SageMakerSettings
 from deploy_targets.sagemaker.target import SageMakerTarget

@@ -25,7 +25,9 @@ from moto.servicequotas.responses import ServiceQuotasResponse
 
 from support.faults import Fault, FaultError
 from support.machines import Machines
-from support.sagemaker import BUCKET, REGION, ROLE, Refusal, SageMaker
+from support.sagemaker import ROLE, SageMaker
+from support.sagemaker_catalog import REGION, Refusal
+from support.sagemaker_evidence import BUCKET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,7 +84,7 @@ def _exposed(double: SageMaker) -> Iterator[None]:
     """What moto's response classes answer with the double."""
     acts: list[tuple[type, str, str, Act]] = [
         *((SageMakerResponse, "sagemaker", operation, getattr(double, operation)) for operation in HOSTING),
-        (CloudWatchResponse, "cloudwatch", "get_metric_data", double.get_metric_data),
+        (CloudWatchResponse, "cloudwatch", "get_metric_data", double.evidence.get_metric_data),
         (IamResponse, "iam", "simulate_principal_policy", double.simulate_principal_policy),
         (ServiceQuotasResponse, "service-quotas", "list_service_quotas", double.list_service_quotas),
     ]

@@ -9,15 +9,11 @@ states that take time, shadow variants, an update that fails and goes back witho
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import json
 import random
-import re
 import threading
 import time
 import uuid
-from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -26,28 +22,20 @@ import boto3
 from docker.errors import DockerException
 
 from support.faults import Faults
+from support.sagemaker_catalog import ACCOUNT, REGION, Catalog, Refusal, arn_of
+from support.sagemaker_evidence import Evidence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from support.machines import Machine, Machines
 
-REGION, ACCOUNT = "eu-west-1", "123456789012"
-BUCKET = "captures"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/headgate-endpoints"
 TICK = 0.1
 STEP_SECONDS = 0.15
 """How long a change of weights takes."""
 COPIES_LATE_SECONDS = 0.4
 """Captures of shadow variants are written this much after the others."""
-
-
-class Refusal(Exception):  # noqa: N818 - what the service says
-    """An error of the service."""
-
-    def __init__(self, message: str, code: str = "ValidationException", status: int = 400) -> None:
-        super().__init__(message)
-        self.message, self.code, self.status = message, code, status
 
 
 @dataclass
@@ -75,75 +63,17 @@ class Endpoint:
     tasks: list[threading.Thread] = field(default_factory=list)
 
 
-class SageMaker:
+class SageMaker(Catalog):
     """The double; `url` is where its moto server is, and `faults` what is to go wrong."""
 
     def __init__(self, machines: Machines) -> None:
-        self.machines, self.faults = machines, Faults()
-        self.models: dict[str, dict[str, Any]] = {}
-        self.configs: dict[str, dict[str, Any]] = {}
-        self.endpoints: dict[str, Endpoint] = {}
-        self.tags: dict[str, dict[str, str]] = defaultdict(dict)
+        super().__init__()
+        self.machines, self.faults, self.evidence = machines, Faults(), Evidence()
         self.capacity, self.quota = True, 4.0
         self.denied: set[str] = set()
         self.url = ""
-        self._metrics: list[tuple[float, str, str, int, float]] = []
-        self._captured: list[tuple[float, str, str, dict[str, Any]]] = []
-        self._lock = threading.RLock()
         self._stop = threading.Event()
         self._random = random.Random(7)
-
-    # Models and configurations
-
-    def create_model(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return self._create("model", self.models, asked["ModelName"], asked, "ModelArn")
-
-    def describe_model(self, asked: dict[str, Any]) -> dict[str, Any]:
-        found = self._found("model", self.models, asked["ModelName"])
-        return {**found, "ModelArn": _arn("model", asked["ModelName"])}
-
-    def list_models(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return {"Models": [
-            {"ModelName": name, "ModelArn": _arn("model", name), "CreationTime": found["CreationTime"]}
-            for name, found in sorted(self.models.items()) if asked.get("NameContains", "") in name
-        ]}  # fmt: skip
-
-    def delete_model(self, asked: dict[str, Any]) -> dict[str, Any]:
-        self._found("model", self.models, asked["ModelName"])
-        del self.models[asked["ModelName"]]
-        return {}
-
-    def create_endpoint_config(self, asked: dict[str, Any]) -> dict[str, Any]:
-        shadow, production = asked.get("ShadowProductionVariants", []), asked["ProductionVariants"]
-        if shadow and (len(shadow), len(production)) != (1, 1):
-            raise Refusal("You must specify exactly one ProductionVariant and one ShadowProductionVariant")
-        variants = [variant["VariantName"] for variant in (*production, *shadow)]
-        if len(set(variants)) < len(variants):
-            raise Refusal("Duplicate variant name")
-        for variant in (*production, *shadow):
-            self._found("model", self.models, variant["ModelName"])
-        name = asked["EndpointConfigName"]
-        return self._create("endpoint configuration", self.configs, name, asked, "EndpointConfigArn")
-
-    def describe_endpoint_config(self, asked: dict[str, Any]) -> dict[str, Any]:
-        name = asked["EndpointConfigName"]
-        found = self._found("endpoint configuration", self.configs, name)
-        return {**found, "EndpointConfigArn": _arn("endpoint-config", name)}
-
-    def list_endpoint_configs(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return {"EndpointConfigs": [
-            {"EndpointConfigName": name, "EndpointConfigArn": _arn("endpoint-config", name),
-             "CreationTime": found["CreationTime"]}
-            for name, found in sorted(self.configs.items()) if asked.get("NameContains", "") in name
-        ]}  # fmt: skip
-
-    def delete_endpoint_config(self, asked: dict[str, Any]) -> dict[str, Any]:
-        name = asked["EndpointConfigName"]
-        self._found("endpoint configuration", self.configs, name)
-        used = [endpoint.name for endpoint in self.endpoints.values() if endpoint.config == name]
-        assert not used, f"the configuration {name} of {used} was deleted while it is in use"
-        del self.configs[name]
-        return {}
 
     # Endpoints
 
@@ -151,24 +81,24 @@ class SageMaker:
         name = asked["EndpointName"]
         with self._lock:
             if name in self.endpoints:
-                raise Refusal(f'Cannot create already existing endpoint "{_arn("endpoint", name)}".')
+                raise Refusal(f'Cannot create already existing endpoint "{arn_of("endpoint", name)}".')
             self._found("endpoint configuration", self.configs, asked["EndpointConfigName"])
             endpoint = self.endpoints[name] = Endpoint(name, asked["EndpointConfigName"])
-            self._tag(_arn("endpoint", name), asked.get("Tags", []))
+            self._tag(arn_of("endpoint", name), asked.get("Tags", []))
         self._later(endpoint, lambda: self._change(endpoint, asked["EndpointConfigName"], {}))
-        return {"EndpointArn": _arn("endpoint", name)}
+        return {"EndpointArn": arn_of("endpoint", name)}
 
     def update_endpoint(self, asked: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
             endpoint = self._steady(asked["EndpointName"])
             self._found("endpoint configuration", self.configs, asked["EndpointConfigName"])
             if endpoint.status == "Failed":
-                raise Refusal(f'Cannot update failed endpoint "{_arn("endpoint", endpoint.name)}".')
+                raise Refusal(f'Cannot update failed endpoint "{arn_of("endpoint", endpoint.name)}".')
             if asked["EndpointConfigName"] == endpoint.config:
                 raise Refusal("Cannot update endpoint with the endpoint configuration that it has")
             endpoint.status = "Updating"
         self._later(endpoint, lambda: self._change(endpoint, asked["EndpointConfigName"], asked))
-        return {"EndpointArn": _arn("endpoint", endpoint.name)}
+        return {"EndpointArn": arn_of("endpoint", endpoint.name)}
 
     def update_endpoint_weights_and_capacities(self, asked: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
@@ -186,14 +116,14 @@ class SageMaker:
                 endpoint.status = "InService"
 
         self._later(endpoint, weigh)
-        return {"EndpointArn": _arn("endpoint", endpoint.name)}
+        return {"EndpointArn": arn_of("endpoint", endpoint.name)}
 
     def describe_endpoint(self, asked: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
             endpoint = self._found("endpoint", self.endpoints, asked["EndpointName"])
             capture = self.configs.get(endpoint.config, {}).get("DataCaptureConfig", {})
             return {
-                "EndpointName": endpoint.name, "EndpointArn": _arn("endpoint", endpoint.name),
+                "EndpointName": endpoint.name, "EndpointArn": arn_of("endpoint", endpoint.name),
                 "EndpointConfigName": endpoint.config, "EndpointStatus": endpoint.status,
                 **({"FailureReason": endpoint.reason} if endpoint.reason else {}),
                 **{key: [_summary(name, one) for name, one in variants.items()]
@@ -209,7 +139,7 @@ class SageMaker:
 
     def list_endpoints(self, asked: dict[str, Any]) -> dict[str, Any]:
         return {"Endpoints": [
-            {"EndpointName": name, "EndpointArn": _arn("endpoint", name), "CreationTime": found.created,
+            {"EndpointName": name, "EndpointArn": arn_of("endpoint", name), "CreationTime": found.created,
              "LastModifiedTime": found.created, "EndpointStatus": found.status}
             for name, found in sorted(self.endpoints.items()) if asked.get("NameContains", "") in name
         ]}  # fmt: skip
@@ -225,17 +155,10 @@ class SageMaker:
                 variant.machine.end()
             with self._lock:
                 del self.endpoints[endpoint.name]
-                self.tags.pop(_arn("endpoint", endpoint.name), None)
+                self.tags.pop(arn_of("endpoint", endpoint.name), None)
 
         self._later(endpoint, end)
         return {}
-
-    def add_tags(self, asked: dict[str, Any]) -> dict[str, Any]:
-        self._tag(asked["ResourceArn"], asked["Tags"])
-        return {"Tags": asked["Tags"]}
-
-    def list_tags(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return {"Tags": [{"Key": key, "Value": value} for key, value in self.tags[asked["ResourceArn"]].items()]}
 
     # Invocations, their metrics and captures
 
@@ -267,42 +190,8 @@ class SageMaker:
     ) -> Any:
         began = datetime.now(UTC)
         answer = variant.machine.ask("/invocations", body, {"content-type": kind})
-        line = {
-            "captureData": {
-                "endpointInput": _captured(body, kind, "INPUT"),
-                **({"endpointOutput": _captured(answer.body, answer.content_type, "OUTPUT")}
-                   if answer.status < 400 else {}),
-            },
-            "eventMetadata": {
-                "eventId": str(uuid.uuid4()), "inferenceTime": f"{began:%Y-%m-%dT%H:%M:%S.%f}Z",
-                **({"inferenceId": inference} if inference else {}),
-            },
-            "eventVersion": "0",
-        }  # fmt: skip
-        with self._lock:
-            self._metrics.append((time.time(), endpoint, name, answer.status, answer.seconds * 1e6))
-            self._captured.append((time.time() + late, endpoint, name, line))
+        self.evidence.add(endpoint, name, answer, began, body, kind, inference, late)
         return answer
-
-    def get_metric_data(self, asked: dict[str, Any]) -> dict[str, Any]:
-        start, end = asked["StartTime"].timestamp(), asked["EndTime"].timestamp()
-        with self._lock:
-            known = [one for one in self._metrics if start <= one[0] < end]
-        results = []
-        for query in asked["MetricDataQueries"]:
-            stat, period = query["MetricStat"], query["MetricStat"]["Period"]
-            named = {one["Name"]: one["Value"] for one in stat["Metric"]["Dimensions"]}
-            sums: dict[float, float] = defaultdict(float)
-            for at, endpoint, variant, status, micros in known:
-                if (endpoint, variant) == (named["EndpointName"], named["VariantName"]):
-                    sums[at // period * period] += _counted(stat["Metric"]["MetricName"], stat["Stat"], status, micros)
-            moments = sorted(sums)
-            results.append({
-                "Id": query["Id"], "Label": stat["Metric"]["MetricName"], "StatusCode": "Complete",
-                "Timestamps": [datetime.fromtimestamp(one, UTC) for one in moments],
-                "Values": [sums[one] for one in moments],
-            })  # fmt: skip
-        return {"MetricDataResults": results}
 
     def simulate_principal_policy(self, asked: dict[str, Any]) -> dict[str, Any]:
         return {"EvaluationResults": [
@@ -327,7 +216,7 @@ class SageMaker:
         """Write captures, and replace machines that failed, until `close`."""
         s3 = self.client("s3")
         while not self._stop.wait(TICK):
-            self._write_captures(s3)
+            self.evidence.write_captures(s3)
             with self._lock:
                 serving = [found for found in self.endpoints.values() if found.status == "InService"]
             for endpoint in serving:
@@ -356,21 +245,6 @@ class SageMaker:
             aws_access_key_id="test",
             aws_secret_access_key="test",  # noqa: S106 - of nobody
         )
-
-    def _write_captures(self, s3: Any) -> None:
-        now = time.time()
-        with self._lock:
-            due = [one for one in self._captured if one[0] <= now]
-            self._captured = [one for one in self._captured if one[0] > now]
-        files = defaultdict(list)
-        for _, endpoint, variant, line in due:
-            hour = datetime.fromisoformat(line["eventMetadata"]["inferenceTime"])
-            files[f"live/{endpoint}/{variant}/{hour:%Y/%m/%d/%H}"].append(line)
-        for folder, lines in files.items():
-            content = "\n".join(json.dumps(line) for line in lines)
-            s3.put_object(
-                Bucket=BUCKET, Key=f"{folder}/{datetime.now(UTC):%M-%S-%f}-{uuid.uuid4()}.jsonl", Body=content
-            )
 
     def _replace_failed(self, endpoint: Endpoint, variant: Variant) -> None:
         if variant.machine.is_running():
@@ -468,37 +342,8 @@ class SageMaker:
     def _steady(self, name: str) -> Endpoint:
         endpoint: Endpoint = self._found("endpoint", self.endpoints, name)
         if endpoint.status not in {"InService", "Failed"}:
-            raise Refusal(f'Cannot update in-progress endpoint "{_arn("endpoint", name)}".')
+            raise Refusal(f'Cannot update in-progress endpoint "{arn_of("endpoint", name)}".')
         return endpoint
-
-    def _create(self, kind: str, known: dict[str, Any], name: str, asked: dict[str, Any], arn: str) -> dict[str, Any]:
-        with self._lock:
-            if name in known:
-                raise Refusal(f'Cannot create already existing {kind} "{_arn(_slug(kind), name)}".')
-            known[name] = {
-                **{key: value for key, value in asked.items() if key != "Tags"}, "CreationTime": datetime.now(UTC)
-            }  # fmt: skip
-            self._tag(_arn(_slug(kind), name), asked.get("Tags", []))
-        return {arn: _arn(_slug(kind), name)}
-
-    def _found(self, kind: str, known: dict[str, Any], name: str) -> Any:
-        if name not in known:
-            raise Refusal(f'Could not find {kind} "{_arn(_slug(kind), name)}".')
-        return known[name]
-
-    def _tag(self, arn: str, tags: list[dict[str, str]]) -> None:
-        for tag in tags:
-            if not re.fullmatch(r"[\w\s.:/=+\-@]*", tag["Value"]) or len(tag["Value"]) > 256:
-                raise Refusal(f"Value '{tag['Value']}' at 'tags' failed to satisfy constraint")
-            self.tags[arn][tag["Key"]] = tag["Value"]
-
-
-def _slug(kind: str) -> str:
-    return {"endpoint configuration": "endpoint-config"}.get(kind, kind)
-
-
-def _arn(kind: str, name: str) -> str:
-    return f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:{kind}/{name}"
 
 
 def _summary(name: str, variant: Variant) -> dict[str, Any]:
@@ -506,21 +351,3 @@ def _summary(name: str, variant: Variant) -> dict[str, Any]:
         "VariantName": name, "CurrentWeight": variant.weight, "DesiredWeight": variant.weight,
         "CurrentInstanceCount": variant.running, "DesiredInstanceCount": variant.count,
     }  # fmt: skip
-
-
-def _captured(body: bytes, kind: str, mode: str) -> dict[str, Any]:
-    is_json = "json" in kind
-    return {
-        "observedContentType": kind, "mode": mode, "encoding": "JSON" if is_json else "BASE64",
-        "data": body.decode() if is_json else base64.b64encode(body).decode(),
-    }  # fmt: skip
-
-
-def _counted(metric: str, stat: str, status: int, micros: float) -> float:
-    if metric == "Invocations":
-        return 1
-    if metric in {"Invocation4XXErrors", "Invocation5XXErrors"}:
-        return float(str(status)[0] == metric[len("Invocation")])
-    assert metric == "ModelLatency", metric
-    low, high = re.fullmatch(r"TC\((\d*):(\d*)\)", stat).groups()
-    return float(float(low or -1) < micros <= float(high or "inf"))

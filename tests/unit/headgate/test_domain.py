@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate import errors
+from headgate.findings import Finding
 from headgate.home import Home, write_atomically
 from headgate.phases import EXIT_CODES, NEXT, Outcome, Phase, is_behind, may_enter
 from headgate.plan import make_plan
-from headgate.records import Finding, Image, ModelVersion, Revision, Traffic
+from headgate.records import Image, ModelVersion, Revision, Traffic
 from headgate.release_file import parse_release
 
 

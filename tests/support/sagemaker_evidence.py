@@ -1,0 +1,101 @@
+"""What SageMaker's double keeps of invocations: metrics, and captures in S3."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+import time
+import uuid
+from collections import defaultdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from support.machines import Answer
+
+BUCKET = "captures"
+
+
+class Evidence:
+    """Of all endpoints."""
+
+    def __init__(self) -> None:
+        self._metrics: list[tuple[float, str, str, int, float]] = []
+        self._captured: list[tuple[float, str, str, dict[str, Any]]] = []
+        self._lock = threading.Lock()
+
+    def add(
+        self, endpoint: str, variant: str, answer: Answer, began: datetime, body: bytes, kind: str,
+        inference: str | None, late: float,
+    ) -> None:  # fmt: skip
+        """One answer, whose capture is written `late` seconds from now."""
+        line = {
+            "captureData": {
+                "endpointInput": _captured(body, kind, "INPUT"),
+                **({"endpointOutput": _captured(answer.body, answer.content_type, "OUTPUT")}
+                   if answer.status < 400 else {}),
+            },
+            "eventMetadata": {
+                "eventId": str(uuid.uuid4()), "inferenceTime": f"{began:%Y-%m-%dT%H:%M:%S.%f}Z",
+                **({"inferenceId": inference} if inference else {}),
+            },
+            "eventVersion": "0",
+        }  # fmt: skip
+        with self._lock:
+            self._metrics.append((time.time(), endpoint, variant, answer.status, answer.seconds * 1e6))
+            self._captured.append((time.time() + late, endpoint, variant, line))
+
+    def get_metric_data(self, asked: dict[str, Any]) -> dict[str, Any]:
+        start, end = asked["StartTime"].timestamp(), asked["EndTime"].timestamp()
+        with self._lock:
+            known = [one for one in self._metrics if start <= one[0] < end]
+        results = []
+        for query in asked["MetricDataQueries"]:
+            stat, period = query["MetricStat"], query["MetricStat"]["Period"]
+            named = {one["Name"]: one["Value"] for one in stat["Metric"]["Dimensions"]}
+            sums: dict[float, float] = defaultdict(float)
+            for at, endpoint, variant, status, micros in known:
+                if (endpoint, variant) == (named["EndpointName"], named["VariantName"]):
+                    sums[at // period * period] += _counted(stat["Metric"]["MetricName"], stat["Stat"], status, micros)
+            moments = sorted(sums)
+            results.append({
+                "Id": query["Id"], "Label": stat["Metric"]["MetricName"], "StatusCode": "Complete",
+                "Timestamps": [datetime.fromtimestamp(one, UTC) for one in moments],
+                "Values": [sums[one] for one in moments],
+            })  # fmt: skip
+        return {"MetricDataResults": results}
+
+    def write_captures(self, s3: Any) -> None:
+        now = time.time()
+        with self._lock:
+            due = [one for one in self._captured if one[0] <= now]
+            self._captured = [one for one in self._captured if one[0] > now]
+        files = defaultdict(list)
+        for _, endpoint, variant, line in due:
+            hour = datetime.fromisoformat(line["eventMetadata"]["inferenceTime"])
+            files[f"live/{endpoint}/{variant}/{hour:%Y/%m/%d/%H}"].append(line)
+        for folder, lines in files.items():
+            content = "\n".join(json.dumps(line) for line in lines)
+            s3.put_object(
+                Bucket=BUCKET, Key=f"{folder}/{datetime.now(UTC):%M-%S-%f}-{uuid.uuid4()}.jsonl", Body=content
+            )
+
+
+def _captured(body: bytes, kind: str, mode: str) -> dict[str, Any]:
+    is_json = "json" in kind
+    return {
+        "observedContentType": kind, "mode": mode, "encoding": "JSON" if is_json else "BASE64",
+        "data": body.decode() if is_json else base64.b64encode(body).decode(),
+    }  # fmt: skip
+
+
+def _counted(metric: str, stat: str, status: int, micros: float) -> float:
+    if metric == "Invocations":
+        return 1
+    if metric in {"Invocation4XXErrors", "Invocation5XXErrors"}:
+        return float(str(status)[0] == metric[len("Invocation")])
+    assert metric == "ModelLatency", metric
+    low, high = re.fullmatch(r"TC\((\d*):(\d*)\)", stat).groups()
+    return float(float(low or -1) < micros <= float(high or "inf"))
