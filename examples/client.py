@@ -42,6 +42,7 @@ class Client:
         self._columns = list(rows.columns)
         self._rows = rows.to_numpy().tolist()
         self._truth = truth.tolist()
+        self.asked = rate
         self._pause = THREADS / rate
         self._stop = threading.Event()
         self._scales = [1.0] * len(self._columns)

@@ -62,7 +62,7 @@ class ShadowComparison:
         self._champion, self._challenger, self._timed = champion, challenger, timed
         self._compared: set[str] = set()
         self._disagreements = 0
-        self._errors = 0
+        self._errors = self._silent = 0
         self._seconds: tuple[list[float], list[float]] = ([], [])
         self._examples: list[Disagreement] = []
         self._segments: dict[str, list[int]] = {}
@@ -100,7 +100,9 @@ class ShadowComparison:
         e_value = disagreement_e_value(self._disagreements, pairs, limit)
         counted = f"{self._disagreements} of {pairs} answers differ ({rough_percent(rate)})"
         if self._errors:
-            counted += f", {self._errors} of them failures or none"
+            counted += f", {self._errors} of them failures"
+        if self._silent:
+            counted += f" ({self._silent} had no answer in {ANSWER_SECONDS:g} s)"
         allowed = f"{format_percent(limit)} may"
         if e_value >= 1 / self._alpha:
             return self._report(rate, e_value, False, f"{counted}, {allowed}; e-value {e_value:.3g}")  # noqa: FBT003
@@ -147,6 +149,7 @@ class ShadowComparison:
                 elif self._gate.percent == 1 and answered.at > self._first + _SETTLE_SECONDS:
                     self._compared.add(key)
                     self._errors += answered.status == _OK
+                    self._silent += answered.status == _OK
                     self._count_segment(answered.request, differs=True)
                     self._differ(key, answered, "no answer")
 

@@ -26,7 +26,8 @@ def test_the_demo_ends_as_it_is_told(tmp_path):
         ("v1", "promoted"), ("v2", "promoted"), ("v3", "rejected"), ("v4", "rolled back"), ("drift", "v2 stays"),
         ("drift", "back on v1"),
     ]  # fmt: skip
-    assert result["requests_per_second"] >= 100
+    assert 20 < result["asked_per_second"] <= 150
+    assert result["requests_per_second"] > 0.8 * result["asked_per_second"]
     assert result["lost_by_shifting_traffic"] == 0
     assert versions["v3"]["answers"] == 0, "no client saw an answer of v3"
     assert versions["v2"]["failed"] == 0

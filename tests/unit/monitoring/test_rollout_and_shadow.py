@@ -235,6 +235,7 @@ def test_copies_that_are_never_answered_have_failed():
     compared.add([batch("v1", {"last": 1}, at=last), batch("v2", {"last": 1}, mirrored=True, at=last)])
     report = compared.report(final=False)
     assert (report.passed, report.errors, report.pairs) == (False, 19, 34)
+    assert "19 of them failures (19 had no answer in 5 s)" in report.reason
 
 
 @pytest.mark.parametrize(("ours", "theirs", "same"), [
