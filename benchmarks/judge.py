@@ -22,7 +22,9 @@ SEED = 7
 HARM = Headgate.default(latency=False, promotes=False)
 HARM_LATENCY = Headgate.default(latency=True, promotes=False)
 RAMP = Headgate.default(latency=False, name="headgate, evidence ramp")
-BURSTS, FEW_BURSTS, STICKY = World(bursts=0.02), World(bursts=0.005), World(sticky=8)
+BURSTS, MANY_BURSTS, STICKY = World(bursts=0.005), World(bursts=0.02), World(sticky=8)
+"""By a test that trusts its numbers, the first take back 99 % of good canaries in half an hour; the second are four
+times as many."""
 WANDER, WANDER_LONG = World(wander=0.15), World(wander=0.15, wander_seconds=300)
 
 
@@ -89,7 +91,7 @@ def false_rollbacks(number: int) -> None:
         ("2,000 requests/s, 60 min", World(rate=2000), {}),
         ("200 requests/s, 24 h (200 runs)", World(), {"minutes": 1440.0, "number": 200}),
         ("replicas fail in 10 s bursts", BURSTS, {"both": True}),
-        ("a quarter of these bursts", FEW_BURSTS, {"both": True}),
+        ("four times as many bursts", MANY_BURSTS, {"both": True}),
         ("users repeat what fails 8 times", STICKY, {"both": True}),
     ):
         size = int(options.pop("number", number))
@@ -150,8 +152,8 @@ def promotion(number: int) -> None:
     for name, world, edge in (
         ("stable 0.1%", World(), 1.25 * 0.001 + 0.001),
         ("stable 1%", World(stable=0.01), 1.25 * 0.01 + 0.001),
-        # The replicas' bad spells are part of both rates.
-        ("replicas fail in 10 s bursts", BURSTS, (1.25 * (0.98 * 0.001 + 0.006) + 0.001 - 0.006) / 0.98),
+        ("replicas fail in 10 s bursts", BURSTS, at_the_margin(BURSTS)),
+        ("four times as many bursts", MANY_BURSTS, at_the_margin(MANY_BURSTS)),
         ("users repeat what fails 8 times", STICKY, 1.25 * 0.001 + 0.001),
     ):
         cells = []
@@ -161,11 +163,18 @@ def promotion(number: int) -> None:
         row(name, *cells)
     print("\nThe price of dispersion: 20% broken, failed requests and time; a good canary's promotion")
     row("", "20% broken", "good")
-    worlds = {"independent": World(), "bursts": BURSTS, "a quarter of them": FEW_BURSTS, "sticky users": STICKY}
+    worlds = {"independent": World(), "bursts": BURSTS, "four times as many": MANY_BURSTS, "sticky users": STICKY}
     for name, world in worlds.items():
         broken = run(HARM, replace(world, canary=0.2), number, dispersion=True)
         good = run(RAMP, world, number, dispersion=True)
         row(name, found(broken), f"{good.promoted:.0%}, {good.median('seconds', PROMOTE):.0f}s")
+
+
+def at_the_margin(world: World) -> float:
+    """A canary's rate between bursts, with which its rate in all is the most that may be promoted."""
+    in_bursts = 0.3 * world.bursts
+    usual = 1 - world.bursts
+    return (1.25 * (usual * world.stable + in_bursts) + 0.001 - in_bursts) / usual
 
 
 def weak_spots(number: int) -> None:

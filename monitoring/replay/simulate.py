@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,9 @@ Array = np.ndarray[Any, Any]
 
 HISTORY_SECONDS = 1800
 """How long the stable replicas are watched before the release, where a rule learns from them."""
+
+HISTORIES = 8
+"""What is learned from a history is a matter of chance too: as many are drawn, each for a part of the replications."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,24 @@ def simulate(
         latency: simulate latencies too.
         dispersion: give the rule the history of the stable version by replica, from which ours measures φ.
     """
-    rng = np.random.default_rng(seed)
+    run = partial(
+        _under_one_history, rule, world, minutes=minutes, look=look, latency=latency, dispersion=dispersion
+    )  # fmt: skip
+    if not dispersion:
+        return run(np.random.default_rng(seed), replications)
+    parts = np.array_split(np.arange(replications), min(HISTORIES, replications))
+    chances = np.random.SeedSequence(seed).spawn(len(parts))
+    outcomes = [
+        run(np.random.default_rng(chance), len(part)) for part, chance in zip(parts, chances, strict=True)
+    ]  # fmt: skip
+    arrays = ("phase", "seconds", "bad", "exposed")
+    return Outcome(rule.name, *(np.concatenate([getattr(one, name) for one in outcomes]) for name in arrays))
+
+
+def _under_one_history(
+    rule: Rule, world: World, rng: np.random.Generator, replications: int, *,
+    minutes: float, look: float, latency: bool, dispersion: bool,
+) -> Outcome:  # fmt: skip
     traffic = Traffic(world, rng, replications, latency=latency)
     history = traffic.history(HISTORY_SECONDS)
     if not dispersion:

@@ -26,6 +26,22 @@ def test_ours_finds_a_broken_canary_after_a_handful_of_requests_and_the_others_l
     assert min(costs.values()) > 100
 
 
+def test_what_a_rule_learns_beforehand_is_drawn_anew_for_each_part_of_the_replications():
+    learned = []
+
+    class Noted(Headgate):
+        def start(self, size, history=None):
+            learned.append((size, history["errors"]))
+            return super().start(size, history)
+
+    simulate(Noted.default(latency=False), BROKEN, replications=20, seed=1, dispersion=True)
+    assert [size for size, _ in learned] == [3, 3, 3, 3, 2, 2, 2, 2]
+    assert len({errors.tobytes() for _, errors in learned}) == 8
+    learned.clear()
+    simulate(Noted.default(latency=False), BROKEN, replications=20, seed=1)
+    assert [(size, errors.shape) for size, errors in learned] == [(20, (1, 1, 2))], "one, in which replicas are one"
+
+
 @pytest.mark.parametrize(
     ("rule", "seconds"), [(Flagger(), 300), (ArgoRollouts(), 1200), (CloudWatchAlarm(), 1200), (Kayenta(), 300)]
 )
