@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from support.stack import Stack
 
 BRISK = QUICK.replace("min_requests: 60, min_duration: 2s", "min_requests: 40, min_duration: 1s")
-SERVERS = ("worker", "prefect-server", "mlflow-server", "gateway", "guard", "receiver")
+SERVERS = ("worker", "engine", "prefect-server", "mlflow-server", "gateway", "guard", "receiver")
 RATE = 80.0
 _ALREADY_STARTED = 60  # supervisor.xmlrpc.Faults.ALREADY_STARTED
 

@@ -9,7 +9,9 @@ import sys
 import click
 
 from headgate import __version__
+from headgate.engine import carry_out
 from headgate.errors import HeadgateError
+from headgate.home import Home
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("stack", "Start the local stack: Prefect, MLflow, Envoy, a worker."),
@@ -44,6 +46,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Each command's module in this package, and its line in the help."""
 
+
+_SLOW_TO_IMPORT = frozenset({
+    "plan", "release", "promote", "rollback", "approvals", "approve", "reject", "reconcile", "monitor", "watch",
+    "unwatch", "automations", "import",
+})  # fmt: skip
+"""Those that the local stack's engine carries out, where it is up."""
 
 INTERRUPTED = 130
 """What a shell expects of a command that ended by Ctrl-C."""
@@ -92,6 +100,11 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line, turning our errors into messages and exit codes."""
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] in _SLOW_TO_IMPORT:
+        code = carry_out(Home.from_env().root, "headgate", *arguments)
+        if code is not None:
+            sys.exit(code)
     try:
         sys.exit(cli.main(prog_name="headgate", standalone_mode=False))
     except HeadgateError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import httpx
 
@@ -33,6 +34,11 @@ def use_stack(*, quiet: bool = True) -> Home:
     for name, value in settings.items():
         os.environ.setdefault(name, value)
     separate_credentials()
+    if "prefect" in sys.modules:
+        # As in the stack's engine.
+        from tasks.prefect_settings import read_again
+
+        read_again()
     return home
 
 

@@ -121,7 +121,7 @@ def _stack(home: Home) -> list[dict[str, Any]]:
             "state": states[name].state if name in states else "DOWN",
             "where": where.get(name, ""),
         }
-        for name in [*where, "worker", "receiver", "guard"]
+        for name in [*where, "engine", "worker", "receiver", "guard"]
     ]
 
 

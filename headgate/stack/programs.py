@@ -38,7 +38,7 @@ def client_env(home: Home, ports: Ports) -> dict[str, str]:
 
 
 def stack_programs(home: Home, ports: Ports) -> list[Program]:
-    """Envoy, the servers of Prefect and MLflow, a worker, the receiver and the guard, in the order they are started."""
+    """Envoy, the servers of Prefect and MLflow, worker, receiver, guard and engine, in the order they are started."""
     binaries = Path(sys.executable).parent
     env, secrets = client_env(home, ports), Secrets.of(home)
     database = home.mlflow / "mlflow.db"
@@ -84,6 +84,8 @@ def stack_programs(home: Home, ports: Ports) -> list[Program]:
             settle_seconds=1,
         ),
         Program("guard", [str(binaries / "headgate"), "guard"], env, settle_seconds=1),
+        # Last, as all goes without it, only slower.
+        Program("engine", [sys.executable, "-m", "flows.engine"], env, settle_seconds=1),
     ]  # fmt: skip
 
 

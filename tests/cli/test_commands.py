@@ -126,7 +126,7 @@ def test_up_again_changes_nothing(stack):
     assert {name: state.pid for name, state in Supervisor(stack.home).states().items()} == before
 
 
-@pytest.mark.parametrize("program", ["gateway", "mlflow-server", "prefect-server", "worker", "guard"])
+@pytest.mark.parametrize("program", ["gateway", "mlflow-server", "prefect-server", "engine", "worker", "guard"])
 def test_each_server_comes_back_when_it_is_killed(stack, program):
     from headgate.stack import Supervisor
 

@@ -115,7 +115,7 @@ def test_a_release_is_handed_to_a_worker_where_its_file_says_so(world, models, b
 def test_a_release_that_stood_still_is_ended_and_changes_nothing_when_it_goes_on(world, models, background):
     world.release(models("pyfunc", does="double"))
     with world.traffic():
-        process = background(models("pyfunc", does="negative"), LONG, HEADGATE_LEASE_SECONDS="3")
+        process = background(models("pyfunc", does="negative"), LONG, HEADGATE_LEASE_SECONDS="3", HEADGATE_ENGINE="off")
         wait_for(lambda: world.share(2) > 0, 180)
         with world.target._gateway._locked():
             os.kill(process.pid, signal.SIGSTOP)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import httpx
 import mlflow
+import psutil
 import pytest
 from conftest import QUICK
 from support.signing import signed
@@ -204,18 +205,24 @@ def test_a_release_tells_what_happens_as_events(world, models):
     assert {"actor": "bob", "version": 1, "reason": "customers complain"}.items() <= back["payload"].items()
 
 
+def process_of(run):
+    """The one that a worker started for a flow run."""
+    (found,) = [
+        process for process in psutil.process_iter(["cmdline"])
+        if "headgate.flow_run" in (process.info["cmdline"] or [])
+        and process.environ()["PREFECT__FLOW_RUN_ID"] == run
+    ]  # fmt: skip
+    return found
+
+
 @pytest.mark.usefixtures("unguarded")
 def test_a_run_that_is_killed_is_put_back_by_the_automation(world, models):
-    import psutil
-
     world.release(models("pyfunc", does="double"))
     long = QUICK.replace("min_duration: 2s, max_duration: 30s", "min_duration: 50s, max_duration: 60s")
     with world.traffic():
         run = world.submit(models("pyfunc", does="negative"), long)
         wait_for(lambda: any(name.startswith("v2-") for name in world.state.traffic.weights), 180)
-        for process in psutil.process_iter(["cmdline"]):
-            if "prefect.engine" in (process.info["cmdline"] or []) and process.environ()["PREFECT__FLOW_RUN_ID"] == run:
-                process.kill()
+        process_of(run).kill()
         result = world.ended(2, 300)
     assert result.outcome is Outcome.ROLLED_BACK
     assert "its process ended" in result.reason
