@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SERVER = (
     "httptools>=0.6",
+    "nvidia-ml-py>=12",
     "opentelemetry-exporter-otlp-proto-http>=1.30",
     "orjson>=3.10",
     "prometheus-client>=0.21",

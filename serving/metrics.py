@@ -15,6 +15,8 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from serving.gpu import Gpus
+
 REQUESTS = Counter("headgate_requests", "Answered requests.", ["status"])
 SECONDS = Histogram(
     "headgate_request_seconds",
@@ -23,6 +25,8 @@ SECONDS = Histogram(
 )
 IN_PROGRESS = Gauge("headgate_requests_in_progress", "Requests without an answer yet.", multiprocess_mode="livesum")
 LOG_DROPPED = Counter("headgate_prediction_log_dropped", "Rows that the prediction log could not keep.")
+
+REGISTRY.register(Gpus())
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -33,4 +37,5 @@ def render() -> bytes:
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        registry.register(Gpus())
     return generate_latest(registry)

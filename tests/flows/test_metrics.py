@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import QUICK
+from support import nvml
 from support.stack import wait_for
 
 from headgate.release_file import parse_release
@@ -72,7 +73,8 @@ def test_every_query_of_every_dashboard_has_an_answer(world, models, tmp_path):
 
     rng = np.random.default_rng(0)
     pd.DataFrame({"x": rng.uniform(1, 21, 500)}).to_parquet(tmp_path / "reference.parquet")
-    text = QUICK + "runtime: {price_per_hour: 1.5}\n"
+    gpus = json.dumps(nvml.library(tmp_path / "nvml"))
+    text = QUICK + f"runtime: {{price_per_hour: 1.5, env: {{LD_LIBRARY_PATH: {gpus}}}}}\n"
     text += f"monitor: {{reference: {json.dumps(str(tmp_path / 'reference.parquet'))}, min_rows: 20}}\n"
     (tmp_path / "prometheus").mkdir()
     world.release(models("pyfunc", does="double"), text)

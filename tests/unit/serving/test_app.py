@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from support import nvml
 from support.stack import wait_for
 
 from deploy_targets import prediction_log as reader
@@ -65,6 +66,25 @@ def ready(client: httpx.Client) -> bool:
 def ask(client: httpx.Client, x: float = 1.0, **headers: str) -> httpx.Response:
     body = json.dumps({"dataframe_records": [{"x": x}]})
     return client.post("/invocations", content=body, headers={"content-type": "application/json", **headers})
+
+
+@pytest.mark.parametrize(
+    ("visible", "gpus"), [(None, ["0", "1"]), ("1", ["1"]), ("GPU-second", ["GPU-second"]), ("", []), ("7", [])]
+)
+def test_it_tells_of_the_gpus_that_it_sees(models, tmp_path, visible, gpus):
+    env = {"LD_LIBRARY_PATH": nvml.library(tmp_path / "nvml")}
+    env |= {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    with server(models("pyfunc", does="double"), tmp_path, **env) as (_, client):
+        wait_for(lambda: up(client) is not None)
+        told = dict(
+            line.split() for line in client.get("/metrics").text.splitlines() if line.startswith("headgate_gpu_")
+        )
+    used = {"0": 3, "1": 4, "GPU-second": 4}
+    assert {name: float(value) for name, value in told.items()} == {
+        **{f'headgate_gpu_memory_bytes{{gpu="{gpu}"}}': 80 * nvml.GIB for gpu in gpus},
+        **{f'headgate_gpu_memory_used_bytes{{gpu="{gpu}"}}': used[gpu] * nvml.GIB for gpu in gpus},
+        **{f'headgate_gpu_used_ratio{{gpu="{gpu}"}}': 0.42 for gpu in gpus if gpu == "0"},
+    }
 
 
 def test_the_container_contract(models, tmp_path):
