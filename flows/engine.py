@@ -101,6 +101,7 @@ def _carry_out(connection: socket.socket, ending: _Ending) -> int:
     os.environ.clear()
     os.environ.update(asked["env"])
     os.chdir(asked["folder"])
+    os.umask(asked["umask"])
     sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
     own.sendall(f"{os.getpid()}\n".encode())
     if requests.readline() != GO:

@@ -47,7 +47,10 @@ def carry_out(home: Path, *what: str) -> int | None:
         try:
             connection.connect(str(home / SOCKET))
             socket.send_fds(connection, [b"\n"], [0, 1, 2])
-            asked = {"what": what, "env": dict(os.environ), "folder": str(Path.cwd()), "installation": sys.prefix}
+            asked = {
+                "what": what, "env": dict(os.environ), "folder": str(Path.cwd()), "umask": _umask(),
+                "installation": sys.prefix,
+            }  # fmt: skip
             connection.sendall(json.dumps(asked).encode() + b"\n")
             answers = connection.makefile("rb")
             pid = int(answers.readline())
@@ -57,6 +60,13 @@ def carry_out(home: Path, *what: str) -> int | None:
             return None
         connection.settimeout(None)
         return _follow(pid, answers)
+
+
+def _umask() -> int:
+    """It can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _follow(pid: int, answers: IO[bytes]) -> int:
