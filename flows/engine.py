@@ -59,21 +59,32 @@ def main() -> int:
     path.unlink(missing_ok=True)
     # Nobody waits for the processes here.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     gc.collect()
     gc.freeze()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
-        server.bind(str(path))
-        path.chmod(0o600)
-        server.listen(_BACKLOG)
-        while True:
-            connection, _ = server.accept()
-            with connection:
+    asking = _wait_for_someone(path, changed)
+    return STALE if asking is None else _carry_out(asking, ending)
+
+
+def _wait_for_someone(path: Path, changed: _Modules) -> socket.socket | None:
+    """Fork for each that asks: in the forked process, the connection to who did; None here, once a module changed."""
+    here = os.getpid()
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+            server.bind(str(path))
+            path.chmod(0o600)
+            server.listen(_BACKLOG)
+            while True:
+                connection, _ = server.accept()
                 if changed:
-                    path.unlink(missing_ok=True)
-                    return STALE
+                    connection.close()
+                    return None
                 if os.fork() == 0:
-                    server.close()
-                    return _carry_out(connection, ending)
+                    return connection
+                connection.close()
+    finally:
+        if os.getpid() == here:
+            path.unlink(missing_ok=True)
 
 
 def _import_all() -> None:
@@ -87,14 +98,13 @@ def _import_all() -> None:
 def _carry_out(connection: socket.socket, ending: _Ending) -> int:
     """In the forked process: become what the asking process would have been."""
     os.setsid()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for handled in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(handled, signal.SIG_DFL)
     _, streams, _, _ = socket.recv_fds(connection, 1, 3)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    # It outlives the block in which the connection was accepted.
-    own = connection.dup()
-    requests = own.makefile("rb")
+    requests = connection.makefile("rb")
     asked = json.loads(requests.readline())
     if asked["installation"] != sys.prefix:
         return 1
@@ -103,11 +113,11 @@ def _carry_out(connection: socket.socket, ending: _Ending) -> int:
     os.chdir(asked["folder"])
     os.umask(asked["umask"])
     sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
-    own.sendall(f"{os.getpid()}\n".encode())
+    connection.sendall(f"{os.getpid()}\n".encode())
     if requests.readline() != GO:
         return 1
     threading.Thread(target=_end_with, args=(requests,), daemon=True).start()
-    ending.connection = own
+    ending.connection = connection
     ending.code = _run(*asked["what"])
     return ending.code
 

@@ -100,6 +100,13 @@ def test_who_kills_the_asking_process_kills_the_one_that_does_the_work(served, t
     wait_for(lambda: not working.is_running(), 5)
 
 
+def test_it_leaves_nothing_where_it_is_stopped(served, tmp_path):
+    process, _ = served
+    process.terminate()
+    assert process.wait(10) == 0
+    assert not list((tmp_path / "supervisor").iterdir())
+
+
 def test_modules_that_changed_on_disk_are_not_run(tmp_path, monkeypatch):
     monkeypatch.setattr(engine, "_PROJECT", tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
