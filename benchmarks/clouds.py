@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import sys
 import tempfile
@@ -11,35 +12,73 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "contract"))
 
-from harness import SageMakerHarness
+from harness import SageMakerHarness, VertexHarness
 from support.base_image import find_base
 from support.models import Models
 from support.moto_server import sagemaker
+from support.vertex_server import vertex
 
 from deploy_targets.sagemaker import fleet
 from deploy_targets.sagemaker import target as sagemaker_target
+from deploy_targets.vertex import google
+from deploy_targets.vertex import target as vertex_target
 from headgate.home import Home
 from headgate.records import Mirror, Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
-    from deploy_targets.sagemaker.aws import Aws
+READS = re.compile(r"^(describe|list|get)_|\.(get|list)$|^timeSeries|^jobs\.|^rawPredict$")
 
-READS = ("describe_", "list_", "get_")
-FEWEST = {
-    "deploy": (4, "a model, a configuration, an update; the configuration before goes"),
-    "shadow": (6, "a configuration, an update and a removal, twice"),
-    "shift, three steps": (3, "a change of weights each"),
-    "promote": (1, "a change of weights"),
-    "retire": (4, "a configuration, an update and a removal; the model goes"),
-}
+
+class Cloud(NamedTuple):
+    """A cloud's double, and the fewest calls by which it can be had to do a step, and which these are."""
+
+    name: str
+    open: Callable[[Path, str], AbstractContextManager[tuple[Any, Any]]]
+    modules: tuple[Any, ...]
+    caller: Callable[[Any], Any]
+    fewest: dict[str, tuple[int, str]]
+
+
+@contextmanager
+def on_sagemaker(root: Path, base: str) -> Iterator[tuple[Any, Any]]:
+    """A harness, and its double."""
+    with sagemaker("bench") as double:
+        os.environ |= double.environment
+        yield SageMakerHarness(root, base, double), double
+
+
+@contextmanager
+def on_vertex(root: Path, base: str) -> Iterator[tuple[Any, Any]]:
+    """A harness, and its double."""
+    with vertex("bench", root) as (double, environment):
+        os.environ |= environment
+        yield VertexHarness(root, base, double, environment["CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM"]), double
+
+
+CLOUDS = (
+    Cloud("SageMaker", on_sagemaker, (fleet, sagemaker_target), lambda target: target._aws, {  # noqa: SLF001
+        "deploy": (4, "a model, a configuration, an update; the configuration before goes"),
+        "shadow": (6, "a configuration, an update and a removal, twice"),
+        "shift, three steps": (3, "a change of weights each"),
+        "promote": (1, "a change of weights"),
+        "retire": (4, "a configuration, an update and a removal; the model goes"),
+    }),
+    Cloud("Vertex AI", on_vertex, (google, vertex_target), lambda target: target._google, {  # noqa: SLF001
+        "deploy": (4, "a model, an endpoint of its own, two deployments"),
+        "shift, three steps": (3, "a change of the split each"),
+        "promote": (1, "a change of the split"),
+        "retire": (5, "two removals, one of them from a split; an endpoint and a model go"),
+    }),
+)  # fmt: skip
 
 
 class Watch:
@@ -56,9 +95,9 @@ class Watch:
         yield
         self.calls.append((operation, began, time.perf_counter()))
 
-    def over(self, aws: Aws) -> None:
+    def over(self, caller: Any, modules: tuple[Any, ...]) -> None:  # noqa: ANN401 - each cloud's own
         """Watch every call, and what is slept for between them."""
-        aws.around = self.around
+        caller.around = self.around
         pause = time.sleep
 
         def sleep(seconds: float) -> None:
@@ -66,8 +105,8 @@ class Watch:
             pause(seconds)
             self.slept.append((began, time.perf_counter()))
 
-        for module in (fleet, sagemaker_target):
-            module.time = SimpleNamespace(sleep=sleep, monotonic=time.monotonic, perf_counter=time.perf_counter)  # type: ignore[assignment]
+        for module in modules:
+            module.time = SimpleNamespace(sleep=sleep, monotonic=time.monotonic, perf_counter=time.perf_counter)
 
     def between(self) -> list[tuple[float, str]]:
         """Seconds from the end of each call to the beginning of the next, less what was slept; and that one's name."""
@@ -79,56 +118,59 @@ class Watch:
 
 
 def main() -> None:
-    """Print both."""
+    """Print both, for each cloud."""
     base, why_not = find_base()
     if base is None:
         sys.exit(why_not)
-    with tempfile.TemporaryDirectory() as folder, sagemaker("bench") as double:
-        os.environ |= double.environment
-        home, models = Home(Path(folder)).ensure(), Path(folder) / "models"
-        models.mkdir()
-        harness = SageMakerHarness(home.root, base, double)
-        made = Models(models)
-        old = harness.revision(made("pyfunc", does="double"), 1)
-        new = harness.revision(made("pyfunc", does="negative"), 2)
-        target, watch = harness.target, Watch()
-        target.deploy("bench", old)
-        target.route("bench", Traffic.all_to(old.name), fence=1)
-        watch.over(target._aws)  # noqa: SLF001
-        steps: dict[str, Callable[[], None]] = {
-            "deploy": lambda: target.deploy("bench", new),
-            "shadow": lambda: [
-                target.route("bench", Traffic.all_to(old.name, mirror), fence=1)
-                for mirror in (Mirror(revision=new.name, share=10_000), None)
-            ] and None,
-            "shift, three steps": lambda: [
-                target.route("bench", Traffic.split(old.name, new.name, share), fence=1) for share in (500, 2500, 5000)
-            ] and None,
-            "promote": lambda: target.route("bench", Traffic.all_to(new.name), fence=1),
-            "retire": lambda: target.retire("bench", old.name, fence=1),
-        }  # fmt: skip
-        print("SageMaker: calls that change something, beside the fewest; and reads (what lasts is polled)\n")
-        totals = [0, 0]
-        for name, step in steps.items():
-            double.faults.calls.clear()
-            step()
-            counted = double.faults.counted()
-            changes = Counter({call: times for call, times in counted.items() if not call.startswith(READS)})
-            reads = counted.total() - changes.total()
-            fewest, what = FEWEST[name]
-            totals = [totals[0] + changes.total(), totals[1] + fewest]
-            tags = changes["add_tags"]
-            print(f"  {name:<20} {changes.total():>3} of {fewest} ({what})" + (f", {tags} of ours" if tags else "")
-                  + f"; {reads} reads")  # fmt: skip
-        print(f"  {'whole':<20} {totals[0]:>3} of {totals[1]}")
-        gaps = watch.between()
-        milliseconds = [1000 * gap for gap, _ in gaps]
-        print(
-            f"\nbetween two of {len(watch.calls)} calls: median {statistics.median(milliseconds):.2f} ms, "
-            f"95 % {milliseconds[int(0.95 * len(gaps))]:.2f} ms, "
-            f"most {milliseconds[-1]:.0f} ms (before {gaps[-1][1]}), then {milliseconds[-2]:.0f} ms"
-        )
-        target.delete("bench")
+    for cloud in CLOUDS:
+        with tempfile.TemporaryDirectory() as folder:
+            home, models = Home(Path(folder)).ensure(), Path(folder) / "models"
+            models.mkdir()
+            with cloud.open(home.root, base) as (harness, double):
+                measure(cloud, harness, double, Models(models))
+
+
+def measure(cloud: Cloud, harness: Any, double: Any, models: Models) -> None:  # noqa: ANN401 - each cloud's own
+    """One cloud's table, and what lies between its calls."""
+    old = harness.revision(models("pyfunc", does="double"), 1)
+    new = harness.revision(models("pyfunc", does="negative"), 2)
+    target, watch = harness.target, Watch()
+    target.deploy("bench", old)
+    target.route("bench", Traffic.all_to(old.name), fence=1)
+    watch.over(cloud.caller(target), cloud.modules)
+    steps: dict[str, Callable[[], None]] = {
+        "deploy": lambda: target.deploy("bench", new),
+        "shadow": lambda: [
+            target.route("bench", Traffic.all_to(old.name, mirror), fence=1)
+            for mirror in (Mirror(revision=new.name, share=10_000), None)
+        ] and None,
+        "shift, three steps": lambda: [
+            target.route("bench", Traffic.split(old.name, new.name, share), fence=1) for share in (500, 2500, 5000)
+        ] and None,
+        "promote": lambda: target.route("bench", Traffic.all_to(new.name), fence=1),
+        "retire": lambda: target.retire("bench", old.name, fence=1),
+    }  # fmt: skip
+    print(f"{cloud.name}: calls that change something, beside the fewest; and reads (what lasts is polled)\n")
+    totals = [0, 0]
+    for name, (fewest, what) in cloud.fewest.items():
+        double.faults.calls.clear()
+        steps[name]()
+        counted = double.faults.counted()
+        changes = Counter({call: times for call, times in counted.items() if not READS.search(call)})
+        reads = counted.total() - changes.total()
+        totals = [totals[0] + changes.total(), totals[1] + fewest]
+        tags = changes["add_tags"]
+        print(f"  {name:<20} {changes.total():>3} of {fewest} ({what})" + (f", {tags} of ours" if tags else "")
+              + f"; {reads} reads")  # fmt: skip
+    print(f"  {'whole':<20} {totals[0]:>3} of {totals[1]}")
+    gaps = watch.between()
+    milliseconds = [1000 * gap for gap, _ in gaps]
+    print(
+        f"\nbetween two of {len(watch.calls)} calls: median {statistics.median(milliseconds):.2f} ms, "
+        f"95 % {milliseconds[int(0.95 * len(gaps))]:.2f} ms, "
+        f"most {milliseconds[-1]:.0f} ms (before {gaps[-1][1]}), then {milliseconds[-2]:.0f} ms\n"
+    )
+    target.delete("bench")
 
 
 if __name__ == "__main__":

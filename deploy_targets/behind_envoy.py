@@ -56,6 +56,7 @@ class BehindEnvoy(ABC):
     CALLS: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     LOOK_SECONDS: ClassVar[float] = 1.0
     LOG_DELAY: ClassVar[float] = 5.0
+    WEIGHT_STEP: ClassVar[int] = 1
 
     def __init__(self, home: Home | None = None) -> None:
         self._home = home or Home.from_env()

@@ -74,6 +74,9 @@ class DeployTarget(Protocol):
     LATENCY_BOUNDS: ClassVar[tuple[float, ...]]
     """Upper bounds of the latency buckets in `counts`, in seconds; empty where it has no histograms."""
 
+    WEIGHT_STEP: ClassVar[int]
+    """Basis points of which weights are multiples."""
+
     LOOK_SECONDS: ClassVar[float]
     """How often there is something new in `counts`; the judge looks as often."""
 

@@ -8,6 +8,7 @@ from deploy_targets.protocol import DeployTarget, Feature
 from headgate.errors import UnsupportedError
 from headgate.findings import Finding
 from headgate.target_settings import TARGETS_GROUP, Target, installed, known_targets
+from headgate.units import BASIS_POINTS, basis_points, format_percent
 
 if TYPE_CHECKING:
     from headgate.spec import ReleaseSpec
@@ -49,7 +50,7 @@ def required_features(spec: ReleaseSpec) -> set[Feature]:
 
 def unsupported_problems(target: DeployTarget, spec: ReleaseSpec) -> list[Finding]:
     """Each thing that the release file asks for and the target cannot do."""
-    return _replay_problems(target, spec) + [
+    return _replay_problems(target, spec) + _weight_problems(target, spec) + [
         Finding(
             severity="error", subject=feature.value,
             problem=f"the {spec.target.kind} target cannot do this: {target.UNSUPPORTED[feature]}",
@@ -57,6 +58,15 @@ def unsupported_problems(target: DeployTarget, spec: ReleaseSpec) -> list[Findin
         )
         for feature in sorted(required_features(spec) & set(target.UNSUPPORTED))
     ]  # fmt: skip
+
+
+def _weight_problems(target: DeployTarget, spec: ReleaseSpec) -> list[Finding]:
+    odd = [step for step in spec.strategy.steps if basis_points(step) % target.WEIGHT_STEP]
+    if spec.strategy.kind != "canary" or not odd:
+        return []
+    least = format_percent(target.WEIGHT_STEP / BASIS_POINTS)
+    problem = f"the {spec.target.kind} target takes multiples of {least}, not {format_percent(odd[0])}"
+    return [Finding(severity="error", subject="strategy.steps", problem=problem, fix="round the steps")]
 
 
 def _replay_problems(target: DeployTarget, spec: ReleaseSpec) -> list[Finding]:

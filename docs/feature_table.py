@@ -45,6 +45,7 @@ def table(targets: dict[str, type[DeployTarget]]) -> str:
         lines.append(f"| {name} (`{feature.value}`) | {' | '.join(cells)} |")
     lines += [
         f"| latency buckets for the judge | {' | '.join(str(len(one.LATENCY_BOUNDS)) for one in targets.values())} |",
+        f"| weights are multiples of | {' | '.join(f'{one.WEIGHT_STEP / 100:g} %' for one in targets.values())} |",
         f"| a look of the judge every | {' | '.join(f'{one.LOOK_SECONDS:g} s' for one in targets.values())} |",
         f"| requests are in the log within | {' | '.join(f'{one.LOG_DELAY:g} s' for one in targets.values())} |",
         "",

@@ -63,6 +63,7 @@ class SageMakerTarget:
     LATENCY_BOUNDS: ClassVar[tuple[float, ...]] = BOUNDS
     LOOK_SECONDS: ClassVar[float] = 10.0
     LOG_DELAY: ClassVar[float] = 180.0
+    WEIGHT_STEP: ClassVar[int] = 1
     RUNS_CONTAINERS: ClassVar[bool] = True
 
     def __init__(self, settings: SageMakerSettings) -> None:

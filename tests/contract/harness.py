@@ -12,12 +12,17 @@ from botocore.exceptions import ClientError
 from support.chaos import Kill
 from support.sagemaker import ROLE
 from support.sagemaker_evidence import BUCKET
+from support.vertex import DATASET, LOCATION, PARENT, PROJECT
 
 from deploy_targets.docker import DockerTarget
 from deploy_targets.local import LocalTarget
 from deploy_targets.sagemaker.aws import Aws
 from deploy_targets.sagemaker.settings import SageMakerSettings
 from deploy_targets.sagemaker.target import SageMakerTarget
+from deploy_targets.vertex import names as vertex_names
+from deploy_targets.vertex.google import Google
+from deploy_targets.vertex.settings import VertexSettings
+from deploy_targets.vertex.target import VertexTarget
 from headgate.home import Home
 from headgate.records import Image, ModelVersion, Revision
 from headgate.spec import ImageSettings
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from support.sagemaker import SageMaker
+    from support.vertex import Vertex
 
     from deploy_targets import DeployTarget
     from headgate.records import Payload
@@ -259,3 +265,60 @@ class SageMakerHarness:
             *named, *(key["Key"] for key in keys), *(name for name in double.endpoints if name == endpoint),
             *(one["ResourceId"] for one in scaled["ScalableTargets"] if f"/{endpoint}/" in one["ResourceId"]),
         ]  # fmt: skip
+
+
+class VertexHarness:
+    """The Vertex AI target on a double that runs real containers."""
+
+    never_ready, ids_reach_servers = "did not pass its health checks", False
+
+    def __init__(self, root: Path, base: str, double: Vertex, url: str) -> None:
+        self._home, self._base, self._double, self._url = Home(root), base, double, url
+        self._settings = VertexSettings(kind="vertex", captures=f"bq://{PROJECT}.{DATASET}.live", location=LOCATION)
+        self.target = VertexTarget(self._settings)
+        self._http = httpx.Client(timeout=60)
+
+    def revision(self, model: Path, version: int, *, ready_timeout: float = 60.0, **more: Any) -> Revision:
+        artifact = fetch_artifact(str(model), self._home.root)
+        image = build_container(self._home, artifact, "contract", ImageSettings(base=self._base))
+        return revision_of(image, version, ready_timeout, **more)
+
+    def again(self) -> DeployTarget:
+        return VertexTarget(self._settings)
+
+    def ask(self, endpoint: str, payload: Payload, times: int = 1) -> list[Reply]:
+        return [self._ask(endpoint, payload) for _ in range(times)]
+
+    def _ask(self, endpoint: str, payload: Payload) -> Reply:
+        headers = {"authorization": f"Bearer {self.target._google.token()}", "content-type": payload.content_type}
+        url = f"{self._url}/v1/{PARENT}/endpoints/{endpoint}:rawPredict"
+        reply = self._http.post(url, content=payload.body, headers=headers)
+        number = reply.headers.get("x-vertex-ai-deployed-model-id", "")
+        return Reply(reply.status_code, self._names(endpoint).get(number, ""), "")
+
+    def _names(self, endpoint: str) -> dict[str, str]:
+        site = self._double.sites.get(f"{PARENT}/endpoints/{endpoint}")
+        return {one["id"]: one["displayName"] for one in site.resource["deployedModels"]} if site else {}
+
+    def is_gone(self, endpoint: str, url: str) -> bool:
+        headers = {"authorization": f"Bearer {self.target._google.token()}", "content-type": "application/json"}
+        return self._http.post(url, content=b"{}", headers=headers).status_code == httpx.codes.NOT_FOUND
+
+    def kills(self) -> list[Kill]:
+        once = ("models.upload", "endpoints.create", "models.delete", "endpoints.delete")
+        twice = ("endpoints.deployModel", "endpoints.patch", "endpoints.undeployModel")
+        return [
+            Kill("models.upload", 1, "before"), *(Kill(name) for name in (*once, *twice)),
+            *(Kill(name, 2) for name in twice),
+        ]  # fmt: skip
+
+    def points(self) -> list[tuple[Any, str, Any]]:
+        return [(Google, "_call", lambda _google, _service, method, *_: method.removeprefix("projects.locations."))]
+
+    def kill(self, endpoint: str, revision: str) -> None:
+        self._double.kill(endpoint, vertex_names.deployed_id(revision))
+
+    def traces(self, endpoint: str) -> list[str]:
+        known = (*self._double.models, *self._double.sites)
+        found = [name.rpartition("/")[2] for name in known]
+        return [name for name in found if name == endpoint or name.startswith(f"{endpoint}--")]

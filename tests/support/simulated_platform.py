@@ -71,6 +71,7 @@ class Platform:
     CALLS: ClassVar[dict[str, tuple[str, ...]]] = {}
     LOOK_SECONDS: ClassVar[float] = 1.0
     LOG_DELAY: ClassVar[float] = 5.0
+    WEIGHT_STEP: ClassVar[int] = 1
     RUNS_CONTAINERS: ClassVar[bool] = True
     CHANGES: ClassVar[set[str]] = {"route", "deploy", "retire", "delete"}
 

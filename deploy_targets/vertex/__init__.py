@@ -1,0 +1,1 @@
+"""Vertex AI: endpoints of one project and location."""

@@ -1,0 +1,78 @@
+"""What is missing in a project before a release can start, each with the command that mends it; and the role."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headgate.errors import HeadgateError, TargetError, TargetUnavailableError
+from headgate.findings import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from deploy_targets.vertex.google import Google
+    from deploy_targets.vertex.settings import VertexSettings
+
+PERMISSIONS = (
+    "aiplatform.endpoints.create", "aiplatform.endpoints.delete", "aiplatform.endpoints.deploy",
+    "aiplatform.endpoints.get", "aiplatform.endpoints.list", "aiplatform.endpoints.predict",
+    "aiplatform.endpoints.undeploy", "aiplatform.endpoints.update", "aiplatform.models.delete",
+    "aiplatform.models.get", "aiplatform.models.list", "aiplatform.models.upload", "aiplatform.operations.list",
+    "artifactregistry.repositories.create", "artifactregistry.repositories.downloadArtifacts",
+    "artifactregistry.repositories.get", "artifactregistry.repositories.uploadArtifacts", "bigquery.jobs.create",
+    "bigquery.datasets.get", "bigquery.tables.getData", "logging.logEntries.list", "monitoring.timeSeries.list",
+)  # fmt: skip
+"""What a release asks of a project."""
+
+
+def findings(google: Google, settings: VertexSettings) -> list[Finding]:
+    """Every problem; nothing where a release can start."""
+    try:
+        project = google.project
+    except HeadgateError as error:
+        return [_error("google", error.message, error.fix)]
+    found: list[Finding] = []
+    for look in (_permissions(google, project), _service(google), _dataset(google, settings)):
+        try:
+            found += look
+        except TargetUnavailableError as error:
+            found.append(_error("google", error.message, error.fix))
+            return found
+        except TargetError as error:
+            # Who may not look may still be allowed to release.
+            found.append(Finding(severity="warning", subject="google", problem=error.message, fix=error.fix))
+    return found
+
+
+def role(settings: VertexSettings) -> str:
+    """The least that whoever releases needs, as `gcloud iam roles create --file` takes it."""
+    listed = sorted({*PERMISSIONS, *(["iam.serviceAccounts.actAs"] if settings.service_account else [])})
+    return "title: Headgate\nstage: GA\nincludedPermissions:\n" + "".join(f"- {name}\n" for name in listed)
+
+
+def _permissions(google: Google, project: str) -> Iterator[Finding]:
+    reply = google.call(
+        "cloudresourcemanager", "projects.testIamPermissions", resource=project, body={"permissions": list(PERMISSIONS)}
+    )
+    if missing := sorted(set(PERMISSIONS) - set(reply.get("permissions", []))):
+        fix = (
+            "headgate doctor --policy release.yaml > role.yaml; gcloud iam roles create headgate "
+            f"--project {project} --file role.yaml; then give it to the caller"
+        )
+        yield _error("permissions", f"the caller may not {', '.join(missing)}", fix)
+
+
+def _service(google: Google) -> Iterator[Finding]:
+    """A project that never used Vertex AI refuses, and the refusal says what to do."""
+    google.call("aiplatform", "projects.locations.endpoints.list", parent=google.parent, pageSize=1)
+    yield from ()
+
+
+def _dataset(google: Google, settings: VertexSettings) -> Iterator[Finding]:
+    project, dataset, _ = settings.captures.removeprefix("bq://").split(".")
+    if google.find("bigquery", "datasets.get", projectId=project, datasetId=dataset) is None:
+        yield _error("target.captures", f"there is no dataset {dataset} in {project}", f"bq mk -d {project}:{dataset}")
+
+
+def _error(subject: str, problem: str, fix: str) -> Finding:
+    return Finding(severity="error", subject=subject, problem=problem, fix=fix)

@@ -1,0 +1,234 @@
+"""Endpoints as Vertex AI has them: made, deployed to, split and removed, each change awaited and read again.
+
+Deploying and removing are long-running operations, which a caller that died leaves running; so whoever comes next waits
+for those first. Changes of the split and of labels carry the `etag` of what was read, and are refused where another was
+quicker. https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.endpoints
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+
+from deploy_targets.vertex import names
+from headgate.errors import LeaseLostError, TargetError, TargetUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from deploy_targets.vertex.google import Google
+    from deploy_targets.vertex.settings import VertexSettings
+    from headgate.records import Revision
+
+Described = dict[str, Any]
+
+_METHOD = "projects.locations.endpoints"
+REMOVE_SECONDS = 900.0
+_SETTLE_SECONDS = 120.0
+"""How long something may still be in use after what used it is gone."""
+
+
+class Sites:
+    """The endpoints of one project and location, by their ids.
+
+    Args:
+        google: the project.
+        settings: how endpoints are made.
+    """
+
+    def __init__(self, google: Google, settings: VertexSettings) -> None:
+        self._google, self._settings = google, settings
+
+    def path(self, site: str) -> str:
+        """An endpoint's whole name."""
+        return f"{self._google.parent}/endpoints/{site}"
+
+    def described(self, site: str) -> Described | None:
+        """What Vertex says of an endpoint; None where there is none."""
+        return self._google.find("aiplatform", f"{_METHOD}.get", name=self.path(site))
+
+    def of(self, endpoint: str) -> dict[str, Described]:
+        """Every endpoint that belongs to one of ours, its own among them, by id."""
+        listed = self._google.pages(
+            "aiplatform", f"{_METHOD}.list", "endpoints", parent=self._google.parent,
+            filter=f'labels.{names.OURS}="{endpoint}"',
+        )  # fmt: skip
+        return {one["name"].rpartition("/")[2]: one for one in listed}
+
+    def url(self, site: str, described: Mapping[str, Any]) -> str:
+        """Where requests to it go."""
+        dedicated = described.get("dedicatedEndpointDns", "")
+        host = f"https://{dedicated}" if dedicated else self._google.url("aiplatform")
+        return f"{host}/v1/{self.path(site)}:rawPredict"
+
+    def settled(self, site: str) -> Described | None:
+        """What Vertex says of an endpoint, once no operation on it goes on."""
+        described = self.described(site)
+        if described is None:
+            return None
+        running = list(
+            self._google.pages(
+                "aiplatform", f"{_METHOD}.operations.list", "operations", name=self.path(site), filter="done=false"
+            )
+        )
+        for operation in running:
+            self._google.wait(operation, REMOVE_SECONDS)
+        return self.described(site) if running else described
+
+    def ensure(self, site: str, endpoint: str, sample: float) -> Described:
+        """An endpoint, made where there is none.
+
+        Args:
+            site: its id.
+            endpoint: which of ours it belongs to.
+            sample: the share of requests that are logged; 0 for none.
+
+        Raises:
+            TargetError: it is there, and not ours.
+        """
+        described = self.settled(site)
+        if described is None:
+            self._make(site, endpoint, sample)
+            described = self.described(site)
+        if described is None:
+            raise TargetUnavailableError(f"Vertex AI made the endpoint {site} and does not show it")
+        return see_that_it_is_ours(described, endpoint)
+
+    def deploy(self, site: str, model: str, revision: Revision, split: Mapping[str, int] | None) -> Mapping[str, Any]:
+        """Begin to deploy a revision; the operation.
+
+        Args:
+            site: where.
+            model: the whole name of its model.
+            revision: what.
+            split: the endpoint's traffic from then on, in which "0" is the revision; as it is where None.
+        """
+        settings = self._settings
+        machine = {"machineType": settings.machine} | (
+            {"acceleratorType": settings.accelerator, "acceleratorCount": settings.accelerators}
+            if settings.accelerator else {}
+        )  # fmt: skip
+        resources: dict[str, Any] = {
+            "machineSpec": machine, "minReplicaCount": revision.workers,
+            "maxReplicaCount": revision.most_workers or revision.workers,
+        }  # fmt: skip
+        if revision.most_workers:
+            metric = "aiplatform.googleapis.com/prediction/online/cpu/utilization"
+            resources["autoscalingMetricSpecs"] = [{"metricName": metric, "target": settings.cpu_target}]
+        deployed = {
+            "id": names.deployed_id(revision.name), "displayName": revision.name, "model": model,
+            "dedicatedResources": resources,
+            **({"serviceAccount": settings.service_account} if settings.service_account else {}),
+        }  # fmt: skip
+        body = {"deployedModel": deployed, **({"trafficSplit": dict(split)} if split else {})}
+        return self._google.call("aiplatform", f"{_METHOD}.deployModel", endpoint=self.path(site), body=body)
+
+    def change(self, site: str, described: Mapping[str, Any], **content: object) -> Described:
+        """Change an endpoint's labels or split, unless another did since it was read; what Vertex says then."""
+        body = {**content, "etag": described["etag"]}
+        return self._google.call(
+            "aiplatform", f"{_METHOD}.patch", name=self.path(site), updateMask=",".join(content), body=body
+        )  # fmt: skip
+
+    def undeploy(self, site: str, revision: str) -> None:
+        """Take a revision off an endpoint; nothing happens where it is not on it."""
+        described = self.settled(site)
+        if revision in names.deployed(described):
+            number = names.deployed(described)[revision]["id"]
+            operation = self._google.call(
+                "aiplatform", f"{_METHOD}.undeployModel", endpoint=self.path(site), body={"deployedModelId": number}
+            )
+            self._see_that_it_ended(operation, f"taking {revision} off {site}")
+
+    def remove(self, site: str) -> None:
+        """Remove an endpoint and all that is on it; nothing happens where it is gone."""
+        described = self.settled(site)
+        if described is None:
+            return
+        if described.get("trafficSplit"):
+            described = self.change(site, described, trafficSplit={})
+        for revision in names.deployed(described):
+            self.undeploy(site, revision)
+        for attempt in patiently():
+            with attempt:
+                operation = self._google.find("aiplatform", f"{_METHOD}.delete", name=self.path(site))
+                if operation is not None:
+                    self._see_that_it_ended(operation, f"removing {site}")
+
+    def keep_out(self, site: str, described: Mapping[str, Any], fence: int | None) -> Described:
+        """Refuse a lower fence, and keep a higher one; what Vertex says then.
+
+        Raises:
+            LeaseLostError: the endpoint has seen a higher one.
+        """
+        labels = labels_above(described, fence)
+        if labels == described.get("labels", {}):
+            return dict(described)
+        return self.change(site, described, labels=labels)
+
+    def _make(self, site: str, endpoint: str, sample: float) -> None:
+        settings = self._settings
+        private = {"enablePrivateServiceConnect": True, "projectAllowlist": list(settings.private_to)}
+        logged = {
+            "enabled": True, "samplingRate": sample, "bigqueryDestination": {"outputUri": settings.captures},
+        }  # fmt: skip
+        body = {
+            "displayName": site, "labels": {**settings.labels, names.OURS: endpoint},
+            **({"predictRequestResponseLoggingConfig": logged} if sample else {}),
+            **({"dedicatedEndpointEnabled": True} if settings.dedicated else {}),
+            **({"privateServiceConnectConfig": private} if settings.private_to else {}),
+            **({"encryptionSpec": {"kmsKeyName": settings.kms_key}} if settings.kms_key else {}),
+        }  # fmt: skip
+        operation = self._google.make(
+            "aiplatform", f"{_METHOD}.create", parent=self._google.parent, endpointId=site, body=body
+        )
+        if operation is not None:
+            self._see_that_it_ended(operation, f"making {site}")
+
+    def _see_that_it_ended(self, operation: Mapping[str, Any], what: str) -> None:
+        if error := self._google.wait(operation, REMOVE_SECONDS):
+            raise TargetUnavailableError(f"{what} failed: {error.get('message', error)}", fix="try again")
+
+
+def see_that_it_is_ours(described: Described, endpoint: str) -> Described:
+    """The same.
+
+    Raises:
+        TargetError: somebody else made it.
+    """
+    if described.get("labels", {}).get(names.OURS) != endpoint:
+        raise TargetError(
+            f"Vertex AI has an endpoint {described['displayName']} that Headgate did not make",
+            fix="choose another `endpoint:` in the release file",
+        )
+    return described
+
+
+def labels_above(described: Mapping[str, Any], fence: int | None) -> dict[str, str]:
+    """An endpoint's labels with the fence, if that is higher.
+
+    Raises:
+        LeaseLostError: the endpoint has seen a higher one.
+    """
+    labels = dict(described.get("labels", {}))
+    seen = int(labels.get(names.FENCE, 0))
+    if fence is None or fence == seen:
+        return labels
+    if fence < seen:
+        raise LeaseLostError(
+            f"Vertex AI has seen a later lease of {labels.get(names.OURS)} than that of this change "
+            f"(fence {seen}, ours was {fence})",
+            fix="see headgate status; this process must not go on",
+        )
+    return {**labels, names.FENCE: str(fence)}
+
+
+def patiently() -> Iterator[Any]:
+    """Attempts at what is refused while something is still in use."""
+    return iter(
+        Retrying(
+            retry=retry_if_exception_type(TargetUnavailableError), stop=stop_after_delay(_SETTLE_SECONDS),
+            wait=wait_exponential_jitter(0.5, 10), reraise=True,
+        )
+    )  # fmt: skip

@@ -1,0 +1,393 @@
+"""A double of Vertex AI, whose endpoints run real containers: what it keeps and does. vertex_server.py is its HTTP.
+
+By the reference of each resource (https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.endpoints,
+…models; https://cloud.google.com/vertex-ai/docs/predictions/online-prediction-logging for the log,
+https://cloud.google.com/monitoring/api/metrics_gcp_a_b for the metric): operations that take time, splits of whole
+percents, etags, what is refused while it is in use, and machines that fail and are replaced.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+import uuid
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from docker.errors import DockerException
+
+from support.faults import Faults
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from support.machines import Machine, Machines
+
+PROJECT, LOCATION = "a-project", "europe-west4"
+PARENT = f"projects/{PROJECT}/locations/{LOCATION}"
+DATASET = "captures"
+TICK = 0.1
+STEP_SECONDS = 0.15
+"""How long an operation takes at least."""
+LATE_SECONDS = 0.4
+"""Counts and rows of the log come this much later."""
+
+
+class Refusal(Exception):  # noqa: N818 - what the service says
+    """An error of the service."""
+
+    def __init__(self, code: int, status: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.status, self.message = code, status, message
+
+
+class FailedOperation(Exception):  # noqa: N818 - what an operation ends with
+    """google.rpc.Code and a message."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code, self.message = code, message
+
+
+@dataclass
+class Site:
+    """One endpoint: its resource, and the machines behind what is deployed."""
+
+    resource: dict[str, Any]
+    machines: dict[str, Machine] = field(default_factory=dict)
+    restarting: set[str] = field(default_factory=set)
+
+
+class Vertex:
+    """The double; `faults` is what is to go wrong."""
+
+    def __init__(self, machines: Machines) -> None:
+        self.machines, self.faults = machines, Faults()
+        self.models: dict[str, dict[str, Any]] = {}
+        self.sites: dict[str, Site] = {}
+        self.operations: dict[str, dict[str, Any]] = {}
+        self.repositories: set[str] = set()
+        self.denied: set[str] = set()
+        self.capacity = True
+        self._answers: list[tuple[float, str, str, int]] = []
+        self._rows: list[tuple[float, str, list[Any]]] = []
+        self._logs: defaultdict[str, list[str]] = defaultdict(list)
+        self._lock = threading.RLock()
+        self._stop = threading.Event()
+        self._random = random.Random(7)
+        self._tasks: list[threading.Thread] = []
+
+    # Models
+
+    def upload_model(self, asked: dict[str, Any]) -> dict[str, Any]:
+        name = f"{PARENT}/models/{_checked(asked['modelId'], r'[a-z_][a-z0-9_-]{0,62}')}"
+        with self._lock:
+            if name in self.models:
+                raise Refusal(409, "ALREADY_EXISTS", f"Model {name} already exists.")
+            self.models[name] = {**asked["model"], "name": name, "createTime": _now(), "etag": _etag()}
+        return self._begin(f"{name}/operations", lambda: {"model": name})
+
+    def get_model(self, name: str) -> dict[str, Any]:
+        return _found(self.models, name)
+
+    def list_models(self, wanted: str) -> dict[str, Any]:
+        with self._lock:
+            return {"models": [model for _, model in sorted(self.models.items()) if _matches(model, wanted)]}
+
+    def delete_model(self, name: str) -> dict[str, Any]:
+        _found(self.models, name)
+        used = [site for site, one in self.sites.items() if any(d["model"] == name for d in _deployed(one))]
+        if used:
+            raise Refusal(400, "FAILED_PRECONDITION", f"The Model {name} is deployed at {used}.")
+        return self._begin(f"{name}/operations", lambda: self.models.pop(name) and {})
+
+    # Endpoints
+
+    def create_endpoint(self, site: str, asked: dict[str, Any]) -> dict[str, Any]:
+        name = f"{PARENT}/endpoints/{_checked(site, r'[a-z]([a-z0-9-]{0,61}[a-z0-9])?')}"
+        _check_labels(asked.get("labels", {}))
+        with self._lock:
+            if name in self.sites:
+                raise Refusal(409, "ALREADY_EXISTS", f"Endpoint {name} already exists.")
+            resource = {**asked, "name": name, "createTime": _now(), "etag": _etag(), "deployedModels": []}
+            self.sites[name] = Site(resource)
+        return self._begin(f"{name}/operations", lambda: {"name": name})
+
+    def get_endpoint(self, name: str) -> dict[str, Any]:
+        with self._lock:
+            site = _found(self.sites, name)
+            for deployed in site.resource["deployedModels"]:
+                running = deployed["id"] in site.machines and deployed["id"] not in site.restarting
+                deployed["status"] = {"availableReplicaCount": int(running)} | (
+                    {} if running else {"message": "Model server exited unexpectedly."}
+                )
+            return {**site.resource, "deployedModels": list(site.resource["deployedModels"])}
+
+    def list_endpoints(self, wanted: str) -> dict[str, Any]:
+        with self._lock:
+            return {
+                "endpoints": [
+                    self.get_endpoint(name)
+                    for name in sorted(self.sites)
+                    if _matches(self.sites[name].resource, wanted)
+                ]
+            }
+
+    def patch_endpoint(self, name: str, mask: str, asked: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            site = _found(self.sites, name)
+            if asked.get("etag", site.resource["etag"]) != site.resource["etag"]:
+                raise Refusal(409, "ABORTED", f"etag {asked['etag']} of {name} is not the current one.")
+            for key in mask.split(","):
+                if key == "trafficSplit":
+                    _check_split(asked[key], [one["id"] for one in _deployed(site)])
+                if key == "labels":
+                    _check_labels(asked[key])
+                site.resource[key] = asked[key]
+            site.resource["etag"] = _etag()
+            return self.get_endpoint(name)
+
+    def deploy_model(self, name: str, asked: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            site, deployed = _found(self.sites, name), dict(asked["deployedModel"])
+            number = _checked(deployed["id"], r"[0-9]{1,10}")
+            if number in [one["id"] for one in _deployed(site)] or self._is_running(name, number):
+                raise Refusal(400, "INVALID_ARGUMENT", f"DeployedModel {number} is at {name} already.")
+            model = _found(self.models, deployed["model"])
+            split = {number if key == "0" else key: share for key, share in asked.get("trafficSplit", {}).items()}
+            if split:
+                _check_split(split, [number, *(one["id"] for one in _deployed(site))])
+
+        def carry_out() -> dict[str, Any]:
+            machine = self._provision(name, model)
+            with self._lock:
+                site.machines[number] = machine
+                site.resource["deployedModels"].append(deployed)
+                if split:
+                    site.resource["trafficSplit"] = split
+                site.resource["etag"] = _etag()
+            return {"deployedModel": deployed}
+
+        return self._begin(f"{name}/operations", carry_out, number)
+
+    def undeploy_model(self, name: str, asked: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            site, number = _found(self.sites, name), asked["deployedModelId"]
+            if number not in [one["id"] for one in _deployed(site)]:
+                raise Refusal(404, "NOT_FOUND", f"DeployedModel {number} is not at {name}.")
+            if site.resource.get("trafficSplit", {}).get(number):
+                raise Refusal(400, "FAILED_PRECONDITION", f"DeployedModel {number} has traffic.")
+
+        def carry_out() -> dict[str, Any]:
+            with self._lock:
+                site.resource["deployedModels"] = [one for one in _deployed(site) if one["id"] != number]
+                site.resource["etag"], machine = _etag(), site.machines.pop(number, None)
+            if machine is not None:
+                machine.end()
+            return {}
+
+        return self._begin(f"{name}/operations", carry_out)
+
+    def delete_endpoint(self, name: str) -> dict[str, Any]:
+        with self._lock:
+            if _deployed(_found(self.sites, name)):
+                raise Refusal(400, "FAILED_PRECONDITION", f"Endpoint {name} has deployed models.")
+        return self._begin(f"{name}/operations", lambda: self.sites.pop(name) and {})
+
+    def get_operation(self, name: str) -> dict[str, Any]:
+        with self._lock:
+            return dict(_found(self.operations, name))
+
+    def list_operations(self, name: str) -> dict[str, Any]:
+        with self._lock:
+            return {
+                "operations": [
+                    dict(one) for key, one in self.operations.items() if key.startswith(f"{name}/") and not one["done"]
+                ]
+            }
+
+    # Predictions, what is logged of them, and what is counted
+
+    def raw_predict(self, name: str, body: bytes, kind: str) -> tuple[int, bytes, str, str]:
+        """Status, answer, its content type, and the number of the model that gave it."""
+        with self._lock:
+            site = _found(self.sites, name)
+            split = site.resource.get("trafficSplit", {})
+            if not split:
+                raise Refusal(400, "FAILED_PRECONDITION", f"Endpoint {name} has no traffic.")
+            number = self._random.choices(list(split), [int(share) for share in split.values()])[0]
+            machine = site.machines[number]
+        answer = machine.ask("/invocations", body, {"content-type": kind})
+        logged = site.resource.get("predictRequestResponseLoggingConfig", {})
+        with self._lock:
+            self._answers.append((time.time(), name, number, answer.status))
+            if logged.get("enabled") and self._random.random() < logged["samplingRate"]:
+                response = [{"v": answer.body.decode()}] if answer.status < 400 else []
+                row = [
+                    number,
+                    str(time.time_ns() // 1000),
+                    str(uuid.uuid4().int >> 66),
+                    [{"v": body.decode()}],
+                    response,
+                ]
+                self._rows.append((time.time(), name, row))
+        return answer.status, answer.body, answer.content_type, number
+
+    def time_series(self, wanted: str, start: str, end: str) -> dict[str, Any]:
+        since, until = (datetime.fromisoformat(moment).timestamp() for moment in (start, end))
+        site = re.search(r'endpoint_id="([^"]+)"', wanted)[1]
+        counted: Counter[tuple[str, str]] = Counter()
+        with self._lock:
+            for at, name, number, status in self._answers:
+                if name == f"{PARENT}/endpoints/{site}" and since <= at < until and at < time.time() - LATE_SECONDS:
+                    counted[str(status), number] += 1
+        return {
+            "timeSeries": [
+                {
+                    "metric": {"labels": {"response_code": code, "deployed_model_id": number}},
+                    "points": [{"value": {"int64Value": str(count)}}],
+                }
+                for (code, number), count in counted.items()
+            ]
+        }
+
+    def query(self, asked: dict[str, Any]) -> dict[str, Any]:
+        values = {one["name"]: one["parameterValue"]["value"] for one in asked["queryParameters"]}
+        start, until = (datetime.fromisoformat(values[name]).timestamp() for name in ("start", "until"))
+        with self._lock:
+            rows = [
+                {"f": [{"v": value} for value in row]} for at, name, row in self._rows
+                if f"/{name}".endswith(values["endpoint"]) and start <= int(row[1]) / 1e6 < until
+                and at < time.time() - LATE_SECONDS
+            ]  # fmt: skip
+        return {"jobComplete": True, "rows": rows, "jobReference": {"projectId": PROJECT, "jobId": "one"}}
+
+    def log_entries(self, asked: dict[str, Any]) -> dict[str, Any]:
+        site = re.search(r'endpoint_id="([^"]+)"', asked["filter"])[1]
+        newest = self._logs[site][::-1][: asked["pageSize"]]
+        return {"entries": [{"textPayload": line} for line in newest]}
+
+    # What happens by itself
+
+    def kill(self, site: str, number: str) -> None:
+        """A machine fails."""
+        self.sites[f"{PARENT}/endpoints/{site}"].machines[number].container.kill()
+
+    def run(self) -> None:
+        """Replace machines that failed, until `close`."""
+        while not self._stop.wait(TICK):
+            with self._lock:
+                known = [(name, site, number) for name, site in self.sites.items() for number in site.machines]
+            for name, site, number in known:
+                if number in site.machines and not site.machines[number].is_running() and number not in site.restarting:
+                    site.restarting.add(number)
+                    self._later(lambda name=name, site=site, number=number: self._restart(name, site, number))
+
+    def close(self) -> None:
+        self._stop.set()
+        for task in self._tasks:
+            task.join(60)
+
+    def _restart(self, name: str, site: Site, number: str) -> None:
+        time.sleep(1)
+        deployed = next(one for one in _deployed(site) if one["id"] == number)
+        site.machines[number] = self._provision(name, self.models[deployed["model"]])
+        site.restarting.discard(number)
+
+    def _provision(self, name: str, model: Mapping[str, Any]) -> Machine:
+        if not self.capacity:
+            raise FailedOperation(
+                8, "Machine type temporarily unavailable, please deploy with a different machine type."
+            )
+        container = model["containerSpec"]
+        env = {one["name"]: one["value"] for one in container.get("env", [])}
+        env |= {"AIP_HTTP_PORT": "8080", "AIP_HEALTH_ROUTE": container["healthRoute"]}
+        try:
+            machine = self.machines.start(container["imageUri"], env)
+        except DockerException as error:
+            raise FailedOperation(3, f"The image could not be pulled: {error}") from error
+        # A second here is many there.
+        deadline = time.monotonic() + 30
+        while not machine.answers(container["healthRoute"]):
+            if not machine.is_running() or time.monotonic() > deadline:
+                self._logs[name.rpartition("/")[2]] += machine.log()
+                machine.end()
+                raise FailedOperation(9, "Model server exited unexpectedly or did not pass its health checks.")
+            time.sleep(TICK)
+        return machine
+
+    def _begin(self, where: str, act: Callable[[], dict[str, Any]], about: str = "") -> dict[str, Any]:
+        name = f"{where}/{uuid.uuid4().int >> 66}"
+        operation = self.operations[name] = {"name": name, "done": False, "metadata": {"about": about}}
+
+        def carry_out() -> None:
+            time.sleep(STEP_SECONDS)
+            try:
+                outcome: dict[str, Any] = {"response": act()}
+            except FailedOperation as failed:
+                outcome = {"error": {"code": failed.code, "message": failed.message}}
+            with self._lock:
+                operation.update(outcome, done=True)
+
+        begun = dict(operation)
+        self._later(carry_out)
+        return begun
+
+    def _is_running(self, name: str, number: str) -> bool:
+        running = [one for key, one in self.operations.items() if key.startswith(f"{name}/") and not one["done"]]
+        return number in [one["metadata"]["about"] for one in running]
+
+    def _later(self, act: Callable[[], None]) -> None:
+        task = threading.Thread(target=act, daemon=True)
+        self._tasks.append(task)
+        task.start()
+
+
+def _deployed(site: Site) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = site.resource["deployedModels"]
+    return found
+
+
+def _found(known: Mapping[str, Any], name: str) -> Any:
+    if name not in known:
+        raise Refusal(404, "NOT_FOUND", f"{name} is not found.")
+    return known[name]
+
+
+def _checked(value: str, pattern: str) -> str:
+    if not re.fullmatch(pattern, value):
+        raise Refusal(400, "INVALID_ARGUMENT", f"{value!r} does not match {pattern}")
+    return value
+
+
+def _check_split(split: Mapping[str, int], numbers: list[str]) -> None:
+    if unknown := set(split) - set(numbers):
+        raise Refusal(400, "INVALID_ARGUMENT", f"trafficSplit has unknown DeployedModels {sorted(unknown)}.")
+    if split and sum(split.values()) != 100:
+        raise Refusal(400, "INVALID_ARGUMENT", f"trafficSplit sums to {sum(split.values())}, not 100.")
+
+
+def _check_labels(labels: Mapping[str, str]) -> None:
+    for text in (*labels, *labels.values()):
+        _checked(text, r"[a-z0-9_-]{0,63}")
+
+
+def _matches(resource: Mapping[str, Any], wanted: str) -> bool:
+    """labels.NAME="value", or labels.NAME:*."""
+    if not wanted:
+        return True
+    name, value = re.fullmatch(r'labels\.([\w-]+)(?:="([^"]*)"|:\*)', wanted).groups()
+    has = resource.get("labels", {}).get(name)
+    return has is not None and value in {None, has}
+
+
+def _etag() -> str:
+    return uuid.uuid4().hex[:12]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
