@@ -37,6 +37,8 @@ _LATER = (
     "prefect.task_engine",
 )  # fmt: skip
 """What the flows import only when they need it."""
+_NOT_BEFORE = {"engine", "monitor_all"}
+"""This one; and the one that reads HEADGATE_TASK_RUNNER, of whoever asks, when it is imported."""
 _PROJECT = Path(flows.__file__).parents[1]
 
 
@@ -88,8 +90,8 @@ def _wait_for_someone(path: Path, changed: _Modules) -> socket.socket | None:
 
 
 def _import_all() -> None:
-    names = [f"flows.{module.name}" for module in pkgutil.iter_modules(flows.__path__) if module.name != "engine"]
-    for name in (*_LATER, *names):
+    names = {module.name for module in pkgutil.iter_modules(flows.__path__)} - _NOT_BEFORE
+    for name in (*_LATER, *(f"flows.{name}" for name in sorted(names))):
         importlib.import_module(name)
     if (others := threading.active_count() - 1) > 0:
         raise RuntimeError(f"{others} threads run after the imports, so this process cannot be forked")

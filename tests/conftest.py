@@ -47,7 +47,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            uses_docker = any(part in file for part in ("/contract/", "/images/test_container", "docker"))
+            uses_docker = any(part in file for part in ("/contract/", "/images/test_container", "_releases"))
             return "docker" if uses_docker else file
 
     return ByFile(config, log)

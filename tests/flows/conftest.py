@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +166,12 @@ def open_world(stack, monkeypatch, kind: str = "local", **settings: str) -> Iter
 def world(stack, monkeypatch):
     with open_world(stack, monkeypatch) as opened:
         yield opened
+
+
+@contextmanager
+def in_background(call, *args):
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(call, *args)
 
 
 @contextmanager

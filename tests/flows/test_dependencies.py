@@ -7,19 +7,16 @@ import contextlib
 import os
 import signal
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
-from conftest import LONG, QUICK
+from conftest import LONG, QUICK, in_background
 from support.chaos import problems_of
 from support.stack import wait_for
 from support.unreliable import FAULTS, Unreliable
 
 from flows.reconcile import reconcile
-from headgate.errors import HeadgateError, RolledBackError
 from headgate.phases import Outcome
-from headgate.records import Payload
 from headgate.stack import Supervisor
 from registry import Journal, Kind
 
@@ -35,12 +32,6 @@ def family(world, program):
     """A program of the stack and its children."""
     parent = psutil.Process(Supervisor(world.stack.home).states()[program].pid)
     return [*parent.children(recursive=True), parent]
-
-
-@contextlib.contextmanager
-def in_background(call, *args):
-    with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(call, *args)
 
 
 def test_changes_are_made_however_the_platforms_api_answers(world, models, monkeypatch):
@@ -89,20 +80,6 @@ def test_an_mlflow_that_hangs_holds_up_neither_a_promotion_nor_a_rollback(world,
             one.send_signal(signal.SIGCONT)
     asyncio.run(reconcile.fn(world.endpoint))
     assert problems_of(world) == []
-
-
-def test_a_canary_that_runs_out_of_memory_is_taken_back(docker_world, models):
-    world = docker_world
-    limits = "runtime: {cpu: 1, memory: 600Mi}\nimage: {remove_retired: true}\n"
-    world.release(models("pyfunc", does="double"), limits)
-    deadly = Payload(body=b'{"dataframe_records": [{"x": 666}]}')
-    with world.traffic(), in_background(world.release, models("pyfunc", does="greedy"), LONG + limits) as release:
-        wait_for(lambda: world.share(2) == 5000, 240)
-        canary = next(name for name in world.state.revisions if name.startswith("v2"))
-        with contextlib.suppress(HeadgateError):
-            world.target.invoke(world.endpoint, deadly, canary)
-        assert isinstance(release.exception(90), RolledBackError)
-    world.assert_only(1)
 
 
 @pytest.fixture

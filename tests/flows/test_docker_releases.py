@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -9,9 +10,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import QUICK
+from conftest import LONG, QUICK, in_background
+from support.stack import wait_for
 
-from headgate.errors import RejectedError, UnsafeArtifactError
+from headgate.errors import HeadgateError, RejectedError, RolledBackError, UnsafeArtifactError
+from headgate.records import Payload
 from registry import Kind
 
 LIMITS = "runtime: {cpu: 1, memory: 1Gi}\nimage: {remove_retired: true}\n"
@@ -67,3 +70,16 @@ def test_a_model_that_does_harm_is_never_built_nor_run(released, models, tmp_pat
     world.assert_only(1)
     assert {image.id for image in world.target._client.images.list()} == before
     assert not [row for row in world.journal.read(world.endpoint, kinds=(Kind.PHASE,)) if row.what == "packaged"][1:]
+
+
+def test_a_canary_that_runs_out_of_memory_is_taken_back(released, models):
+    world = released
+    deadly = Payload(body=b'{"dataframe_records": [{"x": 666}]}')
+    limits = LIMITS.replace("1Gi", "600Mi")
+    with world.traffic(), in_background(world.release, models("pyfunc", does="greedy"), LONG + limits) as release:
+        wait_for(lambda: world.share(2) == 5000, 240)
+        canary = next(name for name in world.state.revisions if name.startswith("v2"))
+        with contextlib.suppress(HeadgateError):
+            world.target.invoke(world.endpoint, deadly, canary)
+        assert isinstance(release.exception(90), RolledBackError)
+    world.assert_only(1)
