@@ -5,6 +5,8 @@ PYTHON ?= python3
 TARGET ?= local
 WORKERS ?= 2
 BIN := .venv/bin
+# What is installed here is compiled once, and not by each of a hundred processes.
+unexport PYTHONDONTWRITEBYTECODE
 say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
 .PHONY: demo test check bench chaos day docs schema lock base-image clean

@@ -65,7 +65,8 @@ class LocalTarget(BehindEnvoy):
             "HEADGATE_HOST": HOST,
             "HEADGATE_SCRATCH": str(scratch),
             "PORT": str(port),
-            "PYTHONDONTWRITEBYTECODE": "1",
+            # Whatever is set here: what the first server of an environment compiles, seconds of it, the next need not.
+            "PYTHONDONTWRITEBYTECODE": "",
             "PYTHONUNBUFFERED": "1",
         }
         command = [str(revision.image.interpreter), "-m", "serving"]

@@ -97,5 +97,5 @@ def split_of(traffic: Traffic) -> dict[str, int]:
     """
     odd = [weight for weight in traffic.weights.values() if weight % WEIGHT_STEP]
     if odd:
-        raise TargetError(f"Vertex AI splits by whole percents, not {format_percent(odd[0] / BASIS_POINTS)}")
+        raise TargetError(f"Vertex AI splits by whole percents, not {format_percent(min(odd) / BASIS_POINTS)}")
     return {deployed_id(name): weight // WEIGHT_STEP for name, weight in traffic.weights.items()}

@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import botocore.session
@@ -159,11 +159,14 @@ def _pattern(pattern: str) -> str:
 
 def _prepare(double: SageMaker) -> None:
     s3, iam = double.client("s3"), double.client("iam")
-    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    # Moto's account is the process's, and another double may have been there.
+    with suppress(s3.exceptions.BucketAlreadyOwnedByYou):
+        s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
     trusts = {"Version": "2012-10-17", "Statement": [{
         "Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole",
     }]}  # fmt: skip
-    iam.create_role(RoleName=ROLE.rpartition("/")[2], AssumeRolePolicyDocument=json.dumps(trusts))
+    with suppress(iam.exceptions.EntityAlreadyExistsException):
+        iam.create_role(RoleName=ROLE.rpartition("/")[2], AssumeRolePolicyDocument=json.dumps(trusts))
 
 
 def _error(status: int, code: str, message: str, **more: Any) -> tuple[int, dict[str, Any], str]:
