@@ -93,12 +93,14 @@ def false_rollbacks(number: int) -> None:
         ("replicas fail in 10 s bursts", BURSTS, {"both": True}),
         ("four times as many bursts", MANY_BURSTS, {"both": True}),
         ("users repeat what fails 8 times", STICKY, {"both": True}),
+        ("bursts, 24 h (200 runs)", BURSTS, {"minutes": 1440.0, "number": 200, "measured": True}),
+        ("users repeat, 24 h (200 runs)", STICKY, {"minutes": 1440.0, "number": 200, "measured": True}),
     ):
         size = int(options.pop("number", number))
-        both = options.pop("both", False)
-        rule = replace(HARM, policy=replace(HARM.policy, max_duration=math.inf))
-        cells = [taken_back(run(Unending(rule), world, size, **options))]
-        if both:
+        both, measured = options.pop("both", False), options.pop("measured", False)
+        rule = Unending(replace(HARM, policy=replace(HARM.policy, max_duration=math.inf)))
+        cells = ["" if measured else taken_back(run(rule, world, size, **options))]
+        if both or measured:
             cells.append(taken_back(run(rule, world, size, dispersion=True, **options)))
         row(name, *cells)
     for name, world in (("latency AR(1) 15 %, 30 s", WANDER), ("latency AR(1) 15 %, 5 min", WANDER_LONG)):
