@@ -13,6 +13,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from deploy_targets.protocol import Feature
+from deploy_targets.ready import wait_until_ready
 from deploy_targets.sagemaker import names
 from deploy_targets.sagemaker.aws import Aws
 from deploy_targets.sagemaker.capture import Captures
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 _INSTANCE = "a machine has what its type has; choose target.instance"
 _NEW_SET = ("CreateEndpointConfig", "UpdateEndpoint", "DeleteEndpointConfig")
-_READY_POLL_SECONDS = 1.0
 
 
 class SageMakerTarget:
@@ -124,7 +124,7 @@ class SageMakerTarget:
         except RevisionFailedError:
             self._aws.find("sagemaker", "delete_model", ModelName=names.model_name(endpoint, revision.name))
             raise
-        self._wait_until_ready(endpoint, revision)
+        wait_until_ready(self.observe, endpoint, revision)
         if revision.most_workers:
             self._scaling(endpoint).begin({revision.name: (revision.workers, revision.most_workers)})
 
@@ -285,20 +285,6 @@ class SageMakerTarget:
             raise TargetError(f"no mirror to {mirror.revision} of {endpoint}: it is not deployed")
         if traffic.holder is None:
             raise TargetError(f"no mirror on {endpoint}: SageMaker copies the requests of one live variant only")
-
-    def _wait_until_ready(self, endpoint: str, revision: Revision) -> None:
-        deadline = time.monotonic() + revision.ready_timeout
-        while True:
-            state = self.observe(endpoint)
-            seen = state.revisions.get(revision.name) if state else None
-            if seen is not None and seen.ready:
-                return
-            if time.monotonic() > deadline:
-                why = seen.detail if seen else "is gone"
-                raise RevisionFailedError(
-                    f"{revision.name} is not ready after {revision.ready_timeout:g} s: it {why}", fix="headgate status"
-                )
-            time.sleep(_READY_POLL_SECONDS)
 
     def _states(
         self, endpoint: str, described: Mapping[str, Any], models: Mapping[str, str]

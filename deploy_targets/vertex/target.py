@@ -12,6 +12,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from deploy_targets.protocol import Feature
+from deploy_targets.ready import wait_until_ready
 from deploy_targets.vertex import names
 from deploy_targets.vertex.artifact_registry import repository
 from deploy_targets.vertex.capture import Captures
@@ -37,7 +38,6 @@ _NO_MIRROR = "Vertex AI does not copy requests"
 _MODELS = "projects.locations.models"
 _PROVISION_SECONDS = 2400.0
 """How long machines may take to be had and to pull the image, besides what the model needs to load."""
-_READY_POLL_SECONDS = 1.0
 _LOG_LINES = 15
 _PORT = 8080
 
@@ -132,7 +132,7 @@ class VertexTarget:
             log = self._log_tail(own) if not is_quota(failures[0]) else ""
             self._take_back(endpoint, revision.name)
             raise _failed(revision.name, failures[0], log)
-        self._wait_until_ready(endpoint, revision)
+        wait_until_ready(self.observe, endpoint, revision)
 
     def route(self, endpoint: str, traffic: Traffic, *, fence: int | None = None) -> None:
         """Set the split and the fence in one change, which is refused where somebody else was quicker."""
@@ -240,20 +240,6 @@ class VertexTarget:
         for name in traffic.weights:
             if why_not := _why_not_ready(on[name]) if name in on else "is not deployed":
                 raise TargetError(f"no traffic to {name} of {endpoint}: it {why_not}", fix="headgate status")
-
-    def _wait_until_ready(self, endpoint: str, revision: Revision) -> None:
-        deadline = time.monotonic() + revision.ready_timeout
-        while True:
-            state = self.observe(endpoint)
-            seen = state.revisions.get(revision.name) if state else None
-            if seen is not None and seen.ready:
-                return
-            if time.monotonic() > deadline:
-                why = seen.detail if seen else "is gone"
-                raise RevisionFailedError(
-                    f"{revision.name} is not ready after {revision.ready_timeout:g} s: it {why}", fix="headgate status"
-                )
-            time.sleep(_READY_POLL_SECONDS)
 
     def _states(
         self, endpoint: str, described: Mapping[str, Any] | None, models: Mapping[str, Any]

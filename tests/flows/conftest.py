@@ -15,6 +15,7 @@ import httpx
 import pandas as pd
 import pytest
 from client import Client
+from support.oci_registry import registry
 from support.stack import HEADGATE, wait_for
 
 from deploy_targets import open_target
@@ -234,3 +235,10 @@ def docker_world(stack, monkeypatch, docker_base, layers_cache):
     monkeypatch.setenv("HEADGATE_BASE_IMAGE", docker_base)
     with open_world(stack, monkeypatch, "docker") as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """A registry of images; its address."""
+    with registry(tmp_path_factory.mktemp("registry")) as host:
+        yield host

@@ -6,7 +6,7 @@ import pytest
 from conftest import QUICK, open_world
 from support.faults import Fault
 from support.moto_server import sagemaker
-from support.oci_registry import REGISTRY, registry
+from support.oci_registry import REGISTRY
 from support.sagemaker import ROLE
 from support.sagemaker_catalog import REGION
 from support.sagemaker_evidence import BUCKET
@@ -32,12 +32,6 @@ if REGISTRY is None:
 def double(docker_base):
     with sagemaker("flows") as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    with registry(tmp_path_factory.mktemp("registry")) as host:
-        yield host
 
 
 @pytest.fixture

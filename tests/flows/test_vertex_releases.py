@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import QUICK, open_world
 from support.faults import Fault
-from support.oci_registry import REGISTRY, registry
+from support.oci_registry import REGISTRY
 from support.stack import wait_for
 from support.vertex import DATASET, LOCATION, PROJECT
 from support.vertex_server import vertex
@@ -29,12 +29,6 @@ if REGISTRY is None:
 def running(docker_base, tmp_path_factory):
     with vertex("flows", tmp_path_factory.mktemp("google")) as started:
         yield started
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    with registry(tmp_path_factory.mktemp("registry")) as host:
-        yield host
 
 
 @pytest.fixture
