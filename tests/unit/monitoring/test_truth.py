@@ -120,7 +120,7 @@ def test_a_good_version_is_hardly_ever_found_worse_however_often_one_looks():
     dice, found = np.random.default_rng(3), 0
     for _ in range(100):
         wrong = dice.random((2, 600)) < 0.15
-        for size in range(100, 601, 100):
+        for size in range(200, 601, 200):
             ids = range(size)
             looks = judged(
                 [rows("v2", ids, wrong[0, :size].astype(int).tolist(), mirrored=True)],
