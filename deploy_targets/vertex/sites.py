@@ -122,7 +122,13 @@ class Sites:
             **({"serviceAccount": settings.service_account} if settings.service_account else {}),
         }  # fmt: skip
         body = {"deployedModel": deployed, **({"trafficSplit": dict(split)} if split else {})}
-        return self._google.call("aiplatform", f"{_METHOD}.deployModel", endpoint=self.path(site), body=body)
+        try:
+            return self._google.call("aiplatform", f"{_METHOD}.deployModel", endpoint=self.path(site), body=body)
+        except TargetError:
+            # Google's client may have asked before, and not heard the answer.
+            if revision.name in names.deployed(self.settled(site)):
+                return {"done": True}
+            raise
 
     def change(self, site: str, described: Mapping[str, Any], **content: object) -> Described:
         """Change an endpoint's labels or split, unless another did since it was read; what Vertex says then."""
@@ -136,10 +142,12 @@ class Sites:
         described = self.settled(site)
         if revision in names.deployed(described):
             number = names.deployed(described)[revision]["id"]
-            operation = self._google.call(
+            # Google's client may have asked before, and not heard the answer.
+            operation = self._google.find(
                 "aiplatform", f"{_METHOD}.undeployModel", endpoint=self.path(site), body={"deployedModelId": number}
             )
-            self._see_that_it_ended(operation, f"taking {revision} off {site}")
+            if operation is not None:
+                self._see_that_it_ended(operation, f"taking {revision} off {site}")
 
     def remove(self, site: str) -> None:
         """Remove an endpoint and all that is on it; nothing happens where it is gone."""

@@ -45,6 +45,8 @@ def cloud(stack, monkeypatch, running, images, docker_base, layers_cache, tmp_pa
         layers_cache(stack.home)
     monkeypatch.setattr(VertexTarget, "LOOK_SECONDS", 1.0)
     monkeypatch.setattr(VertexTarget, "LOG_DELAY", 5.0)
+    # Google's own client waits for seconds between its tries.
+    monkeypatch.setattr("deploy_targets.vertex.google._RETRIES", 0)
     for name, value in {**environment, "HEADGATE_BASE_IMAGE": docker_base}.items():
         monkeypatch.setenv(name, value)
     settings = {"captures": f"bq://{PROJECT}.{DATASET}.live", "location": LOCATION}

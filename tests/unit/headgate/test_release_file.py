@@ -55,7 +55,7 @@ def test_five_mistakes_are_five_messages_each_at_its_place():
     assert found == {
         "artifact": (1, 1, "is required; "),
         "artifakt": (2, 1, "no such entry; did you mean `artifact`?"),
-        "target.kind": (3, 10, "no such target; installed: docker, local, sagemaker; did you mean `local`?"),
+        "target.kind": (3, 10, "no such target; installed: docker, local, sagemaker, vertex; did you mean `local`?"),
         "strategy.steps": (5, 3, "steps rise from above 0% to below 100%, such as [5%, 25%, 50%]; "),
         "strategy.min_requests": (6, 3, "input should be greater than or equal to 0; "),
         "gates.shadow.percent": (7, 18, "a percentage is a number with its sign: 5% or 0.5%; "),
@@ -94,7 +94,7 @@ def test_what_cannot_be_is_refused_with_a_reason(entry, says):
 
 
 def test_a_target_that_is_not_built_yet_is_refused():
-    found = problems(MINIMAL.replace("local", "vertex"))
+    found = problems(MINIMAL.replace("local", "kubernetes"))
     assert "not built yet" in found["target.kind"][2]
 
 
