@@ -57,7 +57,7 @@ def cloud(stack, monkeypatch, running, images, docker_base, layers_cache, tmp_pa
         }  # fmt: skip
         world.more = QUICK + f"image: {{repository: {images}/{world.endpoint}}}\n"
         yield world
-    double.faults.clear()
+        double.faults.clear()
     ids = [name.rpartition("/")[2] for name in (*double.models, *double.sites)]
     assert not [name for name in ids if name.startswith(world.endpoint)]
 
