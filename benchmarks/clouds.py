@@ -24,7 +24,7 @@ from support.models import Models
 from support.moto_server import sagemaker
 from support.vertex_server import vertex
 
-from deploy_targets import ready
+from deploy_targets import clouds
 from deploy_targets.sagemaker import fleet
 from deploy_targets.vertex import google
 from headgate.home import Home
@@ -64,14 +64,14 @@ def on_vertex(root: Path, base: str) -> Iterator[tuple[Any, Any]]:
 
 
 CLOUDS = (
-    Cloud("SageMaker", on_sagemaker, (fleet, ready), lambda target: target._aws, {  # noqa: SLF001
+    Cloud("SageMaker", on_sagemaker, (fleet, clouds), lambda target: target._aws, {  # noqa: SLF001
         "deploy": (4, "a model, a configuration, an update; the configuration before goes"),
         "shadow": (6, "a configuration, an update and a removal, twice"),
         "shift, three steps": (3, "a change of weights each"),
         "promote": (1, "a change of weights"),
         "retire": (4, "a configuration, an update and a removal; the model goes"),
     }),
-    Cloud("Vertex AI", on_vertex, (google, ready), lambda target: target._google, {  # noqa: SLF001
+    Cloud("Vertex AI", on_vertex, (google, clouds), lambda target: target._google, {  # noqa: SLF001
         "deploy": (4, "a model, an endpoint of its own, two deployments"),
         "shift, three steps": (3, "a change of the split each"),
         "promote": (1, "a change of the split"),

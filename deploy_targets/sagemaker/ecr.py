@@ -9,6 +9,7 @@ import base64
 import re
 from typing import TYPE_CHECKING
 
+from deploy_targets.clouds import image_name
 from deploy_targets.protocol import ImageRepository
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def repository(aws: Aws, model: str, named: str) -> ImageRepository:
     host, _, path = named.partition("/")
     if named and not _HOST.match(host):
         return ImageRepository(named)
-    path = path or re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
+    path = path or image_name(model)
     aws.make("ecr", "create_repository", repositoryName=path, imageTagMutability="IMMUTABLE")
     token = aws.call("ecr", "get_authorization_token")["authorizationData"][0]
     user, _, password = base64.b64decode(token["authorizationToken"]).decode().partition(":")

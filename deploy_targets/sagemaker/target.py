@@ -12,8 +12,8 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from deploy_targets.clouds import wait_until_ready
 from deploy_targets.protocol import Feature
-from deploy_targets.ready import wait_until_ready
 from deploy_targets.sagemaker import names
 from deploy_targets.sagemaker.aws import Aws
 from deploy_targets.sagemaker.capture import Captures

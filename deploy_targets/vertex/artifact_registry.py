@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from deploy_targets.clouds import image_name
 from deploy_targets.protocol import ImageRepository
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ def repository(google: Google, location: str, model: str, named: str) -> ImageRe
     if named and not _HOST.match(host):
         return ImageRepository(named)
     if not named:
-        image = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
-        host, path = f"{location}-docker.pkg.dev", f"{google.project}/{_REPOSITORY}/{image}"
+        host, path = f"{location}-docker.pkg.dev", f"{google.project}/{_REPOSITORY}/{image_name(model)}"
     project, repository_id, *_ = path.split("/")
     parent = f"projects/{project}/locations/{host.removesuffix('-docker.pkg.dev')}"
     name = f"{parent}/repositories/{repository_id}"

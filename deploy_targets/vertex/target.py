@@ -11,8 +11,8 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from deploy_targets.clouds import wait_until_ready
 from deploy_targets.protocol import Feature
-from deploy_targets.ready import wait_until_ready
 from deploy_targets.vertex import names
 from deploy_targets.vertex.artifact_registry import repository
 from deploy_targets.vertex.capture import Captures

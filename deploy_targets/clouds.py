@@ -1,7 +1,8 @@
-"""Waiting for a revision on a platform that says by itself when it is ready."""
+"""What the targets of clouds have in common."""
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     from headgate.records import EndpointState, Revision
 
 _POLL_SECONDS = 1.0
+
+
+def image_name(model: str) -> str:
+    """What a model's images are called in a cloud's own registry."""
+    return re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
 
 
 def wait_until_ready(observe: Callable[[str], EndpointState | None], endpoint: str, revision: Revision) -> None:
