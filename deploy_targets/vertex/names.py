@@ -85,7 +85,8 @@ def traffic_of(endpoint: Mapping[str, Any] | None) -> Traffic | None:
     """Who answers an endpoint's requests; None where nobody does."""
     split = (endpoint or {}).get("trafficSplit", {})
     by_id = {one["id"]: name for name, one in deployed(endpoint).items()}
-    weights = {by_id[number]: int(percent) * WEIGHT_STEP for number, percent in split.items() if int(percent)}
+    # What somebody deployed by hand goes by its number while it is not listed.
+    weights = {by_id.get(key, key): int(percent) * WEIGHT_STEP for key, percent in split.items() if int(percent)}
     return Traffic(weights=weights) if weights else None
 
 

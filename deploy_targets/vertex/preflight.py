@@ -64,8 +64,12 @@ def _permissions(google: Google, project: str) -> Iterator[Finding]:
 
 def _service(google: Google) -> Iterator[Finding]:
     """A project that never used Vertex AI refuses, and the refusal says what to do."""
-    google.call("aiplatform", "projects.locations.endpoints.list", parent=google.parent, pageSize=1)
-    yield from ()
+    try:
+        google.call("aiplatform", "projects.locations.endpoints.list", parent=google.parent, pageSize=1)
+    except TargetUnavailableError:
+        raise
+    except TargetError as error:
+        yield _error("vertex", error.message, error.fix)
 
 
 def _dataset(google: Google, settings: VertexSettings) -> Iterator[Finding]:

@@ -130,12 +130,24 @@ class Sites:
                 return {"done": True}
             raise
 
+    def see_that_it_is_on(self, site: str, revision: str) -> None:
+        """Raises TargetUnavailableError where an operation ended well and a revision is not deployed."""
+        if revision not in names.deployed(self.described(site)):
+            raise TargetUnavailableError(f"Vertex AI deployed {revision} on {site} and does not show it")
+
     def change(self, site: str, described: Mapping[str, Any], **content: object) -> Described:
-        """Change an endpoint's labels or split, unless another did since it was read; what Vertex says then."""
+        """Change an endpoint's labels or split, unless another did since it was read; what Vertex says then.
+
+        Raises:
+            TargetUnavailableError: another did, or nothing has happened.
+        """
         body = {**content, "etag": described["etag"]}
-        return self._google.call(
+        changed = self._google.call(
             "aiplatform", f"{_METHOD}.patch", name=self.path(site), updateMask=",".join(content), body=body
         )  # fmt: skip
+        if any((changed.get(key) or {}) != value for key, value in content.items()):
+            raise TargetUnavailableError(f"Vertex AI took the change of {site} and does not show it")
+        return changed
 
     def undeploy(self, site: str, revision: str) -> None:
         """Take a revision off an endpoint; nothing happens where it is not on it."""
@@ -148,6 +160,8 @@ class Sites:
             )
             if operation is not None:
                 self._see_that_it_ended(operation, f"taking {revision} off {site}")
+            if revision in names.deployed(self.described(site)):
+                raise TargetUnavailableError(f"Vertex AI took {revision} off {site} and still shows it")
 
     def remove(self, site: str) -> None:
         """Remove an endpoint and all that is on it; nothing happens where it is gone."""
@@ -163,6 +177,8 @@ class Sites:
                 operation = self._google.find("aiplatform", f"{_METHOD}.delete", name=self.path(site))
                 if operation is not None:
                     self._see_that_it_ended(operation, f"removing {site}")
+                if self.described(site) is not None:
+                    raise TargetUnavailableError(f"Vertex AI removed the endpoint {site} and still shows it")
 
     def keep_out(self, site: str, described: Mapping[str, Any], fence: int | None) -> Described:
         """Refuse a lower fence, and keep a higher one; what Vertex says then.

@@ -60,12 +60,7 @@ class VertexTarget:
         Feature.SHADOW: "asked again from the log, on an endpoint of the candidate's own",
     }
     CALLS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "deploy": (
-            "models.upload",
-            "endpoints.create, of the candidate's own",
-            "endpoints.deployModel",
-            "the same there",
-        ),
+        "deploy": ("models.upload", "endpoints.create (for the candidate alone)", "endpoints.deployModel, twice"),
         "shadow": ("endpoints.rawPredict, once a request that is compared",),
         "shift": ("endpoints.patch, once a step",),
         "promote": ("endpoints.patch",),
@@ -132,6 +127,8 @@ class VertexTarget:
             log = self._log_tail(own) if not is_quota(failures[0]) else ""
             self._take_back(endpoint, revision.name)
             raise _failed(revision.name, failures[0], log)
+        for site in (endpoint, own):
+            self._sites.see_that_it_is_on(site, revision.name)
         wait_until_ready(self.observe, endpoint, revision)
 
     def route(self, endpoint: str, traffic: Traffic, *, fence: int | None = None) -> None:
@@ -215,7 +212,9 @@ class VertexTarget:
             operation = google.make("aiplatform", f"{_MODELS}.upload", parent=google.parent, body=body)
             if operation is not None and (error := google.wait(operation, REMOVE_SECONDS)):
                 raise TargetError(f"Vertex AI does not take the model {model_id}: {error.get('message', error)}")
-            return name
+            there = google.find("aiplatform", f"{_MODELS}.get", name=name)
+        if there is None:
+            raise TargetUnavailableError(f"Vertex AI took the model {model_id} and does not show it")
         has = there.get("containerSpec", {})
         if (has.get("imageUri"), has.get("env")) != (container["imageUri"], container["env"]):
             raise TargetError(
@@ -283,6 +282,8 @@ class VertexTarget:
                     raise TargetUnavailableError(
                         f"removing the model of {revision} failed: {error.get('message', error)}"
                     )
+                if self._google.find("aiplatform", f"{_MODELS}.get", name=name) is not None:
+                    raise TargetUnavailableError(f"Vertex AI removed the model of {revision} and still shows it")
 
     def _log_tail(self, site: str) -> str:
         """The end of what the containers of an endpoint wrote; empty where nothing can be read."""

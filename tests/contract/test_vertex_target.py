@@ -29,26 +29,6 @@ def cloud(vertex_harness):
     double.capacity, double.denied = True, set()
 
 
-@pytest.fixture
-def double(cloud):
-    return cloud._double
-
-
-@pytest.fixture
-def live(cloud, models, request):
-    """An endpoint with one live revision, and another that is ready to be deployed."""
-    endpoint = f"vx-{abs(hash(request.node.name)) % 10_000}"
-    first = cloud.revision(models("pyfunc", does="double"), 1)
-    second = cloud.revision(models("pyfunc", does="negative"), 2)
-    cloud.target.deploy(endpoint, first)
-    cloud.target.route(endpoint, Traffic.all_to(first.name))
-    yield endpoint, first, second
-    double = cloud._double
-    double.faults.clear()
-    cloud.target.delete(endpoint)
-    assert cloud.traces(endpoint) == []
-
-
 def test_machines_that_cannot_be_had_are_said_and_nothing_is_left(cloud, double, live):
     endpoint, first, second = live
     double.capacity = False
@@ -190,6 +170,8 @@ def test_preflight_says_what_is_missing_and_how_to_get_it(cloud, double):
     assert found["target.captures"].fix == f"bq mk -d {PROJECT}:nowhere"
     assert {one.severity for one in found.values()} == {"error"}
     assert "- aiplatform.endpoints.update\n" in target.permissions()
+    double.faults.plan("endpoints.list", Fault.DENIED)
+    assert next(one for one in target.preflight() if one.subject == "vertex").severity == "error"
 
 
 def test_without_credentials_it_says_so(cloud, monkeypatch, tmp_path):
