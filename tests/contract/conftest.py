@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,3 +87,23 @@ def settled(harness: Harness, pair):
     endpoint, first, second = pair
     harness.target.route(endpoint, Traffic.all_to(first.name))
     return endpoint, first, second
+
+
+@pytest.fixture
+def double(cloud):
+    """Of the cloud that a file is about; each has a fixture `cloud`."""
+    return cloud._double
+
+
+@pytest.fixture
+def live(cloud, double, models, request):
+    """An endpoint with one live revision, and another that is ready to be deployed."""
+    endpoint = f"live-{zlib.crc32(request.node.name.encode())}"
+    first = cloud.revision(models("pyfunc", does="double"), 1)
+    second = cloud.revision(models("pyfunc", does="negative"), 2)
+    cloud.target.deploy(endpoint, first)
+    cloud.target.route(endpoint, Traffic.all_to(first.name))
+    yield endpoint, first, second
+    double.faults.clear()
+    cloud.target.delete(endpoint)
+    assert cloud.traces(endpoint) == []

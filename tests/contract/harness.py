@@ -197,7 +197,22 @@ class DockerHarness(_BehindEnvoy):
         return containers + networks + [str(path) for path in (self._home.revisions / endpoint).glob("*")]
 
 
-class SageMakerHarness:
+class _Cloud:
+    """What the clouds' doubles, which run real containers, share."""
+
+    _home: Home
+    _base: str
+
+    def revision(self, model: Path, version: int, *, ready_timeout: float = 60.0, **more: Any) -> Revision:
+        artifact = fetch_artifact(str(model), self._home.root)
+        image = build_container(self._home, artifact, "contract", ImageSettings(base=self._base))
+        return revision_of(image, version, ready_timeout, **more)
+
+    def ask(self, endpoint: str, payload: Payload, times: int = 1) -> list[Reply]:
+        return [self._ask(endpoint, payload) for _ in range(times)]
+
+
+class SageMakerHarness(_Cloud):
     """The SageMaker target on moto's server and our own hosting, which runs real containers."""
 
     never_ready, ids_reach_servers = "did not pass the ping health check", False
@@ -208,16 +223,8 @@ class SageMakerHarness:
         self.target = SageMakerTarget(self._settings)
         self._runtime = double.client("sagemaker-runtime")
 
-    def revision(self, model: Path, version: int, *, ready_timeout: float = 60.0, **more: Any) -> Revision:
-        artifact = fetch_artifact(str(model), self._home.root)
-        image = build_container(self._home, artifact, "contract", ImageSettings(base=self._base))
-        return revision_of(image, version, ready_timeout, **more)
-
     def again(self) -> DeployTarget:
         return SageMakerTarget(self._settings)
-
-    def ask(self, endpoint: str, payload: Payload, times: int = 1) -> list[Reply]:
-        return [self._ask(endpoint, payload) for _ in range(times)]
 
     def _ask(self, endpoint: str, payload: Payload) -> Reply:
         name = str(uuid.uuid4())
@@ -267,7 +274,7 @@ class SageMakerHarness:
         ]  # fmt: skip
 
 
-class VertexHarness:
+class VertexHarness(_Cloud):
     """The Vertex AI target on a double that runs real containers."""
 
     never_ready, ids_reach_servers = "did not pass its health checks", False
@@ -278,16 +285,8 @@ class VertexHarness:
         self.target = VertexTarget(self._settings)
         self._http = httpx.Client(timeout=60)
 
-    def revision(self, model: Path, version: int, *, ready_timeout: float = 60.0, **more: Any) -> Revision:
-        artifact = fetch_artifact(str(model), self._home.root)
-        image = build_container(self._home, artifact, "contract", ImageSettings(base=self._base))
-        return revision_of(image, version, ready_timeout, **more)
-
     def again(self) -> DeployTarget:
         return VertexTarget(self._settings)
-
-    def ask(self, endpoint: str, payload: Payload, times: int = 1) -> list[Reply]:
-        return [self._ask(endpoint, payload) for _ in range(times)]
 
     def _ask(self, endpoint: str, payload: Payload) -> Reply:
         headers = {"authorization": f"Bearer {self.target._google.token()}", "content-type": payload.content_type}

@@ -28,23 +28,6 @@ def cloud(sagemaker_harness):
     double.capacity, double.quota, double.denied = True, 4.0, set()
 
 
-@pytest.fixture
-def double(cloud):
-    return cloud._double
-
-
-@pytest.fixture
-def live(cloud, models, request):
-    """An endpoint with one live revision, and another that is ready to be deployed."""
-    endpoint = f"sm-{abs(hash(request.node.name)) % 10_000}"
-    first = cloud.revision(models("pyfunc", does="double"), 1)
-    second = cloud.revision(models("pyfunc", does="negative"), 2)
-    cloud.target.deploy(endpoint, first)
-    yield endpoint, first, second
-    cloud.target.delete(endpoint)
-    assert cloud.traces(endpoint) == []
-
-
 def test_an_update_that_goes_back_without_an_error_is_seen(cloud, double, live):
     """SageMaker ends InService on the old configuration; nothing of the new one is left."""
     endpoint, first, second = live

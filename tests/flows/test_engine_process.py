@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -92,9 +93,11 @@ def test_a_command_is_carried_out_there_as_it_would_be_here(served, tmp_path):
 def test_who_kills_the_asking_process_kills_the_one_that_does_the_work(served, tmp_path):
     process, _ = served
     asking = subprocess.Popen(
-        [HEADGATE, "monitor", "--all"], env={**os.environ, "HEADGATE_HOME": str(tmp_path)}, stderr=subprocess.PIPE
+        [HEADGATE, "monitor", "--all"], env={**os.environ, "HEADGATE_HOME": str(tmp_path)}, stderr=subprocess.PIPE,
+        umask=0o027,
     )  # fmt: skip
     (working,) = wait_for(psutil.Process(process.pid).children)
+    wait_for(lambda: "Umask:\t0027" in Path(f"/proc/{working.pid}/status").read_text(), 5)
     asking.kill()
     asking.communicate()
     wait_for(lambda: not working.is_running(), 5)

@@ -1,0 +1,42 @@
+"""What a release file may not ask of a target: said by `plan`, before anything is made."""
+
+from __future__ import annotations
+
+import pytest
+
+from deploy_targets import open_target, unsupported_problems
+from headgate.home import Home
+from headgate.release_file import parse_release
+from headgate.stack.ports import Ports
+
+LOCAL, VERTEX = "{kind: local}", "{kind: vertex, captures: 'bq://a-project.captures.live'}"
+
+
+@pytest.fixture(autouse=True)
+def started(tmp_path, monkeypatch):
+    """The local target is one of a stack that was started once."""
+    monkeypatch.setenv("HEADGATE_HOME", str(tmp_path))
+    Ports.choose(Home.from_env())
+
+
+def problems(target: str, more: str) -> dict[str, str]:
+    spec = parse_release(f"model: wine\nartifact: runs:/1/model\ntarget: {target}\n{more}\n")
+    return {one.subject: one.problem for one in unsupported_problems(open_target(spec.target), spec)}
+
+
+@pytest.mark.parametrize(("steps", "wrong"), [("[1%, 50%]", ""), ("[0.5%, 50%]", "0.5%"), ("[1%, 12.25%]", "12.25%")])
+def test_steps_are_multiples_of_what_the_platform_splits_by(steps, wrong):
+    said = problems(VERTEX, f"strategy: {{steps: {steps}}}").get("strategy.steps", "")
+    assert said == (f"the vertex target takes multiples of 1%, not {wrong}" if wrong else "")
+    assert "strategy.steps" not in problems(LOCAL, f"strategy: {{steps: {steps}}}")
+
+
+def test_steps_that_are_not_taken_need_not_fit():
+    found = problems(VERTEX, "strategy: {kind: blue-green, steps: [0.5%, 50%]}")
+    assert "strategy.steps" not in found
+    assert "does not copy requests" in found["strategy.kind"]
+
+
+def test_what_is_asked_again_cannot_be_redacted():
+    assert "asks again what its log has" in problems(VERTEX, "capture: {redact: [x]}")["gates.shadow"]
+    assert not problems(LOCAL, "capture: {redact: [x]}")
