@@ -9,21 +9,21 @@ an id, no status and no latency: an answer that is there was a 200, and latencie
 from __future__ import annotations
 
 import base64
-from collections import defaultdict
 from datetime import datetime, timedelta
-from functools import lru_cache
-from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
 
 import orjson
-import pyarrow as pa
 
-from deploy_targets.prediction_log import SCHEMA
+from deploy_targets.copies import Row, batches
 from headgate.errors import TargetError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
+    import pyarrow as pa
+
+    from deploy_targets.copies import Copies
     from deploy_targets.sagemaker.aws import Aws
     from headgate.records import Window
 
@@ -31,33 +31,6 @@ _HOUR = timedelta(hours=1)
 _LATE = timedelta(minutes=5)
 _OK, _FAILED = 200, 500
 _KEPT_FILES = 256
-_ROWS = 2000
-
-
-class Copies(NamedTuple):
-    """When a revision received copies of live requests; `end` is None while it still does."""
-
-    start: datetime
-    end: datetime | None
-
-    def has(self, moment: datetime) -> bool:
-        """Whether what it received then was a copy."""
-        return self.start <= moment and (self.end is None or moment < self.end)
-
-    def meets(self, window: Window) -> bool:
-        """Whether it received any within a window."""
-        return self.start < window.end and (self.end is None or self.end > window.start)
-
-
-class Row(NamedTuple):
-    """One captured request."""
-
-    request_id: str
-    time: datetime
-    status: int
-    content_type: str
-    request: bytes
-    response: bytes
 
 
 class Captures:
@@ -83,21 +56,8 @@ class Captures:
             window: of times.
             copies: which revisions received copies of live requests, and when.
         """
-        revisions = self._revisions()
-        if not any(name in copies and copies[name].meets(window) for name in revisions):
-            for name in revisions:
-                yield from self._batches(name, self._rows(name, window), mirrored=False)
-            return
-        rows = {name: list(self._rows(name, window)) for name in revisions}
-        until = _until_when_both_are_there(rows, copies, window)
-        originals = _Originals()
-        for name, found in rows.items():
-            live = [row for row in found if not _is_copy(name, row, copies)]
-            originals.add(live)
-            yield from self._batches(name, [row for row in live if row.time <= until], mirrored=False)
-        for name, found in rows.items():
-            made = [row for row in found if row.time <= until and _is_copy(name, row, copies)]
-            yield from self._batches(name, map(originals.named, made), mirrored=True)
+        rows = {name: partial(self._rows, name, window) for name in self._revisions()}
+        yield from batches(self._endpoint, rows, window, copies)
 
     def remove(self, revision: str) -> None:
         """Remove what was written of a revision."""
@@ -132,60 +92,6 @@ class Captures:
         found = self._aws.find("s3", "get_object", Bucket=self._bucket, Key=key)
         lines = found["Body"].read().splitlines() if found else []
         return tuple(_row(line, f"s3://{self._bucket}/{key}") for line in lines if line.strip())
-
-    def _batches(self, revision: str, rows: Iterable[Row], *, mirrored: bool) -> Iterator[pa.RecordBatch]:
-        walk = iter(rows)
-        while some := list(islice(walk, _ROWS)):
-            columns = {name: [getattr(row, name) for row in some] for name in Row._fields}
-            columns |= {
-                "seconds": [None] * len(some), "mirrored": [mirrored] * len(some),
-                "endpoint": [self._endpoint] * len(some), "revision": [revision] * len(some),
-            }  # fmt: skip
-            yield pa.RecordBatch.from_pydict(columns, schema=SCHEMA)
-
-
-class _Originals:
-    """Live requests, to name their copies after.
-
-    Whether SageMaker gives a copy its original's id is not documented. Where it does not, the original is the one with
-    the same body that is nearest in time, which is the same question to ask of both versions.
-    """
-
-    def __init__(self) -> None:
-        self._ids: set[str] = set()
-        self._by_body: defaultdict[bytes, list[Row]] = defaultdict(list)
-
-    def add(self, rows: Iterable[Row]) -> None:
-        """Take live requests."""
-        for row in rows:
-            self._ids.add(row.request_id)
-            self._by_body[row.request].append(row)
-
-    def named(self, copy: Row) -> Row:
-        """A copy with its original's id; as it is where there is none."""
-        alike = self._by_body.get(copy.request)
-        if copy.request_id in self._ids or not alike:
-            return copy
-        nearest = min(alike, key=lambda row: abs(row.time - copy.time))
-        alike.remove(nearest)
-        return copy._replace(request_id=nearest.request_id)
-
-
-def _is_copy(revision: str, row: Row, copies: Mapping[str, Copies]) -> bool:
-    return revision in copies and copies[revision].has(row.time)
-
-
-def _until_when_both_are_there(
-    rows: Mapping[str, Sequence[Row]], copies: Mapping[str, Copies], window: Window
-) -> datetime:
-    """Files come late, one variant's before another's; a copy that is late shall not look like one that was lost."""
-    until = window.end
-    for name, made in copies.items():
-        if made.end is None and made.meets(window):
-            others = [row.time for other, found in rows.items() for row in found if other != name]
-            until = min(until, max((row.time for row in rows.get(name, ())), default=window.start))
-            until = min(until, max(others, default=window.start))
-    return until
 
 
 def _row(line: bytes, where: str) -> Row:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from deploy_targets.copies import Copies
 from deploy_targets.sagemaker import names
-from deploy_targets.sagemaker.capture import Copies
 from headgate.errors import LeaseLostError, TargetError
 
 if TYPE_CHECKING:
@@ -68,22 +67,17 @@ class Tagged:
 
     def copies(self, model: str) -> Copies | None:
         """When a revision received copies, if it ever did; `model` is its model's ARN."""
-        start, _, end = self._read(model).get(_COPIES, "").partition(" ")
-        if not start:
-            return None
-        return Copies(datetime.fromisoformat(start), datetime.fromisoformat(end) if end else None)
+        return Copies.parse(self._read(model).get(_COPIES, ""))
 
     def copies_begin(self, model: str) -> None:
         """From now on a revision receives copies."""
         known = self.copies(model)
-        if known is None or known.end is not None:
-            self._write(model, _COPIES, datetime.now(UTC).isoformat())
+        if (copies := Copies.begun(known)) != known:
+            self._write(model, _COPIES, str(copies))
 
     def copies_end(self, model: str) -> None:
         """From now on it does not."""
-        known, now = self.copies(model), datetime.now(UTC)
-        start = known.start if known is not None else now
-        self._write(model, _COPIES, f"{start.isoformat()} {now.isoformat()}")
+        self._write(model, _COPIES, str(Copies.ended(self.copies(model))))
 
     def _read(self, arn: str) -> dict[str, str]:
         return names.read_tags(self._aws.pages("sagemaker", "list_tags", "Tags", ResourceArn=arn))
