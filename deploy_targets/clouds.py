@@ -2,23 +2,96 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from headgate.errors import RevisionFailedError
+from headgate.errors import LeaseLostError, RevisionFailedError, TargetError, TargetUnavailableError
+from headgate.records import ModelVersion
+from headgate.units import BASIS_POINTS, format_percent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from headgate.records import EndpointState, Revision
+    from headgate.records import EndpointState, Revision, Traffic
 
-_POLL_SECONDS = 1.0
+OURS = "headgate-endpoint"
+"""The label, or tag, of what is ours; its value is the endpoint's name."""
+FENCE = "headgate-fence"
+PERCENT = 100
+"""Basis points; most clouds split by whole ones."""
+
+_READY_SECONDS = 1.0
+_POLL_SECONDS = (0.25, 10.0)
+
+T = TypeVar("T")
 
 
 def image_name(model: str) -> str:
     """What a model's images are called in a cloud's own registry."""
     return re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
+
+
+def description_of(revision: Revision) -> str:
+    """A revision's version as a text, for a description: labels and tags are too short for it."""
+    return json.dumps(revision.version.model_dump(), sort_keys=True)
+
+
+def version_of(description: str) -> ModelVersion | None:
+    """A version from such a text; None where it is not ours."""
+    try:
+        return ModelVersion.model_validate_json(description)
+    except ValueError:
+        return None
+
+
+def percents(traffic: Traffic, cloud: str) -> dict[str, int]:
+    """Weights as a cloud takes them that splits by whole percents.
+
+    Raises:
+        TargetError: one is none.
+    """
+    odd = [weight for weight in traffic.weights.values() if weight % PERCENT]
+    if odd:
+        raise TargetError(f"{cloud} splits by whole percents, not {format_percent(min(odd) / BASIS_POINTS)}")
+    return {name: weight // PERCENT for name, weight in traffic.weights.items()}
+
+
+def above(labels: Mapping[str, str], fence: int | None, cloud: str) -> dict[str, str]:
+    """An endpoint's labels with the fence, if that is higher.
+
+    Raises:
+        LeaseLostError: the endpoint has seen a higher one.
+    """
+    seen = int(labels.get(FENCE, 0))
+    if fence is None or fence == seen:
+        return dict(labels)
+    if fence < seen:
+        raise LeaseLostError(
+            f"{cloud} has seen a later lease of {labels.get(OURS)} than that of this change "
+            f"(fence {seen}, ours was {fence})",
+            fix="see headgate status; this process must not go on",
+        )
+    return {**labels, FENCE: str(fence)}
+
+
+def poll(look: Callable[[], T], is_done: Callable[[T], bool], seconds: float, what: str) -> T:
+    """Look until it is done, ever less often; what was seen then.
+
+    Raises:
+        TargetUnavailableError: `what` goes on for longer than `seconds`.
+    """
+    deadline, pause = time.monotonic() + seconds, _POLL_SECONDS[0]
+    while not is_done(found := look()):
+        if time.monotonic() > deadline:
+            raise TargetUnavailableError(
+                f"{what} goes on for longer than {seconds:g} s",
+                fix="see the endpoint in the cloud's console, then go on",
+            )
+        time.sleep(pause)
+        pause = min(pause * 1.5, _POLL_SECONDS[1])
+    return found
 
 
 def wait_until_ready(observe: Callable[[str], EndpointState | None], endpoint: str, revision: Revision) -> None:
@@ -43,4 +116,4 @@ def wait_until_ready(observe: Callable[[str], EndpointState | None], endpoint: s
             raise RevisionFailedError(
                 f"{revision.name} is not ready after {revision.ready_timeout:g} s: it {why}", fix="headgate status"
             )
-        time.sleep(_POLL_SECONDS)
+        time.sleep(_READY_SECONDS)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import threading
-import time
 from contextlib import nullcontext
+from functools import reduce
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from google_auth_httplib2 import AuthorizedHttp
 from googleapiclient.discovery import build
 from googleapiclient.errors import HttpError
 
+from deploy_targets.clouds import poll
 from headgate.errors import BadInputError, TargetError, TargetUnavailableError
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _RETRIES = 4
 _TIMEOUT = 75.0
 """Seconds; a prediction may last 60."""
-_POLL_SECONDS = (0.25, 10.0)
 _CHANGED = frozenset({"ABORTED", "FAILED_PRECONDITION"})
 _QUOTA = 8
 """google.rpc.Code.RESOURCE_EXHAUSTED."""
@@ -55,6 +55,7 @@ class Google:
         self._project, self._location = project or os.environ.get("GOOGLE_CLOUD_PROJECT", ""), location
         self._credentials: Any = None
         self._services: dict[str, Any] = {}
+        self._collections: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
         # httplib2's connections belong to one thread.
         self._local = threading.local()
@@ -130,18 +131,14 @@ class Google:
         Raises:
             TargetUnavailableError: it goes on for longer.
         """
-        deadline, pause = time.monotonic() + seconds, _POLL_SECONDS[0]
-        while not operation.get("done"):
-            if time.monotonic() > deadline:
-                raise TargetUnavailableError(
-                    f"{operation['name'].rpartition('/')[2]} goes on for longer than {seconds:g} s",
-                    fix="see the endpoint in the console, then go on",
-                )
-            time.sleep(pause)
-            pause = min(pause * 1.5, _POLL_SECONDS[1])
+        if not operation.get("done"):
+            name = str(operation["name"])
             # projects/…/locations/…/endpoints/…/operations/…: the collections are the method's path.
-            collections = str(operation["name"]).split("/")[::2]
-            operation = self.call("aiplatform", ".".join([*collections, "get"]), name=operation["name"])
+            method = ".".join([*name.split("/")[::2], "get"])
+            operation = poll(
+                lambda: self.call("aiplatform", method, name=name), lambda found: bool(found.get("done")), seconds,
+                name.rpartition("/")[2],
+            )  # fmt: skip
         error: dict[str, Any] = operation.get("error", {})
         return error
 
@@ -170,11 +167,8 @@ class Google:
     def _call(
         self, service: str, method: str, parameters: dict[str, object], excused: tuple[int, ...]
     ) -> dict[str, Any] | None:
-        resource = self._service(service)
-        *path, name = method.split(".")
-        for part in path:
-            resource = getattr(resource, part)()
-        request = getattr(resource, name)(**parameters)
+        path, _, name = method.rpartition(".")
+        request = getattr(self._collection(service, path), name)(**parameters)
         try:
             with self.around(method):
                 reply: dict[str, Any] = request.execute(http=self._http(), num_retries=_RETRIES)
@@ -185,6 +179,15 @@ class Google:
         except (OSError, httplib2.HttpLib2Error, GoogleAuthError) as error:
             raise _away(name, error) from error
         return reply
+
+    def _collection(self, service: str, path: str) -> Any:  # noqa: ANN401 - made from a discovery document
+        """Where a method is. Google's client makes all classes on the way anew, which takes tens of milliseconds."""
+        key = (service, path)
+        if key not in self._collections:
+            self._collections[key] = reduce(
+                lambda found, part: getattr(found, part)(), path.split("."), self._service(service)
+            )
+        return self._collections[key]
 
     def _service(self, service: str) -> Any:  # noqa: ANN401 - made from a discovery document
         self._sign_in()

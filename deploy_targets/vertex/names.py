@@ -7,23 +7,15 @@ which it can be asked while it has no traffic. Within an endpoint a revision has
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from headgate.errors import BadInputError, TargetError
-from headgate.records import ModelVersion, Revision, Traffic
-from headgate.units import BASIS_POINTS, format_percent
+from deploy_targets.clouds import PERCENT, percents
+from headgate.errors import BadInputError
+from headgate.records import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-OURS = "headgate-endpoint"
-"""The label of what is ours; its value is the endpoint's name."""
-FENCE = "headgate-fence"
-
-WEIGHT_STEP = 100
-"""Basis points: Vertex takes whole percents."""
 
 _LONGEST = 63
 _REVISION = re.compile(r"^v\d+-[0-9a-f]{8}$")
@@ -63,19 +55,6 @@ def deployed_id(revision: str) -> str:
     return str(10**9 + digest % _DEPLOYED_IDS)
 
 
-def describe(revision: Revision) -> str:
-    """A model's description: what labels cannot hold."""
-    return json.dumps(revision.version.model_dump(), sort_keys=True)
-
-
-def version_of(model: Mapping[str, Any]) -> ModelVersion | None:
-    """A version from its model; None where the description is not ours."""
-    try:
-        return ModelVersion.model_validate_json(model.get("description", ""))
-    except ValueError:
-        return None
-
-
 def deployed(endpoint: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
     """What is deployed on an endpoint, by the revisions' names."""
     return {one["displayName"]: one for one in (endpoint or {}).get("deployedModels", [])}
@@ -86,7 +65,7 @@ def traffic_of(endpoint: Mapping[str, Any] | None) -> Traffic | None:
     split = (endpoint or {}).get("trafficSplit", {})
     by_id = {one["id"]: name for name, one in deployed(endpoint).items()}
     # What somebody deployed by hand goes by its number while it is not listed.
-    weights = {by_id.get(key, key): int(percent) * WEIGHT_STEP for key, percent in split.items() if int(percent)}
+    weights = {by_id.get(key, key): int(percent) * PERCENT for key, percent in split.items() if int(percent)}
     return Traffic(weights=weights) if weights else None
 
 
@@ -96,7 +75,4 @@ def split_of(traffic: Traffic) -> dict[str, int]:
     Raises:
         TargetError: a weight is no whole percent.
     """
-    odd = [weight for weight in traffic.weights.values() if weight % WEIGHT_STEP]
-    if odd:
-        raise TargetError(f"Vertex AI splits by whole percents, not {format_percent(min(odd) / BASIS_POINTS)}")
-    return {deployed_id(name): weight // WEIGHT_STEP for name, weight in traffic.weights.items()}
+    return {deployed_id(name): percent for name, percent in percents(traffic, "Vertex AI").items()}

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
+from deploy_targets.clouds import OURS, above
 from deploy_targets.vertex import names
-from headgate.errors import LeaseLostError, TargetError, TargetUnavailableError
+from headgate.errors import TargetError, TargetUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,7 +53,7 @@ class Sites:
         """Every endpoint that belongs to one of ours, its own among them, by id."""
         listed = self._google.pages(
             "aiplatform", f"{_METHOD}.list", "endpoints", parent=self._google.parent,
-            filter=f'labels.{names.OURS}="{endpoint}"',
+            filter=f'labels.{OURS}="{endpoint}"',
         )  # fmt: skip
         return {one["name"].rpartition("/")[2]: one for one in listed}
 
@@ -186,7 +187,7 @@ class Sites:
         Raises:
             LeaseLostError: the endpoint has seen a higher one.
         """
-        labels = labels_above(described, fence)
+        labels = above(described.get("labels", {}), fence, "Vertex AI")
         if labels == described.get("labels", {}):
             return dict(described)
         return self.change(site, described, labels=labels)
@@ -198,7 +199,7 @@ class Sites:
             "enabled": True, "samplingRate": sample, "bigqueryDestination": {"outputUri": settings.captures},
         }  # fmt: skip
         body = {
-            "displayName": site, "labels": {**settings.labels, names.OURS: endpoint},
+            "displayName": site, "labels": {**settings.labels, OURS: endpoint},
             **({"predictRequestResponseLoggingConfig": logged} if sample else {}),
             **({"dedicatedEndpointEnabled": True} if settings.dedicated else {}),
             **({"privateServiceConnectConfig": private} if settings.private_to else {}),
@@ -221,31 +222,12 @@ def see_that_it_is_ours(described: Described, endpoint: str) -> Described:
     Raises:
         TargetError: somebody else made it.
     """
-    if described.get("labels", {}).get(names.OURS) != endpoint:
+    if described.get("labels", {}).get(OURS) != endpoint:
         raise TargetError(
             f"Vertex AI has an endpoint {described['displayName']} that Headgate did not make",
             fix="choose another `endpoint:` in the release file",
         )
     return described
-
-
-def labels_above(described: Mapping[str, Any], fence: int | None) -> dict[str, str]:
-    """An endpoint's labels with the fence, if that is higher.
-
-    Raises:
-        LeaseLostError: the endpoint has seen a higher one.
-    """
-    labels = dict(described.get("labels", {}))
-    seen = int(labels.get(names.FENCE, 0))
-    if fence is None or fence == seen:
-        return labels
-    if fence < seen:
-        raise LeaseLostError(
-            f"Vertex AI has seen a later lease of {labels.get(names.OURS)} than that of this change "
-            f"(fence {seen}, ours was {fence})",
-            fix="see headgate status; this process must not go on",
-        )
-    return {**labels, names.FENCE: str(fence)}
 
 
 def patiently() -> Iterator[Any]:

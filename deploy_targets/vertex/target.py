@@ -11,7 +11,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from deploy_targets.clouds import wait_until_ready
+from deploy_targets.clouds import OURS, PERCENT, above, description_of, version_of, wait_until_ready
 from deploy_targets.protocol import Feature
 from deploy_targets.vertex import names
 from deploy_targets.vertex.artifact_registry import repository
@@ -19,7 +19,7 @@ from deploy_targets.vertex.capture import Captures
 from deploy_targets.vertex.evidence import Counter
 from deploy_targets.vertex.google import Google, is_quota
 from deploy_targets.vertex.preflight import findings, role
-from deploy_targets.vertex.sites import REMOVE_SECONDS, Sites, labels_above, patiently, see_that_it_is_ours
+from deploy_targets.vertex.sites import REMOVE_SECONDS, Sites, patiently, see_that_it_is_ours
 from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
 from headgate.records import Counts, EndpointState, Payload, Prediction, RevisionState, Traffic
 
@@ -68,7 +68,8 @@ class VertexTarget:
     LATENCY_BOUNDS: ClassVar[tuple[float, ...]] = ()
     LOOK_SECONDS: ClassVar[float] = 10.0
     LOG_DELAY: ClassVar[float] = 300.0
-    WEIGHT_STEP: ClassVar[int] = names.WEIGHT_STEP
+    WEIGHT_STEP: ClassVar[int] = PERCENT
+    MIRROR_LIMIT: ClassVar[int] = 0
     RUNS_CONTAINERS: ClassVar[bool] = True
 
     def __init__(self, settings: VertexSettings) -> None:
@@ -96,12 +97,12 @@ class VertexTarget:
 
     def endpoints(self) -> list[str]:
         """Those that have a model or an endpoint of ours."""
-        google, ours = self._google, f"labels.{names.OURS}:*"
+        google, ours = self._google, f"labels.{OURS}:*"
         models = google.pages("aiplatform", f"{_MODELS}.list", "models", parent=google.parent, filter=ours)
         sites = google.pages(
             "aiplatform", "projects.locations.endpoints.list", "endpoints", parent=google.parent, filter=ours
         )
-        return sorted({one["labels"][names.OURS] for one in (*models, *sites)})
+        return sorted({one["labels"][OURS] for one in (*models, *sites)})
 
     def observe(self, endpoint: str) -> EndpointState | None:
         """What its endpoints say, and the models that are deployed nowhere."""
@@ -136,7 +137,7 @@ class VertexTarget:
         described = self._sites.described(endpoint)
         self._see_that_it_can_be_routed(endpoint, described, traffic)
         assert described is not None  # noqa: S101 - it has what it is to route to
-        split, labels = names.split_of(traffic), labels_above(described, fence)
+        split, labels = names.split_of(traffic), above(described.get("labels", {}), fence, "Vertex AI")
         now = {number: int(percent) for number, percent in described.get("trafficSplit", {}).items() if int(percent)}
         if now != split or labels != described.get("labels", {}):
             self._sites.change(endpoint, described, trafficSplit=split, labels=labels)
@@ -204,8 +205,8 @@ class VertexTarget:
             body = {
                 "modelId": model_id,
                 "model": {
-                    "displayName": model_id, "description": names.describe(revision), "containerSpec": container,
-                    "labels": {**self._settings.labels, names.OURS: endpoint},
+                    "displayName": model_id, "description": description_of(revision), "containerSpec": container,
+                    "labels": {**self._settings.labels, OURS: endpoint},
                     **({"encryptionSpec": {"kmsKeyName": self._settings.kms_key}} if self._settings.kms_key else {}),
                 },
             }  # fmt: skip
@@ -248,7 +249,7 @@ class VertexTarget:
         for name in sorted({*on, *models}):
             alone = names.deployed(own.get(names.full_name(endpoint, name)))
             why_not = next((why for one in (on, alone) if (why := _why_not_ready(one.get(name)))), "")
-            version = names.version_of(models[name]) if name in models else None
+            version = version_of(models[name].get("description", "")) if name in models else None
             states[name] = RevisionState(name=name, ready=not why_not, detail=why_not, version=version)
         return states
 
@@ -256,7 +257,7 @@ class VertexTarget:
         """The endpoint's models, by their revisions."""
         listed = self._google.pages(
             "aiplatform", f"{_MODELS}.list", "models", parent=self._google.parent,
-            filter=f'labels.{names.OURS}="{endpoint}"',
+            filter=f'labels.{OURS}="{endpoint}"',
         )  # fmt: skip
         named = {names.revision_of(one["name"].rpartition("/")[2], endpoint): one for one in listed}
         return {revision: one for revision, one in named.items() if revision}

@@ -8,15 +8,16 @@ import threading
 import uuid
 from contextlib import contextmanager
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import googleapiclient
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from support.cloud_http import CloudHandler, single
 from support.faults import Fault, FaultError
 from support.machines import Machines
 from support.vertex import DATASET, PARENT, PROJECT, Refusal, Vertex
@@ -36,40 +37,23 @@ _SAID = {
 _NOTHING = {"name": f"{PARENT}/operations/1", "done": True, "response": {}, "etag": "none"}
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(CloudHandler):
     vertex: Vertex
     tokens: set[str]
 
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
-
-    def do_GET(self) -> None:
-        self._answer()
-
-    def do_POST(self) -> None:
-        self._answer()
-
-    def do_PATCH(self) -> None:
-        self._answer()
-
-    def do_DELETE(self) -> None:
-        self._answer()
-
-    def _answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+    def answer(self, body: bytes) -> None:
         path, query = urlsplit(self.path).path.lstrip("/"), urlsplit(self.path).query
         try:
             if path == "token":
-                self._send(200, {"access_token": self._token(), "expires_in": 3600, "token_type": "Bearer"})
+                self.send(200, {"access_token": self._token(), "expires_in": 3600, "token_type": "Bearer"})
                 return
-            if self.headers.get("authorization", "").removeprefix("Bearer ") not in self.tokens:
+            if self.token not in self.tokens:
                 self._refuse(401, "UNAUTHENTICATED", "Request is missing required authentication credential.")
                 return
-            name, act = _route(self.vertex, self.command, unquote(path), _single(query), body, self.headers)
-            self._send(200, self.vertex.faults.around(name, act, _NOTHING))
+            name, act = _route(self.vertex, self.command, unquote(path), single(query), body, self.headers)
+            self.send(200, self.vertex.faults.around(name, act, _NOTHING))
         except _Raw as raw:
-            self._write(raw.status, raw.body, raw.kind, {"x-vertex-ai-deployed-model-id": raw.number})
+            self.write(raw.status, raw.body, raw.kind, {"x-vertex-ai-deployed-model-id": raw.number})
         except Refusal as refusal:
             self._refuse(refusal.code, refusal.status, refusal.message)
         except FaultError as error:
@@ -81,17 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
         return token
 
     def _refuse(self, code: int, status: str, message: str) -> None:
-        self._send(code, {"error": {"code": code, "status": status, "message": message}})
-
-    def _send(self, status: int, content: Mapping[str, Any]) -> None:
-        self._write(status, json.dumps(content).encode(), "application/json", {})
-
-    def _write(self, status: int, body: bytes, kind: str, headers: Mapping[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {"content-type": kind, "content-length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
+        self.send(code, {"error": {"code": code, "status": status, "message": message}})
 
 
 class _Raw(Exception):  # noqa: N818 - an answer
@@ -193,10 +167,6 @@ def _check(schema: Mapping[str, Any], value: Any, where: str) -> None:
             if properties.get(key, {}).get("readOnly"):
                 raise Refusal(400, "INVALID_ARGUMENT", f"{where}.{key} is only ever given by the service")
             _check(properties.get(key, more), item, f"{where}.{key}")
-
-
-def _single(query: str) -> dict[str, str]:
-    return {key: values[0] for key, values in parse_qs(query).items()}
 
 
 @contextmanager

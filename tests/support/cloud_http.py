@@ -1,0 +1,51 @@
+"""What the HTTP of the clouds' doubles has in common."""
+
+from __future__ import annotations
+
+import json
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class CloudHandler(BaseHTTPRequestHandler):
+    """Answers in JSON; a double says what, in `answer`."""
+
+    protocol_version = "HTTP/1.1"
+
+    def answer(self, body: bytes) -> None:
+        """One request."""
+        raise NotImplementedError
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+    def _take(self) -> None:
+        self.answer(self.rfile.read(int(self.headers.get("content-length", 0))))
+
+    do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _take  # noqa: N815 - the library's names
+
+    @property
+    def token(self) -> str:
+        """What the request is signed with."""
+        return self.headers.get("authorization", "").removeprefix("Bearer ")
+
+    def send(self, status: int, content: Mapping[str, Any]) -> None:
+        """An answer."""
+        self.write(status, json.dumps(content).encode(), "application/json", {})
+
+    def write(self, status: int, body: bytes, kind: str, headers: Mapping[str, str]) -> None:
+        """An answer of any kind."""
+        self.send_response(status)
+        for name, value in {"content-type": kind, "content-length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def single(query: str) -> dict[str, str]:
+    """The parameters of a query, of which there is one each."""
+    return {key: values[0] for key, values in parse_qs(query).items()}
