@@ -30,6 +30,7 @@ from headgate.records import (
 )
 from headgate.stack import Ports, Supervisor
 from headgate.stack.ports import HOST, free_port
+from headgate.units import BASIS_POINTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -57,6 +58,7 @@ class BehindEnvoy(ABC):
     LOOK_SECONDS: ClassVar[float] = 1.0
     LOG_DELAY: ClassVar[float] = 5.0
     WEIGHT_STEP: ClassVar[int] = 1
+    MIRROR_LIMIT: ClassVar[int] = BASIS_POINTS
 
     def __init__(self, home: Home | None = None) -> None:
         self._home = home or Home.from_env()

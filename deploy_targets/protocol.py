@@ -77,6 +77,9 @@ class DeployTarget(Protocol):
     WEIGHT_STEP: ClassVar[int]
     """Basis points of which weights are multiples."""
 
+    MIRROR_LIMIT: ClassVar[int]
+    """Basis points of the live requests of which the platform makes copies at most."""
+
     LOOK_SECONDS: ClassVar[float]
     """How often there is something new in `counts`; the judge looks as often."""
 

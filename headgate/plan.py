@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from headgate.findings import Finding
 from headgate.records import EndpointState, Record, Revision
-from headgate.units import format_duration, format_percent
+from headgate.units import BASIS_POINTS, format_duration, format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ def make_plan(
     state: EndpointState | None,
     problems: Sequence[Finding],
     *,
-    replays: bool = False,
+    mirrors: int = BASIS_POINTS,
     calls: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Plan:
     """Describe a release.
@@ -54,7 +54,7 @@ def make_plan(
         champion: the version that is live, or None for a first release.
         state: what the target says about the endpoint.
         problems: from the target's preflight and from what it cannot do.
-        replays: whether live requests are asked again from the target's log, as it cannot mirror them.
+        mirrors: basis points of live requests that the target copies at most; at 0 its log is asked again.
         calls: what each step asks of the platform's API.
     """
     pushed = f", and push it to {spec.image.repository}" if spec.image.repository else ""
@@ -76,7 +76,7 @@ def make_plan(
     if champion is None:
         notes.append("first release: there is no champion to compare with, so shadow and shift are left out")
     else:
-        steps += [*_shadow(spec, champion, "ask again" if replays else "mirror"), *_shift(spec, champion)]
+        steps += [*_shadow(spec, champion, mirrors), *_shift(spec, champion)]
     steps.append(_promote(spec, champion))
     steps = [step.model_copy(update={"calls": tuple((calls or {}).get(step.name, ()))}) for step in steps]
     notes += [*_moved_by_hand(champion, state), *_costs(spec, champion)]
@@ -107,14 +107,17 @@ def _costs(spec: ReleaseSpec, champion: Revision | None) -> list[str]:
     return [f"while both versions are up, {hourly:g} an hour more; then {kept}"]
 
 
-def _shadow(spec: ReleaseSpec, champion: Revision, how: str) -> list[PlanStep]:
+def _shadow(spec: ReleaseSpec, champion: Revision, mirrors: int) -> list[PlanStep]:
     gate = spec.gates.shadow
     if gate is None:
         return []
+    how = f"mirror {format_percent(min(gate.percent, mirrors / BASIS_POINTS))}"
+    if not mirrors:
+        how = f"ask again {format_percent(gate.percent)}"
     return [
         PlanStep(
             name="shadow",
-            does=f"{how} {format_percent(gate.percent)} of live requests; clients see {champion.version} only",
+            does=f"{how} of live requests; clients see {champion.version} only",
             gate=(
                 f"{gate.min_requests} pairs within {format_duration(gate.max_duration)}, "
                 f"at most {format_percent(gate.max_disagreement)} differ"

@@ -6,17 +6,21 @@ import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deploy_targets import Feature
 from headgate.errors import RejectedError, TargetUnavailableError
 from headgate.phases import Phase, is_behind
 from headgate.records import Mirror, Payload, Revision, ShadowReport, Traffic, Window
-from headgate.units import basis_points, format_duration
+from headgate.units import BASIS_POINTS, basis_points, format_duration
 from registry import Kind
 from tasks import artifacts
 from tasks.asking import Replay
 from tasks.job import ReleaseJob
 from tasks.step import step
+
+if TYPE_CHECKING:
+    from headgate.spec import Shadow
 
 _DEAD_LOOKS = 3
 
@@ -63,7 +67,7 @@ def shadow(job: ReleaseJob, champion: Revision, challenger: Revision) -> ShadowR
     Raises:
         RejectedError: the answers differ too much, or too few requests came in time.
     """
-    gate = job.spec.gates.shadow
+    gate = _gate(job)
     if not is_behind(job.phase(), Phase.SHADOWED):
         return None
     if gate is None:
@@ -93,8 +97,15 @@ def shadow(job: ReleaseJob, champion: Revision, challenger: Revision) -> ShadowR
     return report
 
 
+def _gate(job: ReleaseJob) -> Shadow | None:
+    """As the release file has it, with as many copies as the platform makes."""
+    gate, most = job.spec.gates.shadow, job.target.MIRROR_LIMIT / BASIS_POINTS
+    # Without any, requests are asked again, which has no limit.
+    return gate.model_copy(update={"percent": min(gate.percent, most)}) if gate is not None and most else gate
+
+
 def _compare(job: ReleaseJob, champion: Revision, challenger: Revision, deadline: float) -> ShadowReport:
-    gate = job.spec.gates.shadow
+    gate = _gate(job)
     assert gate is not None  # noqa: S101 - shadow() asked
     from monitoring.shadow import ShadowComparison  # noqa: PLC0415 - heavy; the run is seen to run before it
 

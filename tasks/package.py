@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy_targets import Feature, unsupported_problems
+from deploy_targets import unsupported_problems
 from headgate.errors import BadInputError, PackageError, UnsupportedError
 from headgate.phases import Phase
 from headgate.plan import Plan, make_plan
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 def plan_release(job: ReleaseJob) -> Plan:
     """What a release would do, and what stands in its way; changes nothing."""
     problems: list[Finding] = [*unsupported_problems(job.target, job.spec), *job.target.preflight()]
-    replays = Feature.SHADOW in job.target.SUBSTITUTED
     state = job.target.observe(job.endpoint)
-    return make_plan(job.spec, job.champion, state, problems, replays=replays, calls=job.target.CALLS)
+    return make_plan(job.spec, job.champion, state, problems, mirrors=job.target.MIRROR_LIMIT, calls=job.target.CALLS)
 
 
 @step

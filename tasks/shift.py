@@ -150,7 +150,7 @@ def _one_look(job: ReleaseJob, judge: RolloutJudge, seconds: float, stable: Revi
 def _traffic(job: ReleaseJob, stable: Revision, canary: Revision, share: int) -> Traffic:
     """Blue-green: the new version has everything, and the old one gets copies to be compared with."""
     if job.spec.strategy.kind == "blue-green":
-        return Traffic.all_to(canary.name, Mirror(revision=stable.name, share=BASIS_POINTS))
+        return Traffic.all_to(canary.name, Mirror(revision=stable.name, share=job.target.MIRROR_LIMIT))
     return Traffic.split(stable.name, canary.name, share)
 
 

@@ -25,6 +25,7 @@ from deploy_targets.sagemaker.scaling import Scaling
 from deploy_targets.sagemaker.tagged import Tagged
 from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
 from headgate.records import Counts, EndpointState, Payload, Prediction, RevisionState, Traffic
+from headgate.units import BASIS_POINTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -64,6 +65,7 @@ class SageMakerTarget:
     LOOK_SECONDS: ClassVar[float] = 10.0
     LOG_DELAY: ClassVar[float] = 180.0
     WEIGHT_STEP: ClassVar[int] = 1
+    MIRROR_LIMIT: ClassVar[int] = BASIS_POINTS
     RUNS_CONTAINERS: ClassVar[bool] = True
 
     def __init__(self, settings: SageMakerSettings) -> None:

@@ -26,6 +26,7 @@ def no_mirror(monkeypatch):
 
     monkeypatch.setattr(LocalTarget, "route", without)
     monkeypatch.setattr(LocalTarget, "SUBSTITUTED", {Feature.SHADOW: "live requests are asked again from the log"})
+    monkeypatch.setattr(LocalTarget, "MIRROR_LIMIT", 0)
     monkeypatch.setattr(LocalTarget, "UNSUPPORTED", {Feature.MIRROR: "it cannot mirror"})
 
 

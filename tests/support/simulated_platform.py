@@ -72,6 +72,7 @@ class Platform:
     LOOK_SECONDS: ClassVar[float] = 1.0
     LOG_DELAY: ClassVar[float] = 5.0
     WEIGHT_STEP: ClassVar[int] = 1
+    MIRROR_LIMIT: ClassVar[int] = 10_000
     RUNS_CONTAINERS: ClassVar[bool] = True
     CHANGES: ClassVar[set[str]] = {"route", "deploy", "retire", "delete"}
 

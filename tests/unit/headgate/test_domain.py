@@ -102,9 +102,9 @@ def test_an_interrupted_write_leaves_the_old_content(tmp_path, monkeypatch):
     assert path.read_text() == "old"
 
 
-def plan_of(text: str, champion=None, problems=()):
+def plan_of(text: str, champion=None, problems=(), **platform):
     spec = parse_release("model: wine\nartifact: runs:/1/model\ntarget: {kind: local}\n" + text)
-    return make_plan(spec, champion, None, problems)
+    return make_plan(spec, champion, None, problems, **platform)
 
 
 def test_a_first_release_is_planned_without_comparison():
@@ -122,6 +122,16 @@ def test_a_plan_tells_traffic_and_gates():
     assert (
         "switch to 100%" in {s.name: s.does for s in plan_of("strategy: {kind: blue-green}", revision()).steps}["shift"]
     )
+
+
+@pytest.mark.parametrize(("asked", "copied_at_most", "says"), [
+    ("100%", 10_000, "mirror 100% of"), ("100%", 5000, "mirror 50% of"), ("20%", 5000, "mirror 20% of"),
+    ("20%", 0, "ask again 20% of"),
+])  # fmt: skip
+def test_a_plan_copies_no_more_than_the_platform_does(asked, copied_at_most, says):
+    text = f"gates: {{shadow: {{percent: {asked}}}}}"
+    steps = {step.name: step for step in plan_of(text, revision(), mirrors=copied_at_most).steps}
+    assert steps["shadow"].does.startswith(says)
 
 
 def test_a_plan_with_an_error_is_not_possible():
