@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "contract"))
 
-from harness import SageMakerHarness, VertexHarness
+from harness import AzureMlHarness, SageMakerHarness, VertexHarness
+from support.azure_server import azure_ml
 from support.base_image import find_base
 from support.models import Models
 from support.moto_server import sagemaker
@@ -26,7 +27,6 @@ from support.vertex_server import vertex
 
 from deploy_targets import clouds
 from deploy_targets.sagemaker import fleet
-from deploy_targets.vertex import google
 from headgate.home import Home
 from headgate.records import Mirror, Traffic
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-READS = re.compile(r"^(describe|list|get)_|\.(get|list)$|^timeSeries|^jobs\.|^rawPredict$")
+READS = re.compile(r"^(describe|list|get)_|\.(get|list)$|^timeSeries|^jobs\.|^rawPredict$|^score$")
 
 
 class Cloud(NamedTuple):
@@ -63,6 +63,14 @@ def on_vertex(root: Path, base: str) -> Iterator[tuple[Any, Any]]:
         yield VertexHarness(root, base, double, environment["CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM"]), double
 
 
+@contextmanager
+def on_azure_ml(root: Path, base: str) -> Iterator[tuple[Any, Any]]:
+    """A harness, and its double."""
+    with azure_ml("bench", root) as (double, environment):
+        os.environ |= environment
+        yield AzureMlHarness(root, base, double, environment["REQUESTS_CA_BUNDLE"]), double
+
+
 CLOUDS = (
     Cloud("SageMaker", on_sagemaker, (fleet, clouds), lambda target: target._aws, {  # noqa: SLF001
         "deploy": (4, "a model, a configuration, an update; the configuration before goes"),
@@ -71,11 +79,18 @@ CLOUDS = (
         "promote": (1, "a change of weights"),
         "retire": (4, "a configuration, an update and a removal; the model goes"),
     }),
-    Cloud("Vertex AI", on_vertex, (google, clouds), lambda target: target._google, {  # noqa: SLF001
+    Cloud("Vertex AI", on_vertex, (clouds,), lambda target: target._google, {  # noqa: SLF001
         "deploy": (4, "a model, an endpoint of its own, two deployments"),
         "shift, three steps": (3, "a change of the split each"),
         "promote": (1, "a change of the split"),
         "retire": (5, "two removals, one of them from a split; an endpoint and a model go"),
+    }),
+    Cloud("Azure ML", on_azure_ml, (clouds,), lambda target: target._arm, {  # noqa: SLF001
+        "deploy": (2, "an environment, which is the image, and a deployment"),
+        "shadow": (2, "a change of the endpoint, twice"),
+        "shift, three steps": (3, "a change of the endpoint each"),
+        "promote": (1, "a change of the endpoint"),
+        "retire": (2, "a deployment and an environment go"),
     }),
 )  # fmt: skip
 
@@ -141,7 +156,7 @@ def measure(cloud: Cloud, harness: Any, double: Any, models: Models) -> None:  #
         "deploy": lambda: target.deploy("bench", new),
         "shadow": lambda: [
             target.route("bench", Traffic.all_to(old.name, mirror), fence=1)
-            for mirror in (Mirror(revision=new.name, share=10_000), None)
+            for mirror in (Mirror(revision=new.name, share=target.MIRROR_LIMIT), None)
         ] and None,
         "shift, three steps": lambda: [
             target.route("bench", Traffic.split(old.name, new.name, share), fence=1) for share in (500, 2500, 5000)

@@ -43,9 +43,11 @@ def table(targets: dict[str, type[DeployTarget]]) -> str:
     for feature, name in NAMES.items():
         cells = [_cell(target, feature, notes) for target in targets.values()]
         lines.append(f"| {name} (`{feature.value}`) | {' | '.join(cells)} |")
+    most_copied = [f"{one.MIRROR_LIMIT / 100:g} %" for one in targets.values()]
     lines += [
         f"| latency buckets for the judge | {' | '.join(str(len(one.LATENCY_BOUNDS)) for one in targets.values())} |",
         f"| weights are multiples of | {' | '.join(f'{one.WEIGHT_STEP / 100:g} %' for one in targets.values())} |",
+        f"| of live requests copied at most | {' | '.join(most_copied)} |",
         f"| a look of the judge every | {' | '.join(f'{one.LOOK_SECONDS:g} s' for one in targets.values())} |",
         f"| requests are in the log within | {' | '.join(f'{one.LOG_DELAY:g} s' for one in targets.values())} |",
         "",

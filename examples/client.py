@@ -112,4 +112,5 @@ class Client:
                 counter["wrong"] += 1
 
     def _connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(self._target.hostname or "", self._target.port, timeout=10)
+        kind = http.client.HTTPSConnection if self._target.scheme == "https" else http.client.HTTPConnection
+        return kind(self._target.hostname or "", self._target.port, timeout=10)

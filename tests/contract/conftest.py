@@ -11,7 +11,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import DockerHarness, Harness, LocalHarness, SageMakerHarness, VertexHarness
+from harness import AzureMlHarness, DockerHarness, Harness, LocalHarness, SageMakerHarness, VertexHarness
+from support.azure_server import azure_ml
 from support.moto_server import sagemaker
 from support.vertex_server import vertex
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-TARGETS = ("local", "docker", "sagemaker", "vertex")
+TARGETS = ("local", "docker", "sagemaker", "vertex", "azure_ml")
 BEHIND_ENVOY = TARGETS[:2]
 
 
@@ -33,12 +34,17 @@ def harness(request: pytest.FixtureRequest) -> Harness:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Only our own gateway compares a fence and acts in one step; Vertex AI neither mirrors nor has histograms."""
+    """Leave out what a platform does not have.
+
+    Only our own gateway compares a fence and acts in one step. Vertex AI neither mirrors nor has histograms; Azure ML
+    has no histograms either, and its API does not tell of a container that ended.
+    """
+    lacks = {"vertex": ("mirrored", "latencies"), "azure_ml": ("latencies", "killed_revision")}
     for item in list(items):
         params = getattr(item, "callspec", None)
         target = params.params.get("harness") if params else None
         fences = item.path.name != "test_fencing.py" or target in (*BEHIND_ENVOY, None)
-        can = target != "vertex" or not any(what in item.name for what in ("mirrored", "latencies"))
+        can = not any(what in item.name for what in lacks.get(target, ()))
         if not (fences and can):
             items.remove(item)
 
@@ -60,6 +66,15 @@ def vertex_harness(gateway_home: Path, docker_base: str, tmp_path_factory) -> It
         yield VertexHarness(
             gateway_home, docker_base, double, environment["CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM"]
         )
+
+
+@pytest.fixture(scope="session")
+def azure_ml_harness(gateway_home: Path, docker_base: str, tmp_path_factory) -> Iterator[AzureMlHarness]:
+    folder = tmp_path_factory.mktemp("azure")
+    with azure_ml("contract", folder) as (double, environment), pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield AzureMlHarness(gateway_home, docker_base, double, environment["REQUESTS_CA_BUNDLE"])
 
 
 @pytest.fixture(scope="session")

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 from botocore.exceptions import ClientError
+from support import azure_ml as azure
 from support.chaos import Kill
 from support.sagemaker import ROLE
 from support.sagemaker_evidence import BUCKET
 from support.vertex import DATASET, LOCATION, PARENT, PROJECT
 
+from deploy_targets.azure_ml.arm import Arm, operation
+from deploy_targets.azure_ml.settings import AzureMlSettings
+from deploy_targets.azure_ml.target import AzureMlTarget
 from deploy_targets.docker import DockerTarget
 from deploy_targets.local import LocalTarget
 from deploy_targets.sagemaker.aws import Aws
@@ -24,7 +29,7 @@ from deploy_targets.vertex.google import Google
 from deploy_targets.vertex.settings import VertexSettings
 from deploy_targets.vertex.target import VertexTarget
 from headgate.home import Home
-from headgate.records import Image, ModelVersion, Revision
+from headgate.records import Image, ModelVersion, Payload, Revision
 from headgate.spec import ImageSettings
 from images import build_container, build_image, fetch_artifact
 
@@ -35,7 +40,6 @@ if TYPE_CHECKING:
     from support.vertex import Vertex
 
     from deploy_targets import DeployTarget
-    from headgate.records import Payload
 
 
 @dataclass
@@ -321,3 +325,60 @@ class VertexHarness(_Cloud):
         known = (*self._double.models, *self._double.sites)
         found = [name.rpartition("/")[2] for name in known]
         return [name for name in found if name == endpoint or name.startswith(f"{endpoint}--")]
+
+
+class AzureMlHarness(_Cloud):
+    """The Azure ML target on a double that runs real containers."""
+
+    never_ready, ids_reach_servers = "did not pass its readiness probe", False
+
+    def __init__(self, root: Path, base: str, double: azure.AzureMl, certificate: str) -> None:
+        self._home, self._base, self._double = Home(root), base, double
+        self._settings = AzureMlSettings(
+            kind="azure-ml", subscription=azure.SUBSCRIPTION, group=azure.GROUP, workspace=azure.NAME,
+            storage=f"{double.url}/{azure.ACCOUNT}",
+        )  # fmt: skip
+        self.target = AzureMlTarget(self._settings)
+        self._http = httpx.Client(timeout=60, verify=ssl.create_default_context(cafile=certificate))
+
+    def again(self) -> DeployTarget:
+        return AzureMlTarget(self._settings)
+
+    def _post(self, endpoint: str, payload: Payload) -> httpx.Response:
+        name = str(uuid.uuid4())
+        headers = {"authorization": f"Bearer {self.target._arm.token()}", "content-type": payload.content_type,
+                   "x-request-id": name}  # fmt: skip
+        reply = self._http.post(f"{self._double.url}/endpoints/{endpoint}/score", content=payload.body, headers=headers)
+        reply.headers["x-request-id"] = name
+        return reply
+
+    def _ask(self, endpoint: str, payload: Payload) -> Reply:
+        reply = self._post(endpoint, payload)
+        return Reply(
+            reply.status_code, reply.headers.get("azureml-model-deployment", ""), reply.headers["x-request-id"]
+        )
+
+    def is_gone(self, endpoint: str, url: str) -> bool:
+        return self._post(endpoint, Payload(body=b"{}")).status_code == httpx.codes.NOT_FOUND
+
+    def kills(self) -> list[Kill]:
+        once = ("versions.put", "deployments.put", "deployments.delete", "versions.delete")
+        return [
+            Kill("versions.put", 1, "before"), *(Kill(name) for name in once),
+            *(Kill("onlineEndpoints.put", number) for number in (1, 2)),
+        ]  # fmt: skip
+
+    def points(self) -> list[tuple[Any, str, Any]]:
+        return [(Arm, "_call", lambda _arm, verb, path, *_: operation(verb, path))]
+
+    def kill(self, endpoint: str, revision: str) -> None:
+        self._double.kill(endpoint, revision)
+
+    def traces(self, endpoint: str) -> list[str]:
+        double = self._double
+        return [
+            *(name for name in double.sites if name == endpoint),
+            *(name for name in double.scaled if name.startswith(f"headgate-{endpoint}-")),
+            *("/".join(key) for key in double.environments if key[0] == f"headgate-{endpoint}"),
+            *double.blobs(f"modelDataCollector/{endpoint}/"),
+        ]  # fmt: skip

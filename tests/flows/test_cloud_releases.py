@@ -32,8 +32,9 @@ def cloud(stack, monkeypatch, where, images, docker_base, layers_cache, tmp_path
         layers_cache(stack.home)
     monkeypatch.setattr(where.target, "LOOK_SECONDS", 1.0)
     monkeypatch.setattr(where.target, "LOG_DELAY", 10.0)
-    # Google's own client waits for seconds between its tries.
+    # The clouds' own clients wait for seconds between their tries.
     monkeypatch.setattr("deploy_targets.vertex.google._RETRIES", 0)
+    monkeypatch.setattr("deploy_targets.azure_ml.arm._RETRIES", 0)
     for name, value in {**where.environment, "HEADGATE_BASE_IMAGE": docker_base}.items():
         monkeypatch.setenv(name, value)
     with open_world(stack, monkeypatch, where.kind, **where.settings) as world:

@@ -6,9 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from deploy_targets.azure_ml.target import AzureMlTarget
 from deploy_targets.sagemaker.target import SageMakerTarget
 from deploy_targets.vertex.names import deployed_id
 from deploy_targets.vertex.target import VertexTarget
+from support import azure_ml as azure
+from support.azure_server import azure_ml
 from support.moto_server import sagemaker
 from support.sagemaker import ROLE
 from support.sagemaker_catalog import REGION
@@ -81,4 +84,24 @@ def on_vertex(folder: Path) -> Iterator[CloudWorld]:
         )  # fmt: skip
 
 
-CLOUDS = {"sagemaker": on_sagemaker, "vertex": on_vertex}
+@contextmanager
+def on_azure_ml(folder: Path) -> Iterator[CloudWorld]:
+    with azure_ml("flows", folder) as (double, environment):
+        yield CloudWorld(
+            "azure-ml", AzureMlTarget, double, environment,
+            {
+                "subscription": azure.SUBSCRIPTION, "group": azure.GROUP, "workspace": azure.NAME,
+                "storage": f"{double.url}/{azure.ACCOUNT}",
+            },
+            revision="azureml-model-deployment", named=str,
+            authorization=lambda target: f"Bearer {target._arm.token()}",
+            changes=(
+                "versions.put", "deployments.put", "onlineEndpoints.put", "deployments.delete", "versions.delete",
+            ),
+            evidence="metrics.get",
+            left=lambda: ["/".join(key) for key in double.environments]
+            + [name for site in double.sites.values() for name in site.deployments],
+        )  # fmt: skip
+
+
+CLOUDS = {"sagemaker": on_sagemaker, "vertex": on_vertex, "azure-ml": on_azure_ml}

@@ -1,0 +1,95 @@
+"""What things of ours are called in Azure ML, and how weights and copies are written there.
+
+An endpoint has the release file's name, and a deployment that of its revision. A revision's image is a version of the
+environment `headgate-ENDPOINT`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from deploy_targets.clouds import PERCENT, percents
+from deploy_targets.copies import Copies
+from headgate.errors import BadInputError, TargetError
+from headgate.records import Mirror, Traffic
+from headgate.units import format_percent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MIRROR_LIMIT = 50 * PERCENT
+"""Basis points, of one deployment (https://learn.microsoft.com/azure/machine-learning/how-to-safely-rollout-online-endpoints)."""
+
+_COPIES = "headgate-copies-"
+_ENDPOINT = re.compile(r"^[a-z][a-z0-9-]{1,30}[a-z0-9]$")
+
+
+def environment(endpoint: str) -> str:
+    """The environment whose versions are the images of an endpoint's revisions."""
+    return f"headgate-{endpoint}"
+
+
+def see_that_it_is_a_name(endpoint: str) -> None:
+    """Azure's begin with a letter and are 3 to 32 characters long.
+
+    Raises:
+        BadInputError: an endpoint of this name cannot be there.
+    """
+    if not _ENDPOINT.match(endpoint):
+        raise BadInputError(
+            f"Azure ML takes no endpoint {endpoint!r}: it has {len(endpoint)} characters of 3 to 32, and begins with a "
+            "letter there",
+            fix="set another `endpoint:` in the release file",
+        )
+
+
+def traffic_of(endpoint: Mapping[str, Any] | None) -> Traffic | None:
+    """Who answers an endpoint's requests, and who gets copies; None where nobody answers."""
+    properties = (endpoint or {}).get("properties", {})
+    weights = {name: share * PERCENT for name, share in (properties.get("traffic") or {}).items() if share}
+    copied = [(name, share) for name, share in (properties.get("mirrorTraffic") or {}).items() if share]
+    if not weights:
+        return None
+    mirror = Mirror(revision=copied[0][0], share=copied[0][1] * PERCENT) if copied else None
+    return Traffic(weights=weights, mirror=mirror)
+
+
+def shares_of(traffic: Traffic) -> tuple[dict[str, int], dict[str, int]]:
+    """The same as Azure takes it: `traffic` and `mirrorTraffic`.
+
+    Raises:
+        TargetError: it is not possible there.
+    """
+    weights, mirror = percents(traffic, "Azure ML"), traffic.mirror
+    if mirror is None:
+        return weights, {}
+    if mirror.share > MIRROR_LIMIT or mirror.share % PERCENT:
+        share = format_percent(mirror.share / (100 * PERCENT))
+        raise TargetError(f"Azure ML copies whole percents up to {MIRROR_LIMIT // PERCENT}, not {share}")
+    if mirror.revision in weights:
+        raise TargetError(f"Azure ML sends no copies to {mirror.revision}, which has live requests")
+    return weights, {mirror.revision: mirror.share // PERCENT}
+
+
+def copies_of(tags: Mapping[str, str]) -> dict[str, Copies]:
+    """Which revisions received copies, and when, as an endpoint's tags keep it."""
+    kept = {key.removeprefix(_COPIES): value for key, value in tags.items() if key.startswith(_COPIES)}
+    return {name: made for name, text in kept.items() if (made := Copies.parse(text))}
+
+
+def with_copies(tags: Mapping[str, str], before: Traffic | None, after: Traffic) -> dict[str, str]:
+    """Tags that keep whose copies end and begin with a change of traffic."""
+    known, changed = copies_of(tags), dict(tags)
+    ends = before.mirror.revision if before is not None and before.mirror else None
+    begins = after.mirror.revision if after.mirror else None
+    if ends is not None and ends != begins:
+        changed[_COPIES + ends] = str(Copies.ended(known.get(ends)))
+    if begins is not None:
+        changed[_COPIES + begins] = str(Copies.begun(known.get(begins)))
+    return changed
+
+
+def without_copies(tags: Mapping[str, str], revision: str) -> dict[str, str]:
+    """Tags that no longer know of a revision."""
+    return {key: value for key, value in tags.items() if key != _COPIES + revision}
