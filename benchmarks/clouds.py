@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-READS = re.compile(r"^(describe|list|get)_|\.(get|list)$|^timeSeries|^jobs\.|^rawPredict$|^score$")
+READS = re.compile(r"^(describe|list|get)_|\.(get|list)$|^timeSeries|^jobs\.|^rawPredict$|^score$|^blobs\.")
 
 
 class Cloud(NamedTuple):
@@ -106,8 +106,10 @@ class Watch:
     def around(self, operation: str) -> Iterator[None]:
         """One call."""
         began = time.perf_counter()
-        yield
-        self.calls.append((operation, began, time.perf_counter()))
+        try:
+            yield
+        finally:
+            self.calls.append((operation, began, time.perf_counter()))
 
     def over(self, caller: Any, modules: tuple[Any, ...]) -> None:  # noqa: ANN401 - each cloud's own
         """Watch every call, and what is slept for between them."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     import pyarrow as pa
+    from azure.storage.blob import BlobProperties
 
     from deploy_targets.azure_ml.arm import Arm
     from deploy_targets.copies import Copies
@@ -91,8 +92,8 @@ class Captures:
 
     def remove(self, deployment: str) -> None:
         """Remove what was written of a deployment."""
-        with _said():
-            for found in self._container.list_blobs(name_starts_with=f"{_ROOT}/{self._endpoint}/{deployment}/"):
+        for found in self._listed(f"{deployment}/"):
+            with self._asked("delete"):
                 self._container.delete_blob(found.name)
 
     @property
@@ -120,18 +121,38 @@ class Captures:
         # A file may be named after the hour in which its first line fell, and an answer comes after its request.
         hour = (window.start - _LATE).replace(minute=0, second=0, microsecond=0)
         while hour <= window.end + _LATE:
-            folder = f"{_ROOT}/{self._endpoint}/{deployment}/{collection}/{hour:%Y/%m/%d/%H}/"
-            with _said():
-                for found in self._container.list_blobs(name_starts_with=folder):
-                    yield from self._read(found.name, found.etag)
+            for found in self._listed(f"{deployment}/{collection}/{hour:%Y/%m/%d/%H}/"):
+                yield from self._read(found.name, found.etag)
             hour += _HOUR
 
+    def _listed(self, folder: str) -> list[BlobProperties]:
+        with self._asked("list"):
+            return list(self._container.list_blobs(name_starts_with=f"{_ROOT}/{self._endpoint}/{folder}"))
+
     def _read_file(self, name: str, _etag: str) -> tuple[Line, ...]:
-        try:
-            content = self._container.download_blob(name).readall()
-        except ResourceNotFoundError:
-            return ()
+        with self._asked("get"):
+            try:
+                content = self._container.download_blob(name).readall()
+            except ResourceNotFoundError:
+                # It went meanwhile, as old ones do.
+                return ()
         return tuple(_line(line, name) for line in content.splitlines() if line.strip())
+
+    @contextmanager
+    def _asked(self, what: str) -> Iterator[None]:
+        """One call to the storage, with our errors for its."""
+        try:
+            with self._arm.around(f"blobs.{what}"):
+                yield
+        except ClientAuthenticationError as error:
+            raise TargetError(
+                f"Azure does not allow reading what was collected: {error.message}",
+                fix="give the caller Storage Blob Data Contributor on the workspace's storage",
+            ) from error
+        except AzureError as error:
+            raise TargetUnavailableError(
+                f"Azure's storage does not answer: {error.message}", fix="try again"
+            ) from error
 
 
 def _line(text: bytes, where: str) -> Line:
@@ -153,17 +174,3 @@ def _body(event: Mapping[str, Any]) -> bytes:
         return base64.b64decode(event["data_base64"])
     data = event["data"]
     return data.encode() if isinstance(data, str) else orjson.dumps(data)
-
-
-@contextmanager
-def _said() -> Iterator[None]:
-    """Our errors for the storage's."""
-    try:
-        yield
-    except ClientAuthenticationError as error:
-        raise TargetError(
-            f"Azure does not allow reading what was collected: {error.message}",
-            fix="give the caller Storage Blob Data Contributor on the workspace's storage",
-        ) from error
-    except AzureError as error:
-        raise TargetUnavailableError(f"Azure's storage does not answer: {error.message}", fix="try again") from error
