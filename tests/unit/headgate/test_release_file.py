@@ -55,7 +55,11 @@ def test_five_mistakes_are_five_messages_each_at_its_place():
     assert found == {
         "artifact": (1, 1, "is required; "),
         "artifakt": (2, 1, "no such entry; did you mean `artifact`?"),
-        "target.kind": (3, 10, "no such target; installed: docker, local, sagemaker, vertex; did you mean `local`?"),
+        "target.kind": (
+            3,
+            10,
+            "no such target; installed: azure-ml, docker, local, sagemaker, vertex; did you mean `local`?",
+        ),
         "strategy.steps": (5, 3, "steps rise from above 0% to below 100%, such as [5%, 25%, 50%]; "),
         "strategy.min_requests": (6, 3, "input should be greater than or equal to 0; "),
         "gates.shadow.percent": (7, 18, "a percentage is a number with its sign: 5% or 0.5%; "),
