@@ -61,12 +61,20 @@ def unsupported_problems(target: DeployTarget, spec: ReleaseSpec) -> list[Findin
 
 
 def _weight_problems(target: DeployTarget, spec: ReleaseSpec) -> list[Finding]:
-    odd = [step for step in spec.strategy.steps if basis_points(step) % target.WEIGHT_STEP]
-    if spec.strategy.kind != "canary" or not odd:
-        return []
+    asked: dict[str, tuple[float, ...]] = {}
+    if spec.strategy.kind == "canary":
+        asked["strategy.steps"] = spec.strategy.steps
+    if spec.gates.shadow is not None and target.MIRROR_LIMIT:
+        asked["gates.shadow.percent"] = (spec.gates.shadow.percent,)
     least = format_percent(target.WEIGHT_STEP / BASIS_POINTS)
-    problem = f"the {spec.target.kind} target takes multiples of {least}, not {format_percent(odd[0])}"
-    return [Finding(severity="error", subject="strategy.steps", problem=problem, fix="round the steps")]
+    return [
+        Finding(
+            severity="error", subject=subject, fix=f"round {subject}",
+            problem=f"the {spec.target.kind} target takes multiples of {least}, not {format_percent(odd[0])}",
+        )
+        for subject, shares in asked.items()
+        if (odd := [share for share in shares if basis_points(share) % target.WEIGHT_STEP])
+    ]  # fmt: skip
 
 
 def _replay_problems(target: DeployTarget, spec: ReleaseSpec) -> list[Finding]:

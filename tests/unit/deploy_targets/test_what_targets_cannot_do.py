@@ -10,6 +10,7 @@ from headgate.release_file import parse_release
 from headgate.stack.ports import Ports
 
 LOCAL, VERTEX = "{kind: local}", "{kind: vertex, captures: 'bq://a-project.captures.live'}"
+AZURE = "{kind: azure-ml, subscription: 0b1f6471-1bf0-4dda-aec3-cb9272f09590, group: ml, workspace: main}"
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +30,14 @@ def test_steps_are_multiples_of_what_the_platform_splits_by(steps, wrong):
     said = problems(VERTEX, f"strategy: {{steps: {steps}}}").get("strategy.steps", "")
     assert said == (f"the vertex target takes multiples of 1%, not {wrong}" if wrong else "")
     assert "strategy.steps" not in problems(LOCAL, f"strategy: {{steps: {steps}}}")
+
+
+@pytest.mark.parametrize(("percent", "wrong"), [("20%", ""), ("100%", ""), ("0.5%", "0.5%")])
+def test_copies_are_in_the_same_steps_where_the_platform_makes_them(percent, wrong):
+    gate = f"gates: {{shadow: {{percent: {percent}}}}}"
+    said = problems(AZURE, gate).get("gates.shadow.percent", "")
+    assert said == (f"the azure-ml target takes multiples of 1%, not {wrong}" if wrong else "")
+    assert not {"gates.shadow.percent"} & {*problems(LOCAL, gate), *problems(VERTEX, gate)}
 
 
 def test_steps_that_are_not_taken_need_not_fit():
