@@ -127,11 +127,11 @@ class Arm:
         watched = reply.headers.get("azure-asyncoperation") or reply.headers.get("location") or ""
         if not watched or reply.status_code not in {HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED}:
             return {}
-        state = poll(
-            lambda: _content(self._call("GET", watched.removeprefix(self._base), None, {})),
-            lambda found: found.get("status", "Succeeded") in _ENDED, seconds,
+        last = poll(
+            lambda: self._call("GET", watched.removeprefix(self._base), None, {}), _has_ended, seconds,
             f"{operation(verb, path)} of {path.rpartition('/')[2]}",
         )  # fmt: skip
+        state = _content(last)
         if state.get("status", "Succeeded") == "Succeeded":
             return {}
         return state.get("error") or {"code": state["status"], "message": state["status"]}
@@ -225,6 +225,12 @@ def meaning_of(reply: HttpResponse, name: str) -> TargetError:
 def _version(path: str) -> str:
     provider = path.rpartition("/providers/")[2]
     return next(version for named, version in _VERSIONS.items() if provider.startswith(named))
+
+
+def _has_ended(reply: HttpResponse) -> bool:
+    """By the status that it tells, or, of a place where a result will be, by that of HTTP."""
+    status = _content(reply).get("status")
+    return reply.status_code != HTTPStatus.ACCEPTED if status is None else status in _ENDED
 
 
 def _content(reply: HttpResponse) -> dict[str, Any]:

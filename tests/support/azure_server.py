@@ -98,16 +98,22 @@ class _Handler(CloudHandler):
             return
         if "api-version" not in query:
             raise Refusal(400, "MissingApiVersionParameter", "The api-version query parameter is required.")
+        if found := re.fullmatch(rf"{PLACE}/mfeOperationsResults/([^/]+)", path):
+            going_on = self.double.get_operation(found[1])["status"] == "InProgress"
+            self.write(202 if going_on else 204, b"", "application/json", {})
+            return
         name, act = _route(self.double, self.command, path, query, json.loads(body) if body else {})
         begun = self.double.faults.around(name, act, {})
         operation = begun.pop("_operation", None)
         if operation is None:
             self.send(200, begun)
             return
-        watched = f"{self.double.url}{PLACE}/mfeOperationsStatus/{operation}?api-version=2025-12-01"
-        self.write(
-            202 if self.command == "DELETE" else 201, b"{}", "application/json", {"Azure-AsyncOperation": watched}
-        )
+        # Both ways of https://learn.microsoft.com/azure/azure-resource-manager/management/async-operations.
+        watched = f"{self.double.url}{PLACE}/mfeOperations{{}}/{operation}?api-version=2025-12-01"
+        if self.command == "DELETE":
+            self.write(202, b"", "application/json", {"Location": watched.format("Results")})
+        else:
+            self.write(201, b"{}", "application/json", {"Azure-AsyncOperation": watched.format("Status")})
 
     def _storage(self, name: str, query: dict[str, str]) -> None:
         found = self.double.blobs(query.get("prefix", name))
