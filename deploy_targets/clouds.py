@@ -8,11 +8,12 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from headgate.errors import LeaseLostError, RevisionFailedError, TargetError, TargetUnavailableError
+from headgate.findings import Finding
 from headgate.records import ModelVersion
 from headgate.units import BASIS_POINTS, format_percent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from headgate.records import EndpointState, Revision, Traffic
 
@@ -64,16 +65,65 @@ def above(labels: Mapping[str, str], fence: int | None, cloud: str) -> dict[str,
     Raises:
         LeaseLostError: the endpoint has seen a higher one.
     """
-    seen = int(labels.get(FENCE, 0))
-    if fence is None or fence == seen:
+    if fence is None or is_kept(labels.get(FENCE), fence, cloud, labels.get(OURS, "")):
         return dict(labels)
-    if fence < seen:
+    return {**labels, FENCE: str(fence)}
+
+
+def is_kept(seen: str | None, fence: int, cloud: str, endpoint: str) -> bool:
+    """Whether an endpoint has seen this very fence, as its label or tag says.
+
+    Raises:
+        LeaseLostError: it has seen a higher one.
+    """
+    highest = int(seen or 0)
+    if fence < highest:
         raise LeaseLostError(
-            f"{cloud} has seen a later lease of {labels.get(OURS)} than that of this change "
-            f"(fence {seen}, ours was {fence})",
+            f"{cloud} has seen a later lease of {endpoint} than that of this change "
+            f"(fence {highest}, ours was {fence})",
             fix="see headgate status; this process must not go on",
         )
-    return {**labels, FENCE: str(fence)}
+    return fence == highest
+
+
+def see_that_it_is_ours(owner: str | None, endpoint: str, cloud: str, named: str) -> None:
+    """Raises TargetError where somebody else made what is `named` there.
+
+    Args:
+        owner: the endpoint of ours that its label or tag says.
+        endpoint: that it is to be.
+        cloud: who has it.
+        named: what it is called there.
+    """
+    if owner != endpoint:
+        raise TargetError(
+            f"{cloud} has an endpoint {named} that Headgate did not make",
+            fix="choose another `endpoint:` in the release file",
+        )
+
+
+def look_for_problems(subject: str, looks: Iterable[Iterator[Finding]]) -> list[Finding]:
+    """What each look finds, up to the first that nobody answers.
+
+    Args:
+        subject: of a problem with the cloud itself.
+        looks: at what a release needs; they are run here.
+    """
+    found: list[Finding] = []
+    for look in looks:
+        try:
+            found += look
+        except TargetUnavailableError as error:
+            return [*found, problem(subject, error.message, error.fix)]
+        except TargetError as error:
+            # Who may not look may still be allowed to release.
+            found.append(Finding(severity="warning", subject=subject, problem=error.message, fix=error.fix))
+    return found
+
+
+def problem(subject: str, said: str, fix: str) -> Finding:
+    """Something without which a release cannot start."""
+    return Finding(severity="error", subject=subject, problem=said, fix=fix)
 
 
 def poll(look: Callable[[], T], is_done: Callable[[T], bool], seconds: float, what: str) -> T:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from deploy_targets.clouds import OURS, poll
-from headgate.errors import TargetError, TargetUnavailableError
+from deploy_targets.clouds import OURS, poll, see_that_it_is_ours
+from headgate.errors import TargetUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,11 +45,12 @@ class Online:
 
     def all(self) -> list[Described]:
         """Every endpoint of the workspace that is ours."""
-        return [one for one in self._arm.pages(f"{self._arm.workspace}/onlineEndpoints") if OURS in one.get("tags", {})]
+        every = map(_tidy, self._arm.pages(f"{self._arm.workspace}/onlineEndpoints"))
+        return [one for one in every if one is not None and OURS in one["tags"]]
 
     def described(self, endpoint: str) -> Described | None:
         """What Azure says of an endpoint; None where there is none."""
-        return self._arm.find(self.path(endpoint))
+        return _tidy(self._arm.find(self.path(endpoint)))
 
     def deployments(self, endpoint: str) -> dict[str, Described]:
         """What is deployed on an endpoint, by name."""
@@ -58,8 +59,8 @@ class Online:
     def settled(self, endpoint: str, deployment: str = "") -> Described | None:
         """What Azure says of an endpoint, or of a deployment, once nothing about it goes on."""
         return poll(
-            lambda: self._arm.find(self.path(endpoint, deployment)), lambda found: state_of(found) not in _GOING_ON,
-            CHANGE_SECONDS, f"a change of {deployment or endpoint}",
+            lambda: _tidy(self._arm.find(self.path(endpoint, deployment))),
+            lambda found: state_of(found) not in _GOING_ON, CHANGE_SECONDS, f"a change of {deployment or endpoint}",
         )  # fmt: skip
 
     def ensure(self, endpoint: str) -> Described:
@@ -70,7 +71,7 @@ class Online:
         """
         described = self.settled(endpoint)
         if described is not None and state_of(described) == "Failed":
-            see_that_it_is_ours(described, endpoint)
+            ours(described, endpoint)
             self.remove(endpoint)
             described = None
         if described is None:
@@ -78,12 +79,12 @@ class Online:
             described = self.described(endpoint)
         if described is None:
             raise TargetUnavailableError(f"Azure made the endpoint {endpoint} and does not show it")
-        return see_that_it_is_ours(described, endpoint)
+        return ours(described, endpoint)
 
     def change(self, endpoint: str, described: Mapping[str, Any], **changed: Mapping[str, Any]) -> None:
         """Write an endpoint back with other `tags`, `traffic` or `mirrorTraffic`."""
         kept = {key: value for key, value in described["properties"].items() if key in _WRITABLE and value is not None}
-        tags = changed.pop("tags", described.get("tags", {}))
+        tags = changed.pop("tags", described["tags"])
         body = {
             "location": described["location"], "kind": described.get("kind", "Managed"), "tags": dict(tags),
             "identity": _identity(described.get("identity", {})), "properties": {**kept, **changed},
@@ -91,9 +92,9 @@ class Online:
         self._see_that_it_ended(
             self._arm.change("PUT", self.path(endpoint), body, CHANGE_SECONDS), f"changing {endpoint}"
         )
-        now = self.described(endpoint) or {}
+        now = self.described(endpoint) or {"tags": {}}
         shown = {key: _shares(now.get("properties", {}).get(key)) for key in changed}
-        if now.get("tags", {}) != dict(tags) or shown != {key: _shares(value) for key, value in changed.items()}:
+        if now["tags"] != dict(tags) or shown != {key: _shares(value) for key, value in changed.items()}:
             raise TargetUnavailableError(f"Azure took the change of {endpoint} and does not show it")
 
     def remove(self, endpoint: str, deployment: str = "") -> None:
@@ -128,6 +129,11 @@ class Online:
             raise TargetUnavailableError(f"{what} failed: {error.get('message', error)}", fix="try again")
 
 
+def _tidy(found: Described | None) -> Described | None:
+    """Azure may leave out tags that are none, or say null."""
+    return None if found is None else {**found, "tags": found.get("tags") or {}}
+
+
 def _shares(written: Mapping[str, int] | None) -> dict[str, int]:
     """Those that are any: Azure lists deployments with none too."""
     return {name: share for name, share in (written or {}).items() if share}
@@ -138,17 +144,13 @@ def state_of(described: Mapping[str, Any] | None) -> str:
     return str((described or {}).get("properties", {}).get("provisioningState", ""))
 
 
-def see_that_it_is_ours(described: Described, endpoint: str) -> Described:
+def ours(described: Described, endpoint: str) -> Described:
     """The same.
 
     Raises:
         TargetError: somebody else made it.
     """
-    if described.get("tags", {}).get(OURS) != endpoint:
-        raise TargetError(
-            f"Azure has an endpoint {described['name']} that Headgate did not make",
-            fix="choose another `endpoint:` in the release file",
-        )
+    see_that_it_is_ours(described["tags"].get(OURS), endpoint, "Azure", described["name"])
     return described
 
 

@@ -6,14 +6,15 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from deploy_targets.azure_ml.container_registry import registry_of
+from deploy_targets.clouds import look_for_problems, problem
 from headgate.errors import TargetError, TargetUnavailableError
-from headgate.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from deploy_targets.azure_ml.arm import Arm
     from deploy_targets.azure_ml.settings import AzureMlSettings
+    from headgate.findings import Finding
 
 _ML = "Microsoft.MachineLearningServices/workspaces"
 ACTIONS = (
@@ -38,19 +39,9 @@ DATA_ACTIONS = (
 
 def findings(arm: Arm, settings: AzureMlSettings) -> list[Finding]:
     """Every problem; nothing where a release can start."""
-    found: list[Finding] = []
-    for look in (_workspace(arm, settings), _permissions(arm), _registry(arm), _room(arm, settings)):
-        try:
-            found += look
-        except TargetUnavailableError as error:
-            found.append(_error("azure", error.message, error.fix))
-            return found
-        except TargetError as error:
-            # Who may not look may still be allowed to release.
-            found.append(Finding(severity="warning", subject="azure", problem=error.message, fix=error.fix))
-        if any(one.subject == "target.workspace" for one in found):
-            return found
-    return found
+    found = look_for_problems("azure", [_workspace(arm, settings)])
+    # Without a workspace there is nothing else to look at.
+    return found or look_for_problems("azure", [_permissions(arm), _registry(arm), _room(arm, settings)])
 
 
 def role(arm: Arm) -> dict[str, Any]:
@@ -64,7 +55,7 @@ def role(arm: Arm) -> dict[str, Any]:
 def _workspace(arm: Arm, settings: AzureMlSettings) -> Iterator[Finding]:
     if arm.find(arm.workspace) is None:
         fix = f"az ml workspace create --name {settings.workspace} --resource-group {settings.group}"
-        yield _error("target.workspace", f"there is no workspace {settings.workspace} in {settings.group}", fix)
+        yield problem("target.workspace", f"there is no workspace {settings.workspace} in {settings.group}", fix)
 
 
 def _permissions(arm: Arm) -> Iterator[Finding]:
@@ -77,7 +68,7 @@ def _permissions(arm: Arm) -> Iterator[Finding]:
             "headgate doctor --policy release.yaml > role.json; az role definition create --role-definition role.json; "
             "then assign it to the caller"
         )
-        yield _error("permissions", f"the caller may not {', '.join(missing)}", fix)
+        yield problem("permissions", f"the caller may not {', '.join(missing)}", fix)
 
 
 def _registry(arm: Arm) -> Iterator[Finding]:
@@ -86,7 +77,7 @@ def _registry(arm: Arm) -> Iterator[Finding]:
     except TargetUnavailableError:
         raise
     except TargetError as error:
-        yield _error("image.repository", error.message, error.fix)
+        yield problem("image.repository", error.message, error.fix)
 
 
 def _room(arm: Arm, settings: AzureMlSettings) -> Iterator[Finding]:
@@ -97,14 +88,14 @@ def _room(arm: Arm, settings: AzureMlSettings) -> Iterator[Finding]:
     size = sizes.get(settings.machine)
     if size is None:
         fix = f"az ml compute list-sizes --location {arm.location}"
-        yield _error("target.machine", f"{arm.location} has no machines of size {settings.machine}", fix)
+        yield problem("target.machine", f"{arm.location} has no machines of size {settings.machine}", fix)
         return
     for usage in arm.pages(f"{place}/usages"):
         free = usage["limit"] - usage["currentValue"]
         if usage["name"]["value"].lower() == size["family"].lower() and free < size["vCPUs"]:
             cores = f"{free} of {usage['limit']} cores of {size['family']}"
-            problem = f"{cores} are free, and a {settings.machine} has {size['vCPUs']}"
-            yield _error("target.machine", problem, "ask for more under Quota in Azure ML studio")
+            said = f"{cores} are free, and a {settings.machine} has {size['vCPUs']}"
+            yield problem("target.machine", said, "ask for more under Quota in Azure ML studio")
 
 
 def _allows(given: dict[str, Any], action: str) -> bool:
@@ -113,7 +104,3 @@ def _allows(given: dict[str, Any], action: str) -> bool:
     return any(fnmatchcase(named, one.lower()) for one in given.get("actions", [])) and not any(
         fnmatchcase(named, one.lower()) for one in given.get("notActions", [])
     )
-
-
-def _error(subject: str, problem: str, fix: str) -> Finding:
-    return Finding(severity="error", subject=subject, problem=problem, fix=fix)

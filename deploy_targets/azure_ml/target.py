@@ -16,7 +16,7 @@ from deploy_targets.azure_ml.arm import Arm
 from deploy_targets.azure_ml.capture import Captures, collector
 from deploy_targets.azure_ml.container_registry import repository
 from deploy_targets.azure_ml.evidence import Counter
-from deploy_targets.azure_ml.online import CHANGE_SECONDS, Online, see_that_it_is_ours, state_of
+from deploy_targets.azure_ml.online import CHANGE_SECONDS, Online, ours, state_of
 from deploy_targets.azure_ml.preflight import findings, role
 from deploy_targets.azure_ml.scaling import Scaling
 from deploy_targets.clouds import OURS, PERCENT, above, description_of, version_of, wait_until_ready
@@ -142,10 +142,10 @@ class AzureMlTarget:
         self._see_that_it_can_be_routed(endpoint, described, traffic)
         assert described is not None  # noqa: S101 - it has what it is to route to
         before, (weights, copied) = names.traffic_of(described), names.shares_of(traffic)
-        tags = above(described.get("tags", {}), fence, "Azure ML")
+        tags = above(described["tags"], fence, "Azure ML")
         if before != traffic:
             tags = names.with_copies(tags, before, traffic)
-        if before != traffic or tags != described.get("tags", {}):
+        if before != traffic or tags != described["tags"]:
             self._online.change(endpoint, described, traffic=weights, mirrorTraffic=copied, tags=tags)
         found = names.traffic_of(self._online.described(endpoint))
         if found != traffic:
@@ -155,7 +155,7 @@ class AzureMlTarget:
         """Have the endpoint's tags keep the number."""
         described = self._online.settled(endpoint)
         if described is not None:
-            self._keep(endpoint, described, above(described.get("tags", {}), fence, "Azure ML"))
+            self._keep(endpoint, described, above(described["tags"], fence, "Azure ML"))
 
     def counts(self, endpoint: str) -> Mapping[str, Counts]:
         """Azure Monitor's sums of each deployment since this target was opened."""
@@ -164,7 +164,7 @@ class AzureMlTarget:
 
     def captured(self, endpoint: str, window: Window) -> Iterator[pa.RecordBatch]:
         """What the data collector wrote."""
-        tags = (self._online.described(endpoint) or {}).get("tags", {})
+        tags = (self._online.described(endpoint) or {"tags": {}})["tags"]
         yield from self._captured(endpoint).read(window, self._online.deployments(endpoint), names.copies_of(tags))
 
     def invoke(self, endpoint: str, payload: Payload, revision: str | None = None) -> Prediction:
@@ -188,7 +188,7 @@ class AzureMlTarget:
                 f"{revision} of {endpoint} still has traffic: {traffic.weight(revision)} basis points"
                 + (", mirrored" if traffic.mirror and traffic.mirror.revision == revision else "")
             )
-        tags = above(see_that_it_is_ours(described, endpoint).get("tags", {}), fence, "Azure ML")
+        tags = above(ours(described, endpoint)["tags"], fence, "Azure ML")
         self._keep(endpoint, described, names.without_copies(tags, revision))
         self._take_off(endpoint, revision)
 
@@ -197,8 +197,8 @@ class AzureMlTarget:
         described = self._online.settled(endpoint)
         if described is None:
             return
-        tags = above(see_that_it_is_ours(described, endpoint).get("tags", {}), fence, "Azure ML")
-        if names.traffic_of(described) is not None or tags != described.get("tags", {}):
+        tags = above(ours(described, endpoint)["tags"], fence, "Azure ML")
+        if names.traffic_of(described) is not None or tags != described["tags"]:
             self._online.change(endpoint, described, traffic={}, mirrorTraffic={}, tags=tags)
         for revision in self._states(endpoint):
             self._take_off(endpoint, revision)
@@ -209,8 +209,8 @@ class AzureMlTarget:
         return self._captures.setdefault(endpoint, Captures(self._arm, self._settings.storage, endpoint))
 
     def _keep(self, endpoint: str, described: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        see_that_it_is_ours(dict(described), endpoint)
-        if tags != described.get("tags", {}):
+        ours(dict(described), endpoint)
+        if tags != described["tags"]:
             self._online.change(endpoint, described, tags=tags)
 
     def _make_environment(self, endpoint: str, revision: Revision) -> str:

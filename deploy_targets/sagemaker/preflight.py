@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from headgate.errors import HeadgateError, TargetError, TargetUnavailableError
-from headgate.findings import Finding
+from deploy_targets.clouds import look_for_problems, problem
+from headgate.errors import HeadgateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from deploy_targets.sagemaker.aws import Aws
     from deploy_targets.sagemaker.settings import SageMakerSettings
+    from headgate.findings import Finding
 
 ACTIONS = (
     "sagemaker:CreateModel", "sagemaker:DescribeModel", "sagemaker:ListModels", "sagemaker:DeleteModel",
@@ -32,17 +33,10 @@ def findings(aws: Aws, settings: SageMakerSettings) -> list[Finding]:
     try:
         caller = aws.call("sts", "get_caller_identity")["Arn"]
     except HeadgateError as error:
-        return [_error("aws", error.message, error.fix)]
-    found: list[Finding] = []
-    for look in (_bucket(aws, settings), _role(aws, settings), _quota(aws, settings), _permissions(aws, caller)):
-        try:
-            found += look
-        except TargetUnavailableError as error:
-            found.append(_error("aws", error.message, error.fix))
-        except TargetError as error:
-            # Who may not look may still be allowed to release.
-            found.append(Finding(severity="warning", subject="aws", problem=error.message, fix=error.fix))
-    return found
+        return [problem("aws", error.message, error.fix)]
+    return look_for_problems(
+        "aws", (_bucket(aws, settings), _role(aws, settings), _quota(aws, settings), _permissions(aws, caller))
+    )
 
 
 def policy(settings: SageMakerSettings) -> dict[str, Any]:
@@ -87,7 +81,7 @@ def policy(settings: SageMakerSettings) -> dict[str, Any]:
 def _bucket(aws: Aws, settings: SageMakerSettings) -> Iterator[Finding]:
     bucket = settings.captures.removeprefix("s3://").partition("/")[0]
     if aws.find("s3", "head_bucket", Bucket=bucket) is None:
-        yield _error("target.captures", f"there is no bucket {bucket}", f"aws s3 mb s3://{bucket}")
+        yield problem("target.captures", f"there is no bucket {bucket}", f"aws s3 mb s3://{bucket}")
 
 
 def _role(aws: Aws, settings: SageMakerSettings) -> Iterator[Finding]:
@@ -95,10 +89,10 @@ def _role(aws: Aws, settings: SageMakerSettings) -> Iterator[Finding]:
     found = aws.find("iam", "get_role", RoleName=name)
     fix = f"make it, with sagemaker.amazonaws.com as who may take it: aws iam create-role --role-name {name} …"
     if found is None:
-        yield _error("target.role", f"there is no role {name}", fix)
+        yield problem("target.role", f"there is no role {name}", fix)
         return
     if "sagemaker.amazonaws.com" not in str(found["Role"].get("AssumeRolePolicyDocument", "")):
-        yield _error(
+        yield problem(
             "target.role",
             f"SageMaker may not take the role {name}",
             fix.replace("create-role", "update-assume-role-policy"),
@@ -111,7 +105,7 @@ def _quota(aws: Aws, settings: SageMakerSettings) -> Iterator[Finding]:
     for quota in aws.pages("service-quotas", "list_service_quotas", "Quotas", ServiceCode="sagemaker"):
         # Two while a release goes on: the champion's and the candidate's.
         if quota["QuotaName"] == wanted and quota["Value"] < 2:  # noqa: PLR2004 - as said
-            yield _error(
+            yield problem(
                 "target.instance", f"the account may have {quota['Value']:g} of {wanted}, and a release needs 2",
                 "aws service-quotas request-service-quota-increase --service-code sagemaker "
                 f"--quota-code {quota['QuotaCode']} --desired-value 2",
@@ -128,7 +122,7 @@ def _permissions(aws: Aws, caller: str) -> Iterator[Finding]:
     denied = [found["EvalActionName"] for found in results if found["EvalDecision"] != "allowed"]
     if denied:
         fix = "add them; the whole policy: headgate doctor --policy release.yaml"
-        yield _error("permissions", f"{caller} may not {', '.join(denied)}", fix)
+        yield problem("permissions", f"{caller} may not {', '.join(denied)}", fix)
 
 
 def _principal(caller: str) -> str:
@@ -137,7 +131,3 @@ def _principal(caller: str) -> str:
     if not rest.startswith("assumed-role/"):
         return caller
     return f"arn:{partition}:iam::{account}:role/{rest.split('/')[1]}"
-
-
-def _error(subject: str, problem: str, fix: str) -> Finding:
-    return Finding(severity="error", subject=subject, problem=problem, fix=fix)

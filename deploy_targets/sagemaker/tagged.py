@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from deploy_targets.clouds import is_kept, see_that_it_is_ours
 from deploy_targets.copies import Copies
 from deploy_targets.sagemaker import names
-from headgate.errors import LeaseLostError, TargetError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,11 +40,8 @@ class Tagged:
             TargetError: they say that somebody else made it.
         """
         found = self._read(described["EndpointArn"])
-        if found.get(names.OURS) != described["EndpointName"]:
-            raise TargetError(
-                f"SageMaker has an endpoint {described['EndpointName']} that Headgate did not make",
-                fix="choose another `endpoint:` in the release file",
-            )
+        name = described["EndpointName"]
+        see_that_it_is_ours(found.get(names.OURS), name, "SageMaker", name)
         return found
 
     def keep_out(self, described: Mapping[str, Any], fence: int | None) -> None:
@@ -55,14 +52,8 @@ class Tagged:
         """
         if fence is None:
             return
-        seen = int(self.see_that_it_is_ours(described).get(names.FENCE, 0))
-        if fence < seen:
-            raise LeaseLostError(
-                f"SageMaker has seen a later lease of {described['EndpointName']} than that of this change "
-                f"(fence {seen}, ours was {fence})",
-                fix="see headgate status; this process must not go on",
-            )
-        if fence > seen:
+        seen = self.see_that_it_is_ours(described).get(names.FENCE)
+        if not is_kept(seen, fence, "SageMaker", described["EndpointName"]):
             self._write(described["EndpointArn"], names.FENCE, str(fence))
 
     def copies(self, model: str) -> Copies | None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deploy_targets.clouds import look_for_problems, problem
 from headgate.errors import HeadgateError, TargetError, TargetUnavailableError
-from headgate.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from deploy_targets.vertex.google import Google
     from deploy_targets.vertex.settings import VertexSettings
+    from headgate.findings import Finding
 
 PERMISSIONS = (
     "aiplatform.endpoints.create", "aiplatform.endpoints.delete", "aiplatform.endpoints.deploy",
@@ -30,18 +31,8 @@ def findings(google: Google, settings: VertexSettings) -> list[Finding]:
     try:
         project = google.project
     except HeadgateError as error:
-        return [_error("google", error.message, error.fix)]
-    found: list[Finding] = []
-    for look in (_permissions(google, project), _service(google), _dataset(google, settings)):
-        try:
-            found += look
-        except TargetUnavailableError as error:
-            found.append(_error("google", error.message, error.fix))
-            return found
-        except TargetError as error:
-            # Who may not look may still be allowed to release.
-            found.append(Finding(severity="warning", subject="google", problem=error.message, fix=error.fix))
-    return found
+        return [problem("google", error.message, error.fix)]
+    return look_for_problems("google", (_permissions(google, project), _service(google), _dataset(google, settings)))
 
 
 def role(settings: VertexSettings) -> str:
@@ -59,7 +50,7 @@ def _permissions(google: Google, project: str) -> Iterator[Finding]:
             "headgate doctor --policy release.yaml > role.yaml; gcloud iam roles create headgate "
             f"--project {project} --file role.yaml; then give it to the caller"
         )
-        yield _error("permissions", f"the caller may not {', '.join(missing)}", fix)
+        yield problem("permissions", f"the caller may not {', '.join(missing)}", fix)
 
 
 def _service(google: Google) -> Iterator[Finding]:
@@ -69,14 +60,10 @@ def _service(google: Google) -> Iterator[Finding]:
     except TargetUnavailableError:
         raise
     except TargetError as error:
-        yield _error("vertex", error.message, error.fix)
+        yield problem("vertex", error.message, error.fix)
 
 
 def _dataset(google: Google, settings: VertexSettings) -> Iterator[Finding]:
     project, dataset, _ = settings.captures.removeprefix("bq://").split(".")
     if google.find("bigquery", "datasets.get", projectId=project, datasetId=dataset) is None:
-        yield _error("target.captures", f"there is no dataset {dataset} in {project}", f"bq mk -d {project}:{dataset}")
-
-
-def _error(subject: str, problem: str, fix: str) -> Finding:
-    return Finding(severity="error", subject=subject, problem=problem, fix=fix)
+        yield problem("target.captures", f"there is no dataset {dataset} in {project}", f"bq mk -d {project}:{dataset}")

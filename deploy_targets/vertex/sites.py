@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
-from deploy_targets.clouds import OURS, above
+from deploy_targets.clouds import OURS, above, see_that_it_is_ours
 from deploy_targets.vertex import names
 from headgate.errors import TargetError, TargetUnavailableError
 
@@ -94,7 +94,7 @@ class Sites:
             described = self.described(site)
         if described is None:
             raise TargetUnavailableError(f"Vertex AI made the endpoint {site} and does not show it")
-        return see_that_it_is_ours(described, endpoint)
+        return ours(described, endpoint)
 
     def deploy(self, site: str, model: str, revision: Revision, split: Mapping[str, int] | None) -> Mapping[str, Any]:
         """Begin to deploy a revision; the operation.
@@ -216,17 +216,13 @@ class Sites:
             raise TargetUnavailableError(f"{what} failed: {error.get('message', error)}", fix="try again")
 
 
-def see_that_it_is_ours(described: Described, endpoint: str) -> Described:
+def ours(described: Described, endpoint: str) -> Described:
     """The same.
 
     Raises:
         TargetError: somebody else made it.
     """
-    if described.get("labels", {}).get(OURS) != endpoint:
-        raise TargetError(
-            f"Vertex AI has an endpoint {described['displayName']} that Headgate did not make",
-            fix="choose another `endpoint:` in the release file",
-        )
+    see_that_it_is_ours(described.get("labels", {}).get(OURS), endpoint, "Vertex AI", described["displayName"])
     return described
 
 

@@ -19,7 +19,7 @@ from deploy_targets.vertex.capture import Captures
 from deploy_targets.vertex.evidence import Counter
 from deploy_targets.vertex.google import Google, is_quota
 from deploy_targets.vertex.preflight import findings, role
-from deploy_targets.vertex.sites import REMOVE_SECONDS, Sites, patiently, see_that_it_is_ours
+from deploy_targets.vertex.sites import REMOVE_SECONDS, Sites, ours, patiently
 from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
 from headgate.records import Counts, EndpointState, Payload, Prediction, RevisionState, Traffic
 
@@ -120,7 +120,7 @@ class VertexTarget:
         own, seconds = names.full_name(endpoint, revision.name), revision.ready_timeout + _PROVISION_SECONDS
         there = self._sites.described(endpoint)
         if there is not None:
-            see_that_it_is_ours(there, endpoint)
+            ours(there, endpoint)
         model = self._make_model(endpoint, revision)
         begun = [self._begin(endpoint, endpoint, model, revision), self._begin(own, endpoint, model, revision)]
         failures = [error for operation in begun if operation and (error := self._google.wait(operation, seconds))]
@@ -149,7 +149,7 @@ class VertexTarget:
         """Have the endpoint's labels keep the number."""
         described = self._sites.described(endpoint)
         if described is not None:
-            self._sites.keep_out(endpoint, see_that_it_is_ours(described, endpoint), fence)
+            self._sites.keep_out(endpoint, ours(described, endpoint), fence)
 
     def counts(self, endpoint: str) -> Mapping[str, Counts]:
         """Cloud Monitoring's sums of each revision since this target was opened."""
@@ -176,14 +176,14 @@ class VertexTarget:
         if traffic is not None and traffic.uses(revision):
             raise TargetError(f"{revision} of {endpoint} still has traffic: {traffic.weight(revision)} basis points")
         if described is not None:
-            self._sites.keep_out(endpoint, see_that_it_is_ours(described, endpoint), fence)
+            self._sites.keep_out(endpoint, ours(described, endpoint), fence)
         self._take_off(endpoint, revision)
 
     def delete(self, endpoint: str, *, fence: int | None = None) -> None:
         """Remove all its endpoints, then its models."""
         described = self._sites.settled(endpoint)
         if described is not None:
-            self._sites.keep_out(endpoint, see_that_it_is_ours(described, endpoint), fence)
+            self._sites.keep_out(endpoint, ours(described, endpoint), fence)
         # The one that clients know is the last: without it nobody would look for the others' fence.
         for site in sorted(self._sites.of(endpoint), key=lambda one: one == endpoint):
             self._sites.remove(site)
