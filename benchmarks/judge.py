@@ -109,11 +109,10 @@ def false_rollbacks(number: int) -> None:
         known = run(HARM_LATENCY, world, few, latency=True, look=5.0, dispersion=True)
         row(f"{name} ({few} runs)", taken_back(plain), taken_back(known))
     rule = Unending(replace(HARM_LATENCY, policy=replace(HARM_LATENCY.policy, max_duration=math.inf)))
-    days = min(96, max(number // 4, 8))
-    hour = run(HARM_LATENCY, WANDER, days, latency=True, dispersion=True)
-    row(f"AR(1), looks each second, 60 min ({days} runs)", "", taken_back(hour))
-    known = run(rule, WANDER, days, latency=True, look=5.0, dispersion=True, minutes=1440.0)
-    row(f"AR(1), looks each 5 s, 24 h ({days} runs)", "", taken_back(known))
+    days = min(48, max(number // 8, 4))
+    for what, judge, minutes in (("60 min", HARM_LATENCY, 60.0), ("24 h", rule, 1440.0)):
+        known = run(judge, WANDER, days, latency=True, dispersion=True, minutes=minutes)
+        row(f"AR(1), looks each second, {what} ({days} runs)", "", taken_back(known))
 
 
 class Unending:
