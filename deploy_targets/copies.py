@@ -1,6 +1,8 @@
 """Which rows of a cloud's own log are copies, and of which requests.
 
-A platform that mirrors logs copies as it does requests, so the target keeps when a revision received them.
+A platform that mirrors logs copies as it does requests, so the target keeps when a revision received them. Copies end a
+while after a platform was told to end them, so what tells them from requests is when the revision was first given live
+ones.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ _ROWS = 2000
 
 
 class Copies(NamedTuple):
-    """When a revision received copies of live requests; `end` is None while it still does."""
+    """When a revision received copies and no live requests; `end` is None until it is given some."""
 
     start: datetime
     end: datetime | None
@@ -41,14 +43,12 @@ class Copies(NamedTuple):
 
     @classmethod
     def begun(cls, known: Copies | None) -> Copies:
-        """From now on, unless it goes on already."""
+        """From now on, unless it is so already."""
         return known if known is not None and known.end is None else cls(datetime.now(UTC), None)
 
-    @classmethod
-    def ended(cls, known: Copies | None) -> Copies:
-        """Until now; whoever says so again, as its first attempt changed nothing, was still receiving them."""
-        now = datetime.now(UTC)
-        return cls(now, now) if known is None else known._replace(end=now)
+    def ended(self) -> Copies:
+        """Until now, unless it was so before."""
+        return self if self.end is not None else self._replace(end=datetime.now(UTC))
 
     def has(self, moment: datetime) -> bool:
         """Whether what it received then was a copy."""
@@ -71,7 +71,11 @@ class Row(NamedTuple):
 
 
 def batches(
-    endpoint: str, rows: Mapping[str, Callable[[], Iterable[Row]]], window: Window, copies: Mapping[str, Copies]
+    endpoint: str,
+    rows: Mapping[str, Callable[[], Iterable[Row]]],
+    window: Window,
+    copies: Mapping[str, Copies],
+    mirrored: str | None,
 ) -> Iterator[pa.RecordBatch]:
     """Batches of `SCHEMA`; `seconds` is not known.
 
@@ -79,14 +83,16 @@ def batches(
         endpoint: whose.
         rows: reads a revision's rows within the window.
         window: of times.
-        copies: which revisions received copies of live requests, and when.
+        copies: which revisions received copies, and when.
+        mirrored: the revision that receives some now.
     """
     if not any(name in copies and copies[name].meets(window) for name in rows):
         for name, read in rows.items():
             yield from _batches(endpoint, name, read(), mirrored=False)
         return
     found = {name: list(read()) for name, read in rows.items()}
-    until = _until_when_both_are_there(found, copies, window)
+    going_on = mirrored if mirrored is not None and mirrored in copies and copies[mirrored].meets(window) else None
+    until = _until_when_both_are_there(found, going_on, window)
     originals = _Originals()
     for name, some in found.items():
         live = [row for row in some if not _is_copy(name, row, copies)]
@@ -139,14 +145,10 @@ def _is_copy(revision: str, row: Row, copies: Mapping[str, Copies]) -> bool:
     return revision in copies and copies[revision].has(row.time)
 
 
-def _until_when_both_are_there(
-    rows: Mapping[str, Sequence[Row]], copies: Mapping[str, Copies], window: Window
-) -> datetime:
+def _until_when_both_are_there(rows: Mapping[str, Sequence[Row]], mirrored: str | None, window: Window) -> datetime:
     """Files come late, one variant's before another's; a copy that is late shall not look like one that was lost."""
-    until = window.end
-    for name, made in copies.items():
-        if made.end is None and made.meets(window):
-            others = [row.time for other, found in rows.items() for row in found if other != name]
-            until = min(until, max((row.time for row in rows.get(name, ())), default=window.start))
-            until = min(until, max(others, default=window.start))
-    return until
+    if mirrored is None:
+        return window.end
+    others = [row.time for other, found in rows.items() for row in found if other != mirrored]
+    newest = max((row.time for row in rows.get(mirrored, ())), default=window.start)
+    return min(window.end, newest, max(others, default=window.start))

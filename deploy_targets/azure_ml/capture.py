@@ -78,17 +78,18 @@ class Captures:
         self._read = lru_cache(maxsize=_KEPT_FILES)(self._read_file)
 
     def read(
-        self, window: Window, deployments: Iterable[str], copies: Mapping[str, Copies]
+        self, window: Window, deployments: Iterable[str], copies: Mapping[str, Copies], mirrored: str | None
     ) -> Iterator[pa.RecordBatch]:
         """Rows within a window, in batches of `SCHEMA`; `seconds` is not known.
 
         Args:
             window: of times.
             deployments: whose rows.
-            copies: which of them received copies of live requests, and when.
+            copies: which of them received copies, and when.
+            mirrored: the one that receives some now.
         """
         rows = {name: partial(self._rows, name, window) for name in deployments}
-        yield from batches(self._endpoint, rows, window, copies)
+        yield from batches(self._endpoint, rows, window, copies, mirrored)
 
     def remove(self, deployment: str) -> None:
         """Remove what was written of a deployment."""

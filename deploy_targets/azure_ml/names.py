@@ -78,15 +78,14 @@ def copies_of(tags: Mapping[str, str]) -> dict[str, Copies]:
     return {name: made for name, text in kept.items() if (made := Copies.parse(text))}
 
 
-def with_copies(tags: Mapping[str, str], before: Traffic | None, after: Traffic) -> dict[str, str]:
-    """Tags that keep whose copies end and begin with a change of traffic."""
+def with_copies(tags: Mapping[str, str], traffic: Traffic) -> dict[str, str]:
+    """Tags that keep whose copies begin with a change of traffic, and who is given live requests."""
     known, changed = copies_of(tags), dict(tags)
-    ends = before.mirror.revision if before is not None and before.mirror else None
-    begins = after.mirror.revision if after.mirror else None
-    if ends is not None and ends != begins:
-        changed[_COPIES + ends] = str(Copies.ended(known.get(ends)))
-    if begins is not None:
-        changed[_COPIES + begins] = str(Copies.begun(known.get(begins)))
+    for name in known.keys() & traffic.weights.keys():
+        changed[_COPIES + name] = str(known[name].ended())
+    if traffic.mirror is not None:
+        name = traffic.mirror.revision
+        changed[_COPIES + name] = str(Copies.begun(known.get(name)))
     return changed
 
 

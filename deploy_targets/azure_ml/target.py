@@ -144,7 +144,7 @@ class AzureMlTarget:
         before, (weights, copied) = names.traffic_of(described), names.shares_of(traffic)
         tags = above(described["tags"], fence, "Azure ML")
         if before != traffic:
-            tags = names.with_copies(tags, before, traffic)
+            tags = names.with_copies(tags, traffic)
         if before != traffic or tags != described["tags"]:
             self._online.change(endpoint, described, traffic=weights, mirrorTraffic=copied, tags=tags)
         found = names.traffic_of(self._online.described(endpoint))
@@ -164,8 +164,11 @@ class AzureMlTarget:
 
     def captured(self, endpoint: str, window: Window) -> Iterator[pa.RecordBatch]:
         """What the data collector wrote."""
-        tags = (self._online.described(endpoint) or {"tags": {}})["tags"]
-        yield from self._captured(endpoint).read(window, self._online.deployments(endpoint), names.copies_of(tags))
+        described = self._online.described(endpoint) or {"tags": {}}
+        traffic = names.traffic_of(described)
+        mirror, copies = traffic.mirror if traffic else None, names.copies_of(described["tags"])
+        deployments = self._online.deployments(endpoint)
+        yield from self._captured(endpoint).read(window, deployments, copies, mirror.revision if mirror else None)
 
     def invoke(self, endpoint: str, payload: Payload, revision: str | None = None) -> Prediction:
         """A request to the endpoint, for one deployment if named."""

@@ -49,15 +49,16 @@ class Captures:
         # A file does not change once it is there.
         self._read = lru_cache(maxsize=_KEPT_FILES)(self._read_file)
 
-    def read(self, window: Window, copies: Mapping[str, Copies]) -> Iterator[pa.RecordBatch]:
+    def read(self, window: Window, copies: Mapping[str, Copies], mirrored: str | None) -> Iterator[pa.RecordBatch]:
         """Rows within a window, in batches of `SCHEMA`; `seconds` is not known.
 
         Args:
             window: of times.
-            copies: which revisions received copies of live requests, and when.
+            copies: which revisions received copies, and when.
+            mirrored: the one that receives some now.
         """
         rows = {name: partial(self._rows, name, window) for name in self._revisions()}
-        yield from batches(self._endpoint, rows, window, copies)
+        yield from batches(self._endpoint, rows, window, copies, mirrored)
 
     def remove(self, revision: str) -> None:
         """Remove what was written of a revision."""

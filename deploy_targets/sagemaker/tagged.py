@@ -57,7 +57,7 @@ class Tagged:
             self._write(described["EndpointArn"], names.FENCE, str(fence))
 
     def copies(self, model: str) -> Copies | None:
-        """When a revision received copies, if it ever did; `model` is its model's ARN."""
+        """When a revision received copies and nothing else, if it ever did; `model` is its model's ARN."""
         return Copies.parse(self._read(model).get(_COPIES, ""))
 
     def copies_begin(self, model: str) -> None:
@@ -67,8 +67,10 @@ class Tagged:
             self._write(model, _COPIES, str(copies))
 
     def copies_end(self, model: str) -> None:
-        """From now on it does not."""
-        self._write(model, _COPIES, str(Copies.ended(self.copies(model))))
+        """From now on it is given live requests."""
+        known = self.copies(model)
+        if known is not None and known.end is None:
+            self._write(model, _COPIES, str(known.ended()))
 
     def _read(self, arn: str) -> dict[str, str]:
         return names.read_tags(self._aws.pages("sagemaker", "list_tags", "Tags", ResourceArn=arn))

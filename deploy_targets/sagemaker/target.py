@@ -136,7 +136,12 @@ class SageMakerTarget:
         described = fleet.settled() or {}
         self._see_that_it_can_be_routed(endpoint, described, traffic)
         self._tagged.keep_out(described, fence)
-        if names.traffic_of(described) != traffic:
+        before = names.traffic_of(described)
+        if before != traffic:
+            # Before the change: whoever dies after it would not come here again, as traffic is as it was wanted.
+            for name in traffic.weights:
+                if before is None or not before.weight(name):
+                    self._tagged.copies_end(names.model_arn(described, name))
             if traffic.mirror is None and not described.get("ShadowProductionVariants"):
                 live = [variant["VariantName"] for variant in described["ProductionVariants"]]
                 fleet.weigh({name: traffic.weight(name) for name in live})
@@ -166,7 +171,9 @@ class SageMakerTarget:
             for model, arn in self._models(endpoint).items()
             if (made := self._tagged.copies(arn)) and (revision := names.revision_of(model, endpoint))
         }
-        yield from self._captured(endpoint).read(window, copies)
+        traffic = names.traffic_of(self._fleet(endpoint).described() or {})
+        mirror = traffic.mirror if traffic else None
+        yield from self._captured(endpoint).read(window, copies, mirror.revision if mirror else None)
 
     def invoke(self, endpoint: str, payload: Payload, revision: str | None = None) -> Prediction:
         """InvokeEndpoint, of one variant if named."""
@@ -260,10 +267,6 @@ class SageMakerTarget:
         """Replace the set of variants by one with a shadow, or by one without; and note whose requests are copies."""
         production, shadow = fleet.variants(described)
         every, mirror = {**production, **shadow}, traffic.mirror
-        # Both before the change: whoever dies after it would not come here again, as traffic is as it was wanted.
-        for name in shadow:
-            if mirror is None or name != mirror.revision:
-                self._tagged.copies_end(names.model_arn(described, name))
         if mirror is None:
             fleet.change(described, every, {}, traffic)
             return

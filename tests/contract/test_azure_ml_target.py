@@ -115,7 +115,7 @@ def test_it_copies_half_of_the_requests_at_most_and_splits_by_percents(cloud, li
     assert cloud.target.observe(endpoint).traffic == Traffic.all_to(first.name)
 
 
-def test_copies_are_told_from_requests_and_named_after_them(cloud, live):
+def test_copies_are_told_from_requests_and_named_after_them(cloud, double, live):
     endpoint, first, second = live
     cloud.target.deploy(endpoint, second)
     began = datetime.now(UTC)
@@ -128,9 +128,18 @@ def test_copies_are_told_from_requests_and_named_after_them(cloud, live):
         return [row for row in found if row["mirrored"] is mirrored]
 
     assert len(wait_for(lambda: rows(mirrored=True), 10)) > 5
+    cloud.target.route(endpoint, Traffic.all_to(first.name))
+    # One that was under way: Azure takes a while to end them.
+    (late,) = {reply.request_id for reply in cloud.ask(endpoint, GOOD)}
+    kept = {name: {"dataCollectionMode": "Enabled", "samplingRate": 1.0} for name in ("request", "response")}
+    for name in kept:
+        double._collect(endpoint, second.name, name, late, datetime.now(UTC), GOOD.body, kept)
+    wait_for(lambda: late in {row["request_id"] for row in rows(mirrored=True)}, 10)
+    wait_for(lambda: late in {row["request_id"] for row in rows(mirrored=False)}, 10)
+    asked.add(late)
     cloud.target.route(endpoint, Traffic.split(first.name, second.name, 5000))
     cloud.ask(endpoint, GOOD, 20)
-    live_rows = wait_for(lambda: (found := rows(mirrored=False)) and len(found) >= 60 and found, 10)
+    live_rows = wait_for(lambda: (found := rows(mirrored=False)) and len(found) >= 61 and found, 10)
     copies = rows(mirrored=True)
     assert {row["request_id"] for row in copies} < asked
     assert {(row["revision"], row["request"]) for row in copies} == {(second.name, copies[0]["request"])}
