@@ -266,17 +266,31 @@ def leaks(stack: Stack) -> dict[str, Any]:
     leftovers.HALF_WRITTEN_SECONDS = 0.0
     runs._BEGINS = timedelta(seconds=20)  # noqa: SLF001
     reconcile()
-    api = stack.env["PREFECT_API_URL"]
-    states = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}}
+    late = unended(stack)
     half = [path for pattern in leftovers._HALF_WRITTEN for path in stack.root.glob(pattern)]  # noqa: SLF001
     mine = [process for process in psutil.process_iter() if belongs(process, stack)]
     return {
         "processes": len(mine),
         "resident MB": round(sum(process.memory_info().rss for process in mine) / 1e6),
         "half-written files": len(half),
-        "flow runs that never ended": httpx.post(f"{api}/flow_runs/count", json=states).json(),
+        "flow runs that never ended": len(late),
         "bundles": len([path for path in stack.home.bundles.iterdir() if path.is_dir()]),
     }
+
+
+def unended(stack: Stack, seconds: float = 30.0) -> list[str]:
+    """The flow runs that are neither over within so long, nor what a schedule will run some day; they are printed."""
+    api, deadline = f"{stack.env['PREFECT_API_URL']}/flow_runs/filter", time.monotonic() + seconds
+    wanted = {"flow_runs": {"state": {"type": {"not_any_": ["CANCELLED", "COMPLETED", "CRASHED", "FAILED"]}}}}
+    while True:
+        runs = httpx.post(api, json=wanted, timeout=60).raise_for_status().json()
+        late = [f"{run['name']} is {run['state']['name']}" for run in runs if run["state"]["name"] != "Scheduled"]
+        if not late or time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
+    if late:
+        print(f"not ended: {late}", flush=True)
+    return late
 
 
 def belongs(process: psutil.Process, stack: Stack) -> bool:

@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import httpx
 import numpy as np
 import pandas as pd
 import psutil
-from chaos import BRISK, RATE, Lane, Tally, belongs, leaks
+from chaos import BRISK, RATE, Lane, Tally, belongs, leaks, unended
 from support.chaos import Children, head_of, problems_of, release_in_child
 from support.models import Models
 from support.stack import start_stack, wait_for
@@ -48,7 +47,6 @@ MONITOR = (
 HABITS = ("release", "bad release", "drift", "rollback")
 # As in the chaos run; servers and models are killed more often than in an even draw over all points.
 KILLS = (("point", 45), ("moment", 20), ("rollback", 10), ("model", 10), ("server", 15))
-ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
 class Endpoint(Lane):
@@ -124,19 +122,7 @@ class Endpoint(Lane):
 
 def grown(stack: Stack) -> dict[str, Any]:
     """What there is at the end of an hour; flow runs whose process was killed have ended after `reconcile` at last."""
-    api = f"{stack.env['PREFECT_API_URL']}/flow_runs/filter"
-    late = {"flow_runs": {"state": {"type": {"not_any_": sorted(ENDED)}}}}
-
-    def unended() -> list[str]:
-        answer = httpx.post(api, json=late, timeout=60).raise_for_status().json()
-        # What a schedule will run some day is not stuck.
-        return [f"{run['name']} is {run['state']['name']}" for run in answer if run["state"]["name"] != "Scheduled"]
-
-    deadline = time.monotonic() + 30
-    while (late_ones := unended()) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    if late_ones:
-        print(f"not ended: {late_ones}", flush=True)
+    late_ones = unended(stack)
     files = [path for path in stack.root.rglob("*") if path.is_file() and not path.is_symlink()]
     ours = [path for path in files if path.relative_to(stack.root).parts[0] not in {"prefect", "mlflow", "envs"}]
     mine = [process for process in psutil.process_iter() if belongs(process, stack)]
