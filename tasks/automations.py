@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from prefect.client.schemas.objects import StateType
 from prefect.events import AutomationCore, EventTrigger, Posture, ResourceSpecification
-from prefect.events.actions import RunDeployment, SendNotification
+from prefect.events.actions import ChangeFlowRunState, RunDeployment, SendNotification
 from prefect.exceptions import ObjectNotFound
 
 from headgate.errors import BadInputError
 from headgate.events import ACTION, ALERT_FIRING, DRIFT_DETECTED, VERSION_WANTED
+from headgate.units import format_duration
 from tasks.deployments import open_client
 
 if TYPE_CHECKING:
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
 
 PREFIX = "headgate: "
 _FLOWS = ["release", "rollback", "promote", "abort"]
+_ALL_FLOWS = [*_FLOWS, "monitor", "monitor-all", "reconcile"]
+_SILENT = timedelta(minutes=7)
+"""A run says every three minutes that it is there (Prefect's `flows.heartbeat_frequency`)."""
+_TAKEN = {"Pending", "Submitting", "InfrastructurePending"}
+_NOT_BEGUN = timedelta(minutes=15)
+"""A worker begins what it took within this time, also where it pulls an image first."""
 _FAILED = ("headgate.release.failed", "headgate.release.rolled-back", "headgate.release.rejected")
 _ENDED_BADLY = ("Crashed", "Failed", "Cancelled")
 _COMPARED = {"description", "trigger", "actions"}
@@ -100,6 +108,8 @@ def _wanted(client: SyncPrefectClient, deployment: str, notify: str) -> list[Aut
             ),
             _run(reconcile, actor="automation ({{ flow_run.name }} is {{ flow_run.state.name }})"),
         ),
+        _lost("silent run → crashed", "ends a run whose process died with its worker", {"heartbeat"}, _SILENT),
+        _lost("lost run → crashed", "ends a run whose worker died before it began it", _TAKEN, _NOT_BEGUN),
     ]  # fmt: skip
     if notify:
         say = SendNotification(
@@ -125,6 +135,17 @@ def _when(events: Iterable[str], labels: dict[str, str]) -> EventTrigger:
         # One run an endpoint, not one for all of them.
         for_each={"prefect.resource.id"},
     )  # fmt: skip
+
+
+def _lost(name: str, description: str, last: set[str], within: timedelta) -> AutomationCore:
+    """Nobody tells Prefect of a run whose worker died with it: one of `last` is what it hears, and then nothing."""
+    trigger = EventTrigger(
+        after={f"prefect.flow-run.{event}" for event in last}, expect={"prefect.flow-run.*"}, threshold=1,
+        posture=Posture.Proactive, within=within, for_each={"prefect.resource.id"},
+        match_related=ResourceSpecification({"prefect.resource.role": "flow", "prefect.resource.name": _ALL_FLOWS}),
+    )  # fmt: skip
+    said = f"nothing was heard of it for {format_duration(within.total_seconds())}"
+    return _automation(name, description, trigger, ChangeFlowRunState(state=StateType.CRASHED, message=said))
 
 
 def _run(deployment: UUID, **parameters: str) -> RunDeployment:

@@ -8,20 +8,25 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from datetime import timedelta
 
 import httpx
 import mlflow
 import psutil
 import pytest
 from conftest import QUICK
+from prefect.events import emit_event
+from prefect.states import Pending, Running
 from support.signing import signed
 from support.stack import wait_for
 
+from flows.monitor import monitor
 from headgate.phases import Outcome
 from headgate.stack.ports import HOST, free_port, is_free
 from headgate.stack.secrets import Secrets
 from registry import Kind
 from registry.webhooks import REPLAY_SECONDS
+from tasks import automations
 from tasks.deployments import open_client
 
 
@@ -237,16 +242,53 @@ def switch(automation, *, on):
 
 def test_automations_are_made_once_and_stay_off_when_switched_off(world):
     applied = world.stack.json("automations", "apply")
-    assert [one["state"] for one in applied] == ["unchanged"] * 3
+    assert [one["state"] for one in applied] == ["unchanged"] * 5
     api = world.stack.env["PREFECT_API_URL"]
     known = {one["name"]: one["id"] for one in httpx.post(f"{api}/automations/filter", json={}).json()}
     changed = known["headgate: drift or alert → rollback"]
     switch(changed, on=False)
-    assert [one["state"] for one in world.stack.json("automations", "apply")] == ["unchanged"] * 3
+    assert [one["state"] for one in world.stack.json("automations", "apply")] == ["unchanged"] * 5
     listed = {one["name"]: one["state"] for one in world.stack.json("automations")}
     assert listed["headgate: drift or alert → rollback"] == "off"
     switch(changed, on=True)
     assert "no block" in world.stack.headgate("automations", "apply", "--notify", "slack-webhook/none", expect=2).stderr
+
+
+@pytest.mark.parametrize(("last", "named"), [("heartbeat", "_SILENT"), ("Submitting", "_NOT_BEGUN")])
+def test_a_run_that_died_with_its_worker_is_ended(world, monkeypatch, last, named):
+    """Of two that were last heard of alike, one says more; the other is crashed by the server's own automation."""
+    monkeypatch.setattr(automations, named, timedelta(seconds=10))
+    try:
+        automations.apply_automations()
+        with open_client() as client:
+            state = Running() if last == "heartbeat" else Pending(name="Submitting")
+            silent, alive = (
+                client.create_flow_run(monitor, parameters={"spec": "x"}, state=state).id for _ in range(2)
+            )
+        flow = {"prefect.resource.id": "prefect.flow.1", "prefect.resource.role": "flow"}
+
+        def beat(run):
+            """As Prefect tells of a process that lives."""
+            about = {"prefect.resource.id": f"prefect.flow-run.{run}"}
+            emit_event(
+                "prefect.flow-run.heartbeat", resource=about, related=[{**flow, "prefect.resource.name": "monitor"}]
+            )
+
+        def state_of(run):
+            with open_client() as client:
+                return client.read_flow_run(run).state
+
+        def is_over():
+            beat(alive)
+            return state_of(silent).is_crashed()
+
+        if last == "heartbeat":
+            beat(silent)
+        wait_for(is_over, 60)
+        assert not state_of(alive).is_final()
+    finally:
+        monkeypatch.undo()
+        automations.apply_automations()
 
 
 def schedules(world):
