@@ -259,14 +259,14 @@ def freeze(lane: Lane, rounds: int) -> list[float]:
     return taken
 
 
-def leaks(stack: Stack) -> dict[str, Any]:
-    """What grows when something is left behind."""
+def leaks(stack: Stack, patience: float = 30.0) -> dict[str, Any]:
+    """What grows when something is left behind; runs that died with their worker end after `patience` seconds."""
     from tasks import leftovers, runs  # noqa: PLC0415 - they read the stack's settings, which come first
 
     leftovers.HALF_WRITTEN_SECONDS = 0.0
     runs._BEGINS = timedelta(seconds=20)  # noqa: SLF001
     reconcile()
-    late = unended(stack)
+    late = unended(stack, patience)
     half = [path for pattern in leftovers._HALF_WRITTEN for path in stack.root.glob(pattern)]  # noqa: SLF001
     mine = [process for process in psutil.process_iter() if belongs(process, stack)]
     return {
@@ -278,7 +278,7 @@ def leaks(stack: Stack) -> dict[str, Any]:
     }
 
 
-def unended(stack: Stack, seconds: float = 30.0) -> list[str]:
+def unended(stack: Stack, seconds: float) -> list[str]:
     """The flow runs that are neither over within so long, nor what a schedule will run some day; they are printed."""
     api, deadline = f"{stack.env['PREFECT_API_URL']}/flow_runs/filter", time.monotonic() + seconds
     wanted = {"flow_runs": {"state": {"type": {"not_any_": ["CANCELLED", "COMPLETED", "CRASHED", "FAILED"]}}}}
@@ -308,6 +308,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--servers", type=int, help="how many of them are of servers and models; an eighth by default")
     parser.add_argument("--lanes", type=int, default=2)
+    parser.add_argument("--patience", type=float, default=1200, help="seconds until every flow run is to be over")
     parser.add_argument("--frozen", type=int, default=10)
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -349,9 +350,9 @@ def _run(asked: argparse.Namespace, stack: Stack, models: Models) -> bool:
     lanes[0].guarded = True
     for _ in range(shared):
         lanes[0].round(lanes[0].dice.choice(("server", "model")))
-    frozen = freeze(lanes[0], asked.frozen) if asked.frozen else []
-    print(f"\nbefore: {before}\nafter:  {leaks(stack)}")
-    _print(tally, frozen, time.monotonic() - began)
+    frozen, took = freeze(lanes[0], asked.frozen) if asked.frozen else [], time.monotonic() - began
+    print(f"\nbefore: {before}\nafter:  {leaks(stack, asked.patience)}")
+    _print(tally, frozen, took)
     return bool(tally.violations)
 
 

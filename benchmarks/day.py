@@ -122,7 +122,7 @@ class Endpoint(Lane):
 
 def grown(stack: Stack) -> dict[str, Any]:
     """What there is at the end of an hour; flow runs whose process was killed have ended after `reconcile` at last."""
-    late_ones = unended(stack)
+    late_ones = unended(stack, 30.0)
     files = [path for path in stack.root.rglob("*") if path.is_file() and not path.is_symlink()]
     ours = [path for path in files if path.relative_to(stack.root).parts[0] not in {"prefect", "mlflow", "envs"}]
     mine = [process for process in psutil.process_iter() if belongs(process, stack)]
