@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -89,17 +88,18 @@ class Machines:
         Raises:
             DockerException: the image cannot be had.
         """
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            host_port = probe.getsockname()[1]
         if "@" in image:
             repository, _, digest = image.partition("@")
             self.docker.images.pull(repository, tag=digest)
         container = self.docker.containers.run(
             image, list(command), detach=True, environment=dict(env), labels={LABEL: self.name},
-            ports={f"{port}/tcp": ("127.0.0.1", host_port)}, read_only=True, cap_drop=["ALL"], user="12345:12345",
+            ports={f"{port}/tcp": ("127.0.0.1",)}, read_only=True, cap_drop=["ALL"], user="12345:12345",
             tmpfs={"/tmp": "mode=1777"},  # noqa: S108 - the container's own
         )  # fmt: skip
+        container.reload()
+        # One that has ended by now has none, and nothing answers there.
+        bound = container.ports.get(f"{port}/tcp")
+        host_port = int(bound[0]["HostPort"]) if bound else 0
         machine = Machine(container, host_port, httpx.Client(base_url=f"http://127.0.0.1:{host_port}"))
         self.started.append(machine)
         return machine

@@ -8,6 +8,7 @@ percents, etags, what is refused while it is in use, and machines that fail and 
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import threading
@@ -281,9 +282,9 @@ class Vertex:
         """Replace machines that failed, until `close`."""
         while not self._stop.wait(TICK):
             with self._lock:
-                known = [(name, site, number) for name, site in self.sites.items() for number in site.machines]
-            for name, site, number in known:
-                if number in site.machines and not site.machines[number].is_running() and number not in site.restarting:
+                known = [(name, site, *one) for name, site in self.sites.items() for one in site.machines.items()]
+            for name, site, number, machine in known:
+                if not machine.is_running() and number not in site.restarting:
                     site.restarting.add(number)
                     self._later(lambda name=name, site=site, number=number: self._restart(name, site, number))
 
@@ -294,9 +295,20 @@ class Vertex:
 
     def _restart(self, name: str, site: Site, number: str) -> None:
         time.sleep(1)
-        deployed = next(one for one in _deployed(site) if one["id"] == number)
-        site.machines[number] = self._provision(name, self.models[deployed["model"]])
-        site.restarting.discard(number)
+        with self._lock:
+            # One that was undeployed has ended too.
+            deployed = next((one for one in _deployed(site) if one["id"] == number), None)
+        machine = None
+        if deployed is not None:
+            # What cannot be had now is tried again.
+            with contextlib.suppress(FailedOperation):
+                machine = self._provision(name, self.models[deployed["model"]])
+        with self._lock:
+            if machine is not None and number in site.machines:
+                site.machines[number], machine = machine, None
+            site.restarting.discard(number)
+        if machine is not None:
+            machine.end()
 
     def _provision(self, name: str, model: Mapping[str, Any]) -> Machine:
         if not self.capacity:
