@@ -39,7 +39,7 @@ _QUOTA = 8
 
 RENEW = "renew the credentials (gcloud auth application-default login), then go on: headgate release --release-id"
 _VERSIONS = {"aiplatform": "v1", "artifactregistry": "v1", "bigquery": "v2", "logging": "v2", "monitoring": "v3",
-             "cloudresourcemanager": "v1"}  # fmt: skip
+             "cloudresourcemanager": "v1", "serviceusage": "v1beta1"}  # fmt: skip
 _PATHS = {"bigquery": "bigquery/v2/"}
 
 

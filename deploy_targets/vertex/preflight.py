@@ -22,6 +22,7 @@ PERMISSIONS = (
     "artifactregistry.repositories.create", "artifactregistry.repositories.downloadArtifacts",
     "artifactregistry.repositories.get", "artifactregistry.repositories.uploadArtifacts", "bigquery.jobs.create",
     "bigquery.datasets.get", "bigquery.tables.getData", "logging.logEntries.list", "monitoring.timeSeries.list",
+    "serviceusage.quotas.get",
 )  # fmt: skip
 """What a release asks of a project."""
 
@@ -32,7 +33,10 @@ def findings(google: Google, settings: VertexSettings) -> list[Finding]:
         project = google.project
     except HeadgateError as error:
         return [problem("google", error.message, error.fix)]
-    return look_for_problems("google", (_permissions(google, project), _service(google), _dataset(google, settings)))
+    looks = (
+        _permissions(google, project), _service(google), _dataset(google, settings), _quota(google, project, settings)
+    )  # fmt: skip
+    return look_for_problems("google", looks)
 
 
 def role(settings: VertexSettings) -> str:
@@ -61,6 +65,37 @@ def _service(google: Google) -> Iterator[Finding]:
         raise
     except TargetError as error:
         yield problem("vertex", error.message, error.fix)
+
+
+def _quota(google: Google, project: str, settings: VertexSettings) -> Iterator[Finding]:
+    """Whether the region's quota is for the machines of two versions: the champion's and the candidate's.
+
+    By https://cloud.google.com/vertex-ai/docs/quotas (a quota for each family of machines and each accelerator, N1 and
+    E2 together) and `services.consumerQuotaMetrics.list` of serviceusage v1beta1, whose buckets go from the least
+    specific to the most. A family whose quota is not listed is passed over.
+    """
+    family, *_, cpus = settings.machine.split("-")
+    needed = {} if not cpus.isdigit() else {"cpus" if family in {"n1", "e2"} else f"{family}_cpus": 2 * int(cpus)}
+    if settings.accelerator:
+        kind = settings.accelerator.lower().replace("nvidia_tesla_", "nvidia_")
+        needed[f"{kind}_gpus"] = 2 * settings.accelerators
+    wanted = {f"aiplatform.googleapis.com/custom_model_serving_{name}": number for name, number in needed.items()}
+    where = f"projects/{project}/services/aiplatform.googleapis.com"
+    for found in google.pages("serviceusage", "services.consumerQuotaMetrics.list", "metrics", parent=where):
+        if found["metric"] not in wanted:
+            continue
+        for limit in found.get("consumerQuotaLimits", []):
+            here = [one for one in limit.get("quotaBuckets", [])
+                    if one.get("dimensions", {}).get("region", settings.location) == settings.location]  # fmt: skip
+            # -1 is no limit.
+            may = int(here[-1].get("effectiveLimit", 0)) if here else -1
+            if 0 <= may < wanted[found["metric"]]:
+                yield problem(
+                    "target.machine", f"the project may have {may} of {found['metric']} in {settings.location}, and a "
+                    f"release needs {wanted[found['metric']]}",
+                    f"ask for more: gcloud alpha quotas preferences create --project {project} "
+                    f"--service aiplatform.googleapis.com, or under IAM, Quotas",
+                )  # fmt: skip
 
 
 def _dataset(google: Google, settings: VertexSettings) -> Iterator[Finding]:

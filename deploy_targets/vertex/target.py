@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from deploy_targets.protocol import ImageRepository
     from deploy_targets.vertex.settings import VertexSettings
     from headgate.findings import Finding
-    from headgate.records import Revision, Window
+    from headgate.records import Alarm, Revision, Window
 
 _MACHINE = "a machine has what its type has; choose target.machine, and target.accelerator"
 _NO_MIRROR = "Vertex AI does not copy requests"
@@ -54,6 +54,7 @@ class VertexTarget:
         Feature.MEMORY_LIMIT: _MACHINE,
         Feature.GPU: _MACHINE,
         Feature.MIRROR: f"{_NO_MIRROR}; a canary is compared with what the champion is asked",
+        Feature.ALARMS: "Cloud Monitoring's alerts are not read; have what they notify call `headgate rollback`",
         Feature.REDACT: "Vertex AI logs whole bodies; leave capture.redact out, and guard the table",
     }
     SUBSTITUTED: ClassVar[Mapping[Feature, str]] = {
@@ -155,6 +156,10 @@ class VertexTarget:
         """Cloud Monitoring's sums of each revision since this target was opened."""
         counter = self._counters.setdefault(endpoint, Counter(self._google, endpoint))
         return counter.read(names.deployed(self._sites.described(endpoint)))
+
+    def alarms(self) -> list[Alarm]:
+        """None, as UNSUPPORTED says."""
+        return []
 
     def captured(self, endpoint: str, window: Window) -> Iterator[pa.RecordBatch]:
         """What was logged to BigQuery."""

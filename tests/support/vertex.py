@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from docker.errors import DockerException
 
 from support.faults import Faults
+from support.vertex_rules import Refusal, check_labels, check_split, checked, found, matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,19 +32,12 @@ if TYPE_CHECKING:
 PROJECT, LOCATION = "a-project", "europe-west4"
 PARENT = f"projects/{PROJECT}/locations/{LOCATION}"
 DATASET = "captures"
+QUOTAS = ("custom_model_serving_cpus", "custom_model_serving_g2_cpus", "custom_model_serving_nvidia_l4_gpus")
 TICK = 0.1
 STEP_SECONDS = 0.15
 """How long an operation takes at least."""
 LATE_SECONDS = 0.4
 """Counts and rows of the log come this much later."""
-
-
-class Refusal(Exception):  # noqa: N818 - what the service says
-    """An error of the service."""
-
-    def __init__(self, code: int, status: str, message: str) -> None:
-        super().__init__(message)
-        self.code, self.status, self.message = code, status, message
 
 
 class FailedOperation(Exception):  # noqa: N818 - what an operation ends with
@@ -73,7 +67,7 @@ class Vertex:
         self.operations: dict[str, dict[str, Any]] = {}
         self.repositories: set[str] = set()
         self.denied: set[str] = set()
-        self.capacity = True
+        self.capacity, self.quotas = True, dict.fromkeys(QUOTAS, 20)
         self._answers: list[tuple[float, str, str, int]] = []
         self._rows: list[tuple[float, str, list[Any]]] = []
         self._logs: defaultdict[str, list[str]] = defaultdict(list)
@@ -85,7 +79,7 @@ class Vertex:
     # Models
 
     def upload_model(self, asked: dict[str, Any]) -> dict[str, Any]:
-        name = f"{PARENT}/models/{_checked(asked['modelId'], r'[a-z_][a-z0-9_-]{0,62}')}"
+        name = f"{PARENT}/models/{checked(asked['modelId'], r'[a-z_][a-z0-9_-]{0,62}')}"
         with self._lock:
             if name in self.models:
                 raise Refusal(409, "ALREADY_EXISTS", f"Model {name} already exists.")
@@ -93,14 +87,14 @@ class Vertex:
         return self._begin(f"{name}/operations", lambda: {"model": name})
 
     def get_model(self, name: str) -> dict[str, Any]:
-        return _found(self.models, name)
+        return found(self.models, name)
 
     def list_models(self, wanted: str) -> dict[str, Any]:
         with self._lock:
-            return {"models": [model for _, model in sorted(self.models.items()) if _matches(model, wanted)]}
+            return {"models": [model for _, model in sorted(self.models.items()) if matches(model, wanted)]}
 
     def delete_model(self, name: str) -> dict[str, Any]:
-        _found(self.models, name)
+        found(self.models, name)
         used = [site for site, one in self.sites.items() if any(d["model"] == name for d in _deployed(one))]
         if used:
             raise Refusal(400, "FAILED_PRECONDITION", f"The Model {name} is deployed at {used}.")
@@ -109,8 +103,8 @@ class Vertex:
     # Endpoints
 
     def create_endpoint(self, site: str, asked: dict[str, Any]) -> dict[str, Any]:
-        name = f"{PARENT}/endpoints/{_checked(site, r'[a-z]([a-z0-9-]{0,61}[a-z0-9])?')}"
-        _check_labels(asked.get("labels", {}))
+        name = f"{PARENT}/endpoints/{checked(site, r'[a-z]([a-z0-9-]{0,61}[a-z0-9])?')}"
+        check_labels(asked.get("labels", {}))
         with self._lock:
             if name in self.sites:
                 raise Refusal(409, "ALREADY_EXISTS", f"Endpoint {name} already exists.")
@@ -120,7 +114,7 @@ class Vertex:
 
     def get_endpoint(self, name: str) -> dict[str, Any]:
         with self._lock:
-            site = _found(self.sites, name)
+            site = found(self.sites, name)
             for deployed in site.resource["deployedModels"]:
                 running = deployed["id"] in site.machines and deployed["id"] not in site.restarting
                 deployed["status"] = {"availableReplicaCount": int(running)} | (
@@ -132,36 +126,34 @@ class Vertex:
         with self._lock:
             return {
                 "endpoints": [
-                    self.get_endpoint(name)
-                    for name in sorted(self.sites)
-                    if _matches(self.sites[name].resource, wanted)
+                    self.get_endpoint(name) for name in sorted(self.sites) if matches(self.sites[name].resource, wanted)
                 ]
             }
 
     def patch_endpoint(self, name: str, mask: str, asked: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
-            site = _found(self.sites, name)
+            site = found(self.sites, name)
             if asked.get("etag", site.resource["etag"]) != site.resource["etag"]:
                 raise Refusal(409, "ABORTED", f"etag {asked['etag']} of {name} is not the current one.")
             for key in mask.split(","):
                 if key == "trafficSplit":
-                    _check_split(asked[key], [one["id"] for one in _deployed(site)])
+                    check_split(asked[key], [one["id"] for one in _deployed(site)])
                 if key == "labels":
-                    _check_labels(asked[key])
+                    check_labels(asked[key])
                 site.resource[key] = asked[key]
             site.resource["etag"] = _etag()
             return self.get_endpoint(name)
 
     def deploy_model(self, name: str, asked: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
-            site, deployed = _found(self.sites, name), dict(asked["deployedModel"])
-            number = _checked(deployed["id"], r"[0-9]{1,10}")
+            site, deployed = found(self.sites, name), dict(asked["deployedModel"])
+            number = checked(deployed["id"], r"[0-9]{1,10}")
             if number in [one["id"] for one in _deployed(site)] or self._is_running(name, number):
                 raise Refusal(400, "INVALID_ARGUMENT", f"DeployedModel {number} is at {name} already.")
-            model = _found(self.models, deployed["model"])
+            model = found(self.models, deployed["model"])
             split = {number if key == "0" else key: share for key, share in asked.get("trafficSplit", {}).items()}
             if split:
-                _check_split(split, [number, *(one["id"] for one in _deployed(site))])
+                check_split(split, [number, *(one["id"] for one in _deployed(site))])
 
         def carry_out() -> dict[str, Any]:
             machine = self._provision(name, model)
@@ -177,7 +169,7 @@ class Vertex:
 
     def undeploy_model(self, name: str, asked: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
-            site, number = _found(self.sites, name), asked["deployedModelId"]
+            site, number = found(self.sites, name), asked["deployedModelId"]
             if number not in [one["id"] for one in _deployed(site)]:
                 raise Refusal(404, "NOT_FOUND", f"DeployedModel {number} is not at {name}.")
             if site.resource.get("trafficSplit", {}).get(number):
@@ -195,13 +187,13 @@ class Vertex:
 
     def delete_endpoint(self, name: str) -> dict[str, Any]:
         with self._lock:
-            if _deployed(_found(self.sites, name)):
+            if _deployed(found(self.sites, name)):
                 raise Refusal(400, "FAILED_PRECONDITION", f"Endpoint {name} has deployed models.")
         return self._begin(f"{name}/operations", lambda: self.sites.pop(name) and {})
 
     def get_operation(self, name: str) -> dict[str, Any]:
         with self._lock:
-            return dict(_found(self.operations, name))
+            return dict(found(self.operations, name))
 
     def list_operations(self, name: str) -> dict[str, Any]:
         with self._lock:
@@ -216,7 +208,7 @@ class Vertex:
     def raw_predict(self, name: str, body: bytes, kind: str) -> tuple[int, bytes, str, str]:
         """Status, answer, its content type, and the number of the model that gave it."""
         with self._lock:
-            site = _found(self.sites, name)
+            site = found(self.sites, name)
             split = site.resource.get("trafficSplit", {})
             if not split:
                 raise Refusal(400, "FAILED_PRECONDITION", f"Endpoint {name} has no traffic.")
@@ -362,39 +354,6 @@ class Vertex:
 def _deployed(site: Site) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = site.resource["deployedModels"]
     return found
-
-
-def _found(known: Mapping[str, Any], name: str) -> Any:
-    if name not in known:
-        raise Refusal(404, "NOT_FOUND", f"{name} is not found.")
-    return known[name]
-
-
-def _checked(value: str, pattern: str) -> str:
-    if not re.fullmatch(pattern, value):
-        raise Refusal(400, "INVALID_ARGUMENT", f"{value!r} does not match {pattern}")
-    return value
-
-
-def _check_split(split: Mapping[str, int], numbers: list[str]) -> None:
-    if unknown := set(split) - set(numbers):
-        raise Refusal(400, "INVALID_ARGUMENT", f"trafficSplit has unknown DeployedModels {sorted(unknown)}.")
-    if split and sum(split.values()) != 100:
-        raise Refusal(400, "INVALID_ARGUMENT", f"trafficSplit sums to {sum(split.values())}, not 100.")
-
-
-def _check_labels(labels: Mapping[str, str]) -> None:
-    for text in (*labels, *labels.values()):
-        _checked(text, r"[a-z0-9_-]{0,63}")
-
-
-def _matches(resource: Mapping[str, Any], wanted: str) -> bool:
-    """labels.NAME="value", or labels.NAME:*."""
-    if not wanted:
-        return True
-    name, value = re.fullmatch(r'labels\.([\w-]+)(?:="([^"]*)"|:\*)', wanted).groups()
-    has = resource.get("labels", {}).get(name)
-    return has is not None and value in {None, has}
 
 
 def _etag() -> str:

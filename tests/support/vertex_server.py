@@ -20,12 +20,14 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from support.cloud_http import CloudHandler, single
 from support.faults import Fault, FaultError
 from support.machines import Machines
-from support.vertex import DATASET, PARENT, PROJECT, Refusal, Vertex
+from support.vertex import DATASET, LOCATION, PARENT, PROJECT, Vertex
+from support.vertex_rules import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-SERVICES = ("AIPLATFORM", "ARTIFACTREGISTRY", "BIGQUERY", "CLOUDRESOURCEMANAGER", "LOGGING", "MONITORING")
+SERVICES = ("AIPLATFORM", "ARTIFACTREGISTRY", "BIGQUERY", "CLOUDRESOURCEMANAGER", "LOGGING", "MONITORING",
+            "SERVICEUSAGE")  # fmt: skip
 _SAID = {
     Fault.THROTTLED: (429, "RESOURCE_EXHAUSTED", "Quota exceeded for quota metric 'Requests' per minute."),
     Fault.BROKEN: (503, "UNAVAILABLE", "The service is currently unavailable."),
@@ -113,6 +115,8 @@ def _route(
         ("POST", "v2/entries:list", "entries.list", lambda: vertex.log_entries(asked)),
         ("POST", f"projects/{PROJECT}:testIamPermissions", "projects.testIamPermissions",
          lambda: {"permissions": [one for one in asked["permissions"] if one not in vertex.denied]}),
+        ("GET", f"v1beta1/projects/{PROJECT}/services/aiplatform.googleapis.com/consumerQuotaMetrics",
+         "consumerQuotaMetrics.list", lambda: {"metrics": [_quota(*one) for one in vertex.quotas.items()]}),
         ("GET", rf"{PARENT}/repositories/[^/]+", "repositories.get", lambda: _repository(vertex, name)),
         ("POST", f"{PARENT}/repositories", "repositories.create",
          lambda: vertex.repositories.add(f"{name}/{query['repositoryId']}") or _NOTHING),
@@ -122,6 +126,12 @@ def _route(
             _check_body(called, asked)
             return called, act
     raise Refusal(404, "NOT_FOUND", f"{verb} {path} is not found.")
+
+
+def _quota(metric: str, limit: int) -> dict[str, Any]:
+    """By `ConsumerQuotaMetric` of serviceusage v1beta1: everywhere little, and in the region as the test says."""
+    buckets = [{"effectiveLimit": "1"}, {"effectiveLimit": str(limit), "dimensions": {"region": LOCATION}}]
+    return {"metric": f"aiplatform.googleapis.com/{metric}", "consumerQuotaLimits": [{"quotaBuckets": buckets}]}
 
 
 def _repository(vertex: Vertex, name: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ resource "google_project_service" "needed" {
   for_each = toset([
     "aiplatform.googleapis.com", "artifactregistry.googleapis.com", "bigquery.googleapis.com",
     "cloudresourcemanager.googleapis.com", "logging.googleapis.com", "monitoring.googleapis.com",
+    "serviceusage.googleapis.com",
   ])
   service            = each.value
   disable_on_destroy = false
