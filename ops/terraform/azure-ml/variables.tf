@@ -10,8 +10,9 @@ variable "group" {
 }
 
 variable "workspace" {
-  type    = string
-  default = "main"
+  type        = string
+  description = "The Azure ML workspace that is made."
+  default     = "main"
 }
 
 variable "prefix" {
@@ -20,8 +21,9 @@ variable "prefix" {
 }
 
 variable "location" {
-  type    = string
-  default = "westeurope"
+  type        = string
+  description = "Where all of it is."
+  default     = "westeurope"
 }
 
 variable "container" {
@@ -31,13 +33,15 @@ variable "container" {
 }
 
 variable "capture_days" {
-  type    = number
-  default = 30
+  type        = number
+  description = "How long requests and answers are kept."
+  default     = 30
 }
 
 variable "private" {
-  type    = bool
-  default = false
+  type        = bool
+  description = "target.private of the release file: the workspace is reached through its private endpoint only."
+  default     = false
 }
 
 variable "role_file" {
@@ -52,6 +56,7 @@ variable "principals" {
 }
 
 variable "tags" {
-  type    = map(string)
-  default = {}
+  type        = map(string)
+  description = "On everything that is made, for bills."
+  default     = {}
 }
