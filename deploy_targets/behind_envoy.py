@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from deploy_targets.protocol import Feature
+    from headgate.records import Alarm
     from headgate.target_settings import Target
 
+PROMETHEUS_RINGS = "alerts here are those of Prometheus; have Alertmanager tell the receiver of them"
 _READY_POLL_SECONDS = 0.1
 _INVOKE_SECONDS = 60.0
 
@@ -172,6 +174,10 @@ class BehindEnvoy(ABC):
     def counts(self, endpoint: str) -> Mapping[str, Counts]:
         """Envoy's counters, one reading."""
         return self._gateway.counts(endpoint)
+
+    def alarms(self) -> list[Alarm]:
+        """None: those of Prometheus come to the receiver."""
+        return []
 
     def captured(self, endpoint: str, window: Window) -> Iterator[pa.RecordBatch]:
         """The log of every revision's server."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from headgate.findings import Finding
     from headgate.records import (
+        Alarm,
         Counts,
         EndpointState,
         Payload,
@@ -41,6 +42,8 @@ class Feature(StrEnum):
     """A base, or a repository to push to."""
     REDACT = "capture.redact"
     """Fields that are left out before anything is written."""
+    ALARMS = "rollback.on: alarms"
+    """Alarms of the platform, after a promotion."""
 
 
 class ImageRepository(NamedTuple):
@@ -149,6 +152,10 @@ class DeployTarget(Protocol):
 
     def counts(self, endpoint: str) -> Mapping[str, Counts]:
         """Raw cumulative counters of each revision."""
+        ...
+
+    def alarms(self) -> list[Alarm]:
+        """Those alarms of the platform that the release file names and that ring now."""
         ...
 
     def captured(self, endpoint: str, window: Window) -> Iterator[pa.RecordBatch]:

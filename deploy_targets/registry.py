@@ -44,13 +44,14 @@ def required_features(spec: ReleaseSpec) -> set[Feature]:
         Feature.GPU: spec.runtime.gpu > 0,
         Feature.IMAGE: bool(spec.image.base or spec.image.repository),
         Feature.REDACT: bool(spec.capture.redact),
+        Feature.ALARMS: "alarms" in spec.rollback.on,
     }
     return {feature for feature, asked in asks.items() if asked}
 
 
 def unsupported_problems(target: DeployTarget, spec: ReleaseSpec) -> list[Finding]:
     """Each thing that the release file asks for and the target cannot do."""
-    return _replay_problems(target, spec) + _weight_problems(target, spec) + [
+    return _replay_problems(target, spec) + _weight_problems(target, spec) + _alarm_problems(target, spec) + [
         Finding(
             severity="error", subject=feature.value,
             problem=f"the {spec.target.kind} target cannot do this: {target.UNSUPPORTED[feature]}",
@@ -58,6 +59,14 @@ def unsupported_problems(target: DeployTarget, spec: ReleaseSpec) -> list[Findin
         )
         for feature in sorted(required_features(spec) & set(target.UNSUPPORTED))
     ]  # fmt: skip
+
+
+def _alarm_problems(target: DeployTarget, spec: ReleaseSpec) -> list[Finding]:
+    asked = Feature.ALARMS in required_features(spec) - set(target.UNSUPPORTED)
+    if not asked or getattr(spec.target, "alarms", True):
+        return []
+    problem = "rollback.on has alarms, and target.alarms names none"
+    return [Finding(severity="error", subject="target.alarms", problem=problem, fix="name them, or take alarms out")]
 
 
 def _weight_problems(target: DeployTarget, spec: ReleaseSpec) -> list[Finding]:

@@ -20,6 +20,7 @@ NAMES = {
     Feature.GPU: "GPUs by number",
     Feature.IMAGE: "a base image, and a repository",
     Feature.REDACT: "fields left out before anything is written",
+    Feature.ALARMS: "alarms of the platform that take a version back",
 }
 
 

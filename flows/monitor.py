@@ -12,6 +12,7 @@ from headgate.health import Attribution, HealthReport
 from headgate.spec import ReleaseSpec
 from registry import Kind, history
 from registry.lease import holder
+from tasks.alarms import check_alarms
 from tasks.attribution import ask_the_version_before
 from tasks.inspect import inspect, report_of_labels, show
 from tasks.job import new_id, open_release
@@ -56,6 +57,8 @@ async def check(described: ReleaseSpec, actor: str = "", *, alone: bool = True) 
         quality = run(check_quality, job)
         if quality is not None and quality.verdict == "worse" and "quality" in described.rollback.on and _is_free(job):
             report, why = report_of_labels(job, quality), f"quality: {quality.reason}"
+        elif "alarms" in described.rollback.on and _is_free(job) and (ringing := run(check_alarms, job)) is not None:
+            report, why = ringing, f"alarms: {ringing.reason}"
         else:
             found = run(inspect, job)
             report = found.report.model_copy(update={"quality": quality})

@@ -228,6 +228,14 @@ class Counts(Record):
     latency: tuple[int, ...] = ()
 
 
+class Alarm(Record):
+    """An alarm of a platform that rings; `since` when, and why as the platform says."""
+
+    name: str
+    since: datetime
+    reason: str
+
+
 class Window(Record):
     """A span of time, from `start` up to but without `end`."""
 

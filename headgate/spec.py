@@ -247,10 +247,10 @@ class Rollback(Strict):
     """What stays ready, and what takes a promoted version back."""
 
     keep_warm: Duration = Field(3600.0, description="How long the previous revision stays up.")
-    on: tuple[Literal["errors", "latency", "drift", "data_quality", "quality"], ...] = Field(
+    on: tuple[Literal["errors", "latency", "drift", "data_quality", "quality", "alarms"], ...] = Field(
         ("errors", "latency"),
         description="errors, latency: the judge during the shift, where errors always count; drift, data_quality, "
-        "quality (by labels): the monitor after.",
+        "quality (by labels), alarms (the platform's): the monitor after.",
     )
     keep_failed: bool = Field(default=False, description="Leave a failed candidate up, at 0 %, to look at.")
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from deploy_targets.azure_ml.settings import AzureMlSettings
     from deploy_targets.protocol import ImageRepository
     from headgate.findings import Finding
-    from headgate.records import Revision, Window
+    from headgate.records import Alarm, Revision, Window
 
 _MACHINE = "a machine has what its size has; choose target.machine"
 _ONE_HEADER = "azureml-model-deployment"
@@ -56,6 +56,7 @@ class AzureMlTarget:
         Feature.CPU_LIMIT: _MACHINE,
         Feature.MEMORY_LIMIT: _MACHINE,
         Feature.GPU: _MACHINE,
+        Feature.ALARMS: "Azure Monitor's alerts are not read; have what they notify call `headgate rollback`",
         Feature.REDACT: "Azure ML collects whole bodies; leave capture.redact out, and guard the workspace's storage",
     }
     SUBSTITUTED: ClassVar[Mapping[Feature, str]] = {}
@@ -161,6 +162,10 @@ class AzureMlTarget:
         """Azure Monitor's sums of each deployment since this target was opened."""
         counter = self._counters.setdefault(endpoint, Counter(self._arm, self._online.path(endpoint)))
         return counter.read(self._online.deployments(endpoint))
+
+    def alarms(self) -> list[Alarm]:
+        """None, as UNSUPPORTED says."""
+        return []
 
     def captured(self, endpoint: str, window: Window) -> Iterator[pa.RecordBatch]:
         """What the data collector wrote."""

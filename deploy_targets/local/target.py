@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from deploy_targets.behind_envoy import BehindEnvoy
+from deploy_targets.behind_envoy import PROMETHEUS_RINGS, BehindEnvoy
 from deploy_targets.protocol import Feature
 from headgate.errors import TargetUnavailableError
 from headgate.records import RevisionState
@@ -28,6 +28,7 @@ class LocalTarget(BehindEnvoy):
         Feature.MEMORY_LIMIT: "processes share this machine's memory",
         Feature.GPU: "processes share this machine's devices",
         Feature.IMAGE: "it runs processes, not images",
+        Feature.ALARMS: PROMETHEUS_RINGS,
     }
     RUNS_CONTAINERS: ClassVar[bool] = False
 

@@ -19,7 +19,7 @@ from deploy_targets.copies import Row, batches
 from headgate.errors import TargetError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from deploy_targets.sagemaker.aws import Aws
     from headgate.records import Window
 
-_HOUR = timedelta(hours=1)
+_HOUR = "%Y/%m/%d/%H"
 _LATE = timedelta(minutes=5)
 _OK, _FAILED = 200, 500
 _KEPT_FILES = 256
@@ -57,37 +57,43 @@ class Captures:
             copies: which revisions received copies, and when.
             mirrored: the one that receives some now.
         """
-        rows = {name: partial(self._rows, name, window) for name in self._revisions()}
+        rows = {name: partial(self._rows, folders, window) for name, folders in self._folders().items()}
         yield from batches(self._endpoint, rows, window, copies, mirrored)
 
     def remove(self, revision: str) -> None:
         """Remove what was written of a revision."""
         keys = [
             found["Key"]
-            for found in self._aws.pages(
-                "s3", "list_objects_v2", "Contents", Bucket=self._bucket, Prefix=f"{self._prefix}{revision}/"
-            )
+            for folder in self._folders().get(revision, ())
+            for found in self._aws.pages("s3", "list_objects_v2", "Contents", Bucket=self._bucket, Prefix=folder)
         ]
         for start in range(0, len(keys), 1000):
             some = [{"Key": key} for key in keys[start : start + 1000]]
             self._aws.call("s3", "delete_objects", Bucket=self._bucket, Delete={"Objects": some, "Quiet": True})
 
-    def _revisions(self) -> list[str]:
-        folders = self._aws.pages(
-            "s3", "list_objects_v2", "CommonPrefixes", Bucket=self._bucket, Prefix=self._prefix, Delimiter="/"
-        )
-        return sorted(found["Prefix"].rstrip("/").rpartition("/")[2] for found in folders)
+    def _folders(self) -> dict[str, list[str]]:
+        """Each revision's: those of its variant."""
+        return {name: [f"{self._prefix}{name}/"] for name in self._inside(self._prefix)}
 
-    def _rows(self, revision: str, window: Window) -> Iterator[Row]:
-        # A file may be named after the hour in which its first row fell.
-        hour = (window.start - _LATE).replace(minute=0, second=0, microsecond=0)
-        while hour <= window.end:
-            folder = f"{self._prefix}{revision}/{hour:%Y/%m/%d/%H}/"
-            for found in self._aws.pages("s3", "list_objects_v2", "Contents", Bucket=self._bucket, Prefix=folder):
+    def _inside(self, folder: str) -> list[str]:
+        found = self._aws.pages(
+            "s3", "list_objects_v2", "CommonPrefixes", Bucket=self._bucket, Prefix=folder, Delimiter="/"
+        )
+        return sorted(one["Prefix"].rstrip("/").rpartition("/")[2] for one in found)
+
+    def _rows(self, folders: Sequence[str], window: Window) -> Iterator[Row]:
+        # A file may be named after the hour in which its first row fell. Hours sort as their names do.
+        first, last = f"{window.start - _LATE:{_HOUR}}", f"{window.end:{_HOUR}}/~"
+        for folder in folders:
+            listed = self._aws.pages(
+                "s3", "list_objects_v2", "Contents", Bucket=self._bucket, Prefix=folder, StartAfter=folder + first
+            )
+            for found in listed:
+                if found["Key"] > folder + last:
+                    break
                 if found["LastModified"] >= window.start.replace(microsecond=0):
                     rows = self._read(found["Key"], found["ETag"])
                     yield from (row for row in rows if window.start <= row.time < window.end)
-            hour += _HOUR
 
     def _read_file(self, key: str, _etag: str) -> tuple[Row, ...]:
         found = self._aws.find("s3", "get_object", Bucket=self._bucket, Key=key)

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 from headgate.records import Counts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from deploy_targets.sagemaker.aws import Aws
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -28,17 +26,14 @@ _COUNTS = ("Invocations", "Invocation4XXErrors", "Invocation5XXErrors")
 
 
 class Counter:
-    """Sums of one endpoint's metrics since the minute in which this was made."""
+    """Sums of one endpoint's metrics, since the minute in which this was made if nothing else is said."""
 
-    def __init__(self, aws: Aws, endpoint: str) -> None:
+    def __init__(self, aws: Aws, endpoint: str, *, since: datetime | None = None) -> None:
         self._aws, self._endpoint = aws, endpoint
-        self._since = datetime.now(UTC).replace(second=0, microsecond=0)
+        self._since = since or datetime.now(UTC).replace(second=0, microsecond=0)
 
-    def read(self, variants: Iterable[str]) -> Mapping[str, Counts]:
-        """Each variant's counts."""
-        return {name: self._of(name) for name in variants}
-
-    def _of(self, variant: str) -> Counts:
+    def read(self, variant: str) -> Counts:
+        """A variant's counts."""
         sums = self._sums(variant)
         return Counts(
             requests=sums[0], failures=min(sums[1] + sums[2], sums[0]),
@@ -54,7 +49,7 @@ class Counter:
         while True:
             page = self._aws.call(
                 "cloudwatch", "get_metric_data", MetricDataQueries=queries, StartTime=self._since,
-                EndTime=now + _MINUTE, **({"NextToken": token} if token else {}),
+                EndTime=max(now, self._since) + _MINUTE, **({"NextToken": token} if token else {}),
             )  # fmt: skip
             for result in page["MetricDataResults"]:
                 sums[int(result["Id"][1:])] += sum(result["Values"])

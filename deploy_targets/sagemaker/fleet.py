@@ -114,6 +114,7 @@ class Fleet:
     def change(
         self, described: Mapping[str, Any], production: Mapping[str, Variant], shadow: Mapping[str, Variant],
         traffic: Traffic | None, *, sample: int = 0, seconds: float = PROVISION_SECONDS,
+        guardrails: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Replace the set of variants; returns when the new set is in effect.
 
@@ -126,6 +127,7 @@ class Fleet:
             traffic: the weights to begin with; a configuration's own are those of when it was made.
             sample: percent of requests that are captured; as it is where 0.
             seconds: how long it may take.
+            guardrails: a DeploymentConfig; by default all goes over at once.
 
         Raises:
             RevisionFailedError: SageMaker went back to the set before.
@@ -141,6 +143,7 @@ class Fleet:
                 "sagemaker", "update_endpoint", EndpointName=self._endpoint, EndpointConfigName=wanted,
                 RetainAllVariantProperties=True,
                 ExcludeRetainedVariantProperties=[{"VariantPropertyType": "DesiredWeight"}],
+                **({"DeploymentConfig": guardrails} if guardrails else {}),
             )  # fmt: skip
             self._see_that_it_changed(described, self.settled(seconds), wanted, production)
         self.remove_configs(wanted)

@@ -35,8 +35,11 @@ def findings(aws: Aws, settings: SageMakerSettings) -> list[Finding]:
     except HeadgateError as error:
         return [problem("aws", error.message, error.fix)]
     return look_for_problems(
-        "aws", (_bucket(aws, settings), _role(aws, settings), _quota(aws, settings), _permissions(aws, caller))
-    )
+        "aws", (
+            _bucket(aws, settings), _role(aws, settings), _quota(aws, settings), _permissions(aws, caller),
+            _alarms(aws, settings),
+        )
+    )  # fmt: skip
 
 
 def policy(settings: SageMakerSettings) -> dict[str, Any]:
@@ -97,6 +100,17 @@ def _role(aws: Aws, settings: SageMakerSettings) -> Iterator[Finding]:
             f"SageMaker may not take the role {name}",
             fix.replace("create-role", "update-assume-role-policy"),
         )
+
+
+def _alarms(aws: Aws, settings: SageMakerSettings) -> Iterator[Finding]:
+    if not settings.alarms:
+        return
+    found = aws.pages("cloudwatch", "describe_alarms", "MetricAlarms", AlarmNames=list(settings.alarms))
+    if missing := set(settings.alarms) - {one["AlarmName"] for one in found}:
+        yield problem(
+            "target.alarms", f"there is no alarm {', '.join(sorted(missing))}",
+            f"aws cloudwatch put-metric-alarm --alarm-name {min(missing)} …, of what docs/sagemaker.md names",
+        )  # fmt: skip
 
 
 def _quota(aws: Aws, settings: SageMakerSettings) -> Iterator[Finding]:

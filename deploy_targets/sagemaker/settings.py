@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
 
+from headgate.operating import Strict
 from headgate.target_settings import Target
+from headgate.units import Duration, Percent
+
+_SIZES = {"canary": (0.01, 0.5), "linear": (0.1, 0.5)}
+"""By API_TrafficRoutingConfig.html: at most half at once, and of a linear shift at least a tenth."""
+_LONGEST_WAIT, _LONGEST_SHIFT = 3600.0, 25200.0
+
+
+class NativeGuardrails(Strict):
+    """SageMaker's own shift to the new version, which the target's alarms take back."""
+
+    kind: Literal["canary", "linear"] = Field("canary", description="Two steps, or as many as `size` makes.")
+    size: Percent = Field(0.1, description="Of the machines that take over in one step.")
+    wait: Duration = Field(600.0, description="After each step, while the alarms are watched; at most an hour.")
+
+    @property
+    def seconds(self) -> float:
+        """How long all waits together are."""
+        return self.wait * (1 if self.kind == "canary" else math.ceil(1 / self.size))
+
+    @model_validator(mode="after")
+    def _within_sagemakers_limits(self) -> NativeGuardrails:
+        least, most = _SIZES[self.kind]
+        if not least <= self.size <= most or round(self.size * 100, 6) % 1:
+            raise ValueError(f"size of a {self.kind} shift is a whole number of percent, {least:.0%} to {most:.0%}")
+        if self.wait > _LONGEST_WAIT or self.seconds > _LONGEST_SHIFT:
+            raise ValueError("wait is at most 1h, and all waits together 7h, which is all that SageMaker takes")
+        return self
 
 
 class SageMakerSettings(Target):
@@ -34,10 +63,24 @@ class SageMakerSettings(Target):
     security_groups: tuple[str, ...] = Field((), description="Theirs in that VPC.")
     isolated: bool = Field(default=False, description="Containers reach nothing, AWS included.")
     kms_key: str = Field("", description="Encrypts the machines' disks and the captures; default: AWS's own keys.")
+    alarms: tuple[str, ...] = Field(
+        (), max_length=10,
+        description="CloudWatch alarms of the endpoint that take a new version back: by SageMaker while it shifts, and "
+        "by the monitor after, where rollback.on has alarms.",
+    )  # fmt: skip
+    native_guardrails: NativeGuardrails | None = Field(
+        default=None, description="Have SageMaker shift live traffic, and its alarms take it back."
+    )
     tags: dict[str, str] = Field(default_factory=dict, description="On everything that is made, for bills.")
 
     @model_validator(mode="after")
     def _whole_network(self) -> SageMakerSettings:
         if bool(self.subnets) != bool(self.security_groups):
             raise ValueError("subnets and security_groups go together")
+        return self
+
+    @model_validator(mode="after")
+    def _watched(self) -> SageMakerSettings:
+        if self.native_guardrails and not self.alarms:
+            raise ValueError("native_guardrails takes nothing back without alarms; name some")
         return self

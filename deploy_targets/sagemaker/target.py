@@ -24,7 +24,7 @@ from deploy_targets.sagemaker.preflight import findings, policy
 from deploy_targets.sagemaker.scaling import Scaling
 from deploy_targets.sagemaker.tagged import Tagged
 from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
-from headgate.records import Counts, EndpointState, Payload, Prediction, RevisionState, Traffic
+from headgate.records import Alarm, Counts, EndpointState, Payload, Prediction, RevisionState, Traffic
 from headgate.units import BASIS_POINTS
 
 if TYPE_CHECKING:
@@ -33,12 +33,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from deploy_targets.protocol import ImageRepository
+    from deploy_targets.sagemaker.fleet import Variant
     from deploy_targets.sagemaker.settings import SageMakerSettings
     from headgate.findings import Finding
     from headgate.records import Revision, Window
 
 _INSTANCE = "a machine has what its type has; choose target.instance"
-_NEW_SET = ("CreateEndpointConfig", "UpdateEndpoint", "DeleteEndpointConfig")
+NEW_SET = ("CreateEndpointConfig", "UpdateEndpoint", "DeleteEndpointConfig")
 
 
 class SageMakerTarget:
@@ -56,8 +57,8 @@ class SageMakerTarget:
     }
     SUBSTITUTED: ClassVar[Mapping[Feature, str]] = {}
     CALLS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "deploy": ("CreateModel", *_NEW_SET),
-        "shadow": ("AddTags", *_NEW_SET, *_NEW_SET, "AddTags"),
+        "deploy": ("CreateModel", *NEW_SET),
+        "shadow": ("AddTags", *NEW_SET, *NEW_SET, "AddTags"),
         "shift": ("UpdateEndpointWeightsAndCapacities, once a step",),
         "promote": ("UpdateEndpointWeightsAndCapacities",),
     }
@@ -78,7 +79,11 @@ class SageMakerTarget:
     @classmethod
     def of(cls, settings: SageMakerSettings) -> SageMakerTarget:
         """The target that a release file describes."""
-        return cls(settings)
+        if settings.native_guardrails is None:
+            return cls(settings)
+        from deploy_targets.sagemaker.guarded import GuardedTarget  # noqa: PLC0415 - it is one of these
+
+        return GuardedTarget(settings, settings.native_guardrails)
 
     def preflight(self) -> list[Finding]:
         """Whether AWS knows us, and what the settings name is there."""
@@ -142,11 +147,7 @@ class SageMakerTarget:
             for name in traffic.weights:
                 if before is None or not before.weight(name):
                     self._tagged.copies_end(names.model_arn(described, name))
-            if traffic.mirror is None and not described.get("ShadowProductionVariants"):
-                live = [variant["VariantName"] for variant in described["ProductionVariants"]]
-                fleet.weigh({name: traffic.weight(name) for name in live})
-            else:
-                self._mirror(fleet, described, traffic)
+            self._shift(fleet, described, traffic)
         found = names.traffic_of(fleet.described() or {})
         if found != traffic:
             raise TargetUnavailableError(f"traffic of {endpoint} was to be {traffic}, and SageMaker says {found}")
@@ -162,7 +163,18 @@ class SageMakerTarget:
         """CloudWatch's sums of each variant since this target was opened."""
         described = self._fleet(endpoint).described() or {}
         counter = self._counters.setdefault(endpoint, Counter(self._aws, endpoint))
-        return counter.read(_variants(described))
+        return {name: counter.read(name) for name in variants_of(described)}
+
+    def alarms(self) -> list[Alarm]:
+        """Those of CloudWatch that the settings name."""
+        if not self._settings.alarms:
+            return []
+        named = list(self._settings.alarms)
+        return [
+            Alarm(name=one["AlarmName"], since=one["StateUpdatedTimestamp"], reason=one.get("StateReason", ""))
+            for one in self._aws.pages("cloudwatch", "describe_alarms", "MetricAlarms", AlarmNames=named)
+            if one["StateValue"] == "ALARM"
+        ]
 
     def captured(self, endpoint: str, window: Window) -> Iterator[pa.RecordBatch]:
         """What data capture wrote to S3."""
@@ -180,7 +192,7 @@ class SageMakerTarget:
         request_id, began = str(uuid.uuid4()), time.perf_counter()
         status, body = self._aws.invoke(
             EndpointName=endpoint, Body=payload.body, ContentType=payload.content_type, InferenceId=request_id,
-            **({"TargetVariant": revision} if revision else {}),
+            **({"TargetVariant": self._variant_of(endpoint, revision)} if revision else {}),
         )  # fmt: skip
         return Prediction(status=status, body=body, request_id=request_id, seconds=time.perf_counter() - began)
 
@@ -215,12 +227,15 @@ class SageMakerTarget:
             self._tagged.see_that_it_is_ours(described)
             self._tagged.keep_out(described, fence)
         models = self._models(endpoint)
-        for name in _variants(described or {}):
+        for name in variants_of(described or {}):
             self._scaling(endpoint).end(name)
         fleet.delete()
         for model in models:
             self._captured(endpoint).remove(names.revision_of(model, endpoint))
             self._aws.find("sagemaker", "delete_model", ModelName=model)
+
+    def _variant_of(self, _endpoint: str, revision: str) -> str:
+        return revision
 
     def _fleet(self, endpoint: str) -> Fleet:
         return Fleet(self._aws, self._settings, endpoint)
@@ -263,16 +278,26 @@ class SageMakerTarget:
             sample=_sample(revision), seconds=seconds,
         )  # fmt: skip
 
-    def _mirror(self, fleet: Fleet, described: Mapping[str, Any], traffic: Traffic) -> None:
+    def _shift(self, fleet: Fleet, described: Mapping[str, Any], traffic: Traffic) -> None:
+        """Set the weights, or replace the set of variants where one gets copies, or no longer does."""
+        if traffic.mirror is None and not described.get("ShadowProductionVariants"):
+            live = [variant["VariantName"] for variant in described["ProductionVariants"]]
+            fleet.weigh({name: traffic.weight(name) for name in live})
+        else:
+            production, shadow = fleet.variants(described)
+            self._mirror(fleet, described, {**production, **shadow}, traffic)
+
+    def _mirror(
+        self, fleet: Fleet, described: Mapping[str, Any], every: Mapping[str, Variant], traffic: Traffic
+    ) -> None:
         """Replace the set of variants by one with a shadow, or by one without; and note whose requests are copies."""
-        production, shadow = fleet.variants(described)
-        every, mirror = {**production, **shadow}, traffic.mirror
+        mirror = traffic.mirror
         if mirror is None:
             fleet.change(described, every, {}, traffic)
             return
         holder, copied = traffic.holder or "", mirror.revision
         self._tagged.copies_begin(names.model_arn(described, copied))
-        for name in production.keys() - {holder}:
+        for name in {variant["VariantName"] for variant in described["ProductionVariants"]} - {holder}:
             self._scaling(described["EndpointName"]).end(name)
         fleet.change(
             described, {holder: every[holder]},
@@ -280,9 +305,9 @@ class SageMakerTarget:
         )  # fmt: skip
 
     def _see_that_it_can_be_routed(self, endpoint: str, described: Mapping[str, Any], traffic: Traffic) -> None:
-        on, mirror = _variants(described), traffic.mirror
+        on, mirror = self._reachable(endpoint, described), traffic.mirror
         for name in traffic.weights:
-            if why_not := _why_not_ready(described, on[name]) if name in on else "is not deployed":
+            if why_not := on.get(name, "is not deployed"):
                 raise TargetError(f"no traffic to {name} of {endpoint}: it {why_not}", fix="headgate status")
         if mirror is None:
             return
@@ -291,10 +316,14 @@ class SageMakerTarget:
         if traffic.holder is None:
             raise TargetError(f"no mirror on {endpoint}: SageMaker copies the requests of one live variant only")
 
+    def _reachable(self, _endpoint: str, described: Mapping[str, Any]) -> dict[str, str]:
+        """The revisions that traffic can be given to, and what keeps each from taking it."""
+        return {name: _why_not_ready(described, variant) for name, variant in variants_of(described).items()}
+
     def _states(
         self, endpoint: str, described: Mapping[str, Any], models: Mapping[str, str]
     ) -> dict[str, RevisionState]:
-        variants, states = _variants(described), {}
+        variants, states = variants_of(described), {}
         known = {names.revision_of(model, endpoint): arn for model, arn in models.items()}
         for name in sorted({*variants, *known}):
             why_not = _why_not_ready(described, variants.get(name))
@@ -321,13 +350,14 @@ class SageMakerTarget:
         self._scaling(described["EndpointName"]).begin(scaled)
 
 
-def _variants(described: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def variants_of(described: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What DescribeEndpoint says of each variant."""
     keys = ("ProductionVariants", "ShadowProductionVariants")
     return {variant["VariantName"]: variant for key in keys for variant in described.get(key, [])}
 
 
 def _is_on(described: Mapping[str, Any], revision: str) -> bool:
-    return revision in _variants(described)
+    return revision in variants_of(described)
 
 
 def _why_not_ready(described: Mapping[str, Any], variant: Mapping[str, Any] | None) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 
 import pytest
-from support.chaos import die_at
+from support.chaos import die
 
 from headgate.records import Traffic
 
@@ -19,15 +18,6 @@ def calls(target, endpoint, old, new):
         lambda: target.route(endpoint, Traffic.all_to(new.name)),
         lambda: target.retire(endpoint, old.name),
     ]
-
-
-def carry_out_and_die(harness, kill, progress, *what):
-    """In a child: every call, up to the one in which it dies."""
-    target = harness.again()
-    die_at(kill, harness.points())
-    for call in calls(target, *what):
-        call()
-        progress.value += 1
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +41,7 @@ def test_the_same_calls_finish_what_a_dead_process_began(harness, living, two):
     for kill in harness.kills():
         serving = harness.target.observe(living).traffic.holder
         old, new = two if two[0].name == serving else reversed(two)
-        done = die(harness, kill, living, old, new)
+        done = killed(harness, kill, living, old, new)
         state = harness.target.observe(living)
         assert {old.name, new.name} >= set(state.traffic.weights), f"clients are with one, or both, {kill}"
         for call in calls(harness.target, living, old, new)[done:]:
@@ -62,12 +52,14 @@ def test_the_same_calls_finish_what_a_dead_process_began(harness, living, two):
         assert not [trace for trace in harness.traces(living) if old.name in trace], kill
 
 
-def die(harness, kill, *what) -> int:
+def killed(harness, kill, *what) -> int:
     """Carry the calls out in a process that dies at one of them; how many it has finished."""
-    context = multiprocessing.get_context("fork")
-    progress = context.Value("i", 0)
-    child = context.Process(target=carry_out_and_die, args=(harness, kill, progress, *what))
-    child.start()
-    child.join(90)
-    assert child.exitcode == -signal.SIGKILL, f"it was to die {kill}"
+    progress = multiprocessing.get_context("fork").Value("i", 0)
+
+    def carry_out(target):
+        for call in calls(target, *what):
+            call()
+            progress.value += 1
+
+    die(harness, kill, carry_out)
     return progress.value

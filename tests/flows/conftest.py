@@ -51,7 +51,7 @@ LONG = QUICK.replace("min_duration: 2s, max_duration: 30s", "min_duration: 50s, 
 class World:
     """One endpoint of its own, and everything that can be seen of it."""
 
-    def __init__(self, stack: Stack, kind: str = "local", **settings: str) -> None:
+    def __init__(self, stack: Stack, kind: str = "local", **settings: Any) -> None:
         self.stack = stack
         self.settings = {"kind": kind, **settings}
         self.endpoint = f"flow-{next(_numbers)}"
@@ -151,7 +151,7 @@ class World:
 
 
 @contextmanager
-def open_world(stack, monkeypatch, kind: str = "local", **settings: str) -> Iterator[World]:
+def open_world(stack, monkeypatch, kind: str = "local", **settings: Any) -> Iterator[World]:
     for name, value in stack.env.items():
         monkeypatch.setenv(name, value)
     from prefect.settings import PREFECT_API_URL, temporary_settings

@@ -232,3 +232,17 @@ def settle(world: Any, seconds: float, **known: Any) -> tuple[float, list[str]]:
     while (found := problems_of(world, **known)) and time.monotonic() - began < seconds:
         time.sleep(0.05)
     return time.monotonic() - began, found
+
+
+def die(harness: Any, kill: Kill, act: Callable[[Any], None]) -> None:
+    """Do something in a process that dies in the middle."""
+
+    def carry_out() -> None:
+        target = harness.again()
+        die_at(kill, harness.points())
+        act(target)
+
+    child = multiprocessing.get_context("fork").Process(target=carry_out)
+    child.start()
+    child.join(90)
+    assert child.exitcode == -signal.SIGKILL, f"it was to die {kill}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,8 @@ class Machines:
     started: list[Machine] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        # Another run of the tests may be at work on this daemon.
+        self.name = f"{self.name}-{os.getpid()}"
         self.docker = docker.from_env(timeout=60)
 
     def start(self, image: str, env: Mapping[str, str], command: Sequence[str] = (), port: int = PORT) -> Machine:

@@ -24,6 +24,7 @@ from docker.errors import DockerException
 from support.faults import Faults
 from support.sagemaker_catalog import ACCOUNT, REGION, Catalog, Refusal, arn_of
 from support.sagemaker_evidence import Evidence
+from support.sagemaker_guardrails import shift_in_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,6 +48,7 @@ class Variant:
     weight: float
     count: int
     running: int = 0
+    taking_over: tuple[Machine, float] | None = None
 
 
 @dataclass
@@ -189,7 +191,9 @@ class SageMaker(Catalog):
         self, endpoint: str, name: str, variant: Variant, body: bytes, kind: str, inference: str | None, late: float
     ) -> Any:
         began = datetime.now(UTC)
-        answer = variant.machine.ask("/invocations", body, {"content-type": kind})
+        machine, (other, share) = variant.machine, variant.taking_over or (variant.machine, 0.0)
+        machine = other if self._random.random() < share else machine
+        answer = machine.ask("/invocations", body, {"content-type": kind})
         self.evidence.add(endpoint, name, answer, began, body, kind, inference, late)
         return answer
 
@@ -267,46 +271,57 @@ class SageMaker(Catalog):
 
     def _change(self, endpoint: Endpoint, config_name: str, asked: dict[str, Any]) -> None:
         config, kept = self.configs[config_name], endpoint.production | endpoint.shadow
-        retained = {"DesiredWeight", "DesiredInstanceCount"} if asked.get("RetainAllVariantProperties") else set()
-        retained -= {one["VariantPropertyType"] for one in asked.get("ExcludeRetainedVariantProperties", [])}
-        made: dict[str, dict[str, Variant]] = {}
-        problem = "" if self.capacity else (
-            "Unable to provision requested ML compute capacity due to InsufficientInstanceCapacity error. Please retry "
-            "using a different ML instance type or after some time."
-        )  # fmt: skip
-        for key in ("ProductionVariants", "ShadowProductionVariants"):
-            made[key] = {}
-            for one in config.get(key, []):
-                if problem:
-                    break
-                name, old = one["VariantName"], kept.get(one["VariantName"])
-                weight, count = one.get("InitialVariantWeight", 1.0), one["InitialInstanceCount"]
-                if old is not None and old.config["ModelName"] == one["ModelName"]:
-                    made[key][name] = Variant(
-                        one, old.machine, old.weight if "DesiredWeight" in retained else weight,
-                        old.count if "DesiredInstanceCount" in retained else count, old.running,
-                    )  # fmt: skip
-                    continue
-                machine, problem = self._provision(endpoint.name, one)
-                if machine is not None:
-                    made[key][name] = Variant(one, machine, weight, count, count)
+        made, problem = self._made(endpoint, config, asked)
+        production, shadow = made["ProductionVariants"], made["ShadowProductionVariants"]
+        if not problem and "DeploymentConfig" in asked:
+            problem = shift_in_steps(
+                self.client("cloudwatch"), endpoint.production, production, asked["DeploymentConfig"]
+            )
         with self._lock:
             if problem:
-                endpoint.status = "InService" if asked else "Failed"
-                endpoint.reason = problem
-                gone = [one for variants in made.values() for name, one in variants.items() if name not in kept]
+                endpoint.status, endpoint.reason = "InService" if asked else "Failed", problem
+                leaves = production | shadow
             else:
-                endpoint.production, endpoint.shadow = made["ProductionVariants"], made["ShadowProductionVariants"]
+                endpoint.production, endpoint.shadow, leaves = production, shadow, kept
                 endpoint.config, endpoint.status, endpoint.reason = config_name, "InService", ""
-                now = endpoint.production | endpoint.shadow
-                gone = [one for name, one in kept.items() if name not in now]
+                self.evidence.where[endpoint.name] = config["DataCaptureConfig"]["DestinationS3Uri"]
+            stay = [variant.machine for variant in (endpoint.production | endpoint.shadow).values()]
         # Requests that are on their way still get their answers.
         time.sleep(STEP_SECONDS)
-        for variant in gone:
-            variant.machine.end()
+        for variant in leaves.values():
+            if variant.machine not in stay:
+                variant.machine.end()
+
+    def _made(
+        self, endpoint: Endpoint, config: dict[str, Any], asked: dict[str, Any]
+    ) -> tuple[dict[str, dict[str, Variant]], str]:
+        """The variants of a configuration, as far as they can be had; and why not all of them."""
+        retained = {"DesiredWeight", "DesiredInstanceCount"} if asked.get("RetainAllVariantProperties") else set()
+        retained -= {one["VariantPropertyType"] for one in asked.get("ExcludeRetainedVariantProperties", [])}
+        kept = endpoint.production | endpoint.shadow
+        made: dict[str, dict[str, Variant]] = {"ProductionVariants": {}, "ShadowProductionVariants": {}}
+        for key, one in [(part, one) for part in made for one in config.get(part, [])]:
+            name, old = one["VariantName"], kept.get(one["VariantName"])
+            weight, count = one.get("InitialVariantWeight", 1.0), one["InitialInstanceCount"]
+            if old is not None:
+                weight = old.weight if "DesiredWeight" in retained else weight
+                count = old.count if "DesiredInstanceCount" in retained else count
+            if old is not None and old.config["ModelName"] == one["ModelName"]:
+                made[key][name] = Variant(one, old.machine, weight, count, old.running)
+                continue
+            machine, problem = self._provision(endpoint.name, one)
+            if machine is None:
+                return made, problem
+            made[key][name] = Variant(one, machine, weight, count, count)
+        return made, ""
 
     def _provision(self, endpoint: str, config: dict[str, Any]) -> tuple[Machine | None, str]:
         """A machine whose container passes its health checks; or none, and why."""
+        if not self.capacity:
+            return None, (
+                "Unable to provision requested ML compute capacity due to InsufficientInstanceCapacity error. Please "
+                "retry using a different ML instance type or after some time."
+            )
         try:
             machine = self._start(config)
         except DockerException as error:

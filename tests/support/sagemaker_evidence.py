@@ -23,7 +23,9 @@ class Evidence:
 
     def __init__(self) -> None:
         self._metrics: list[tuple[float, str, str, int, float]] = []
-        self._captured: list[tuple[float, str, str, dict[str, Any]]] = []
+        self._captured: list[tuple[float, str, dict[str, Any]]] = []
+        self.where: dict[str, str] = {}
+        """Each endpoint's, as its configuration says."""
         self._lock = threading.Lock()
 
     def add(
@@ -45,7 +47,8 @@ class Evidence:
         }  # fmt: skip
         with self._lock:
             self._metrics.append((time.time(), endpoint, variant, answer.status, answer.seconds * 1e6))
-            self._captured.append((time.time() + late, endpoint, variant, line))
+            folder = f"{self.where[endpoint].removeprefix('s3://').partition('/')[2]}/{endpoint}/{variant}"
+            self._captured.append((time.time() + late, folder, line))
 
     def get_metric_data(self, asked: dict[str, Any]) -> dict[str, Any]:
         start, end = asked["StartTime"].timestamp(), asked["EndTime"].timestamp()
@@ -73,9 +76,9 @@ class Evidence:
             due = [one for one in self._captured if one[0] <= now]
             self._captured = [one for one in self._captured if one[0] > now]
         files = defaultdict(list)
-        for _, endpoint, variant, line in due:
+        for _, folder, line in due:
             hour = datetime.fromisoformat(line["eventMetadata"]["inferenceTime"])
-            files[f"live/{endpoint}/{variant}/{hour:%Y/%m/%d/%H}"].append(line)
+            files[f"{folder}/{hour:%Y/%m/%d/%H}"].append(line)
         for folder, lines in files.items():
             content = "\n".join(json.dumps(line) for line in lines)
             s3.put_object(

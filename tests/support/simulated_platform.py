@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
+    from headgate.records import Alarm
     from support.simulated import Simulation
 
 ENDPOINT = "sim"
@@ -100,6 +101,9 @@ class Platform:
             name: RevisionState(name=name, ready=True, version=one.version) for name, one in self.revisions.items()
         }
         return EndpointState(endpoint=endpoint, url="", revisions=states, traffic=self.traffic)
+
+    def alarms(self) -> list[Alarm]:
+        return []
 
     def counts(self, _endpoint: str) -> dict[str, Counts]:
         return dict.fromkeys(self.revisions, COUNTS)

@@ -84,7 +84,7 @@ data "aws_iam_policy_document" "endpoints" {
     actions = [
       "ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetAuthorizationToken", "ecr:GetDownloadUrlForLayer",
       "logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents",
-      "cloudwatch:PutMetricData",
+      "cloudwatch:PutMetricData", "cloudwatch:DescribeAlarms",
     ]
     resources = ["*"]
   }

@@ -12,6 +12,8 @@ from headgate.stack.ports import Ports
 LOCAL, VERTEX = "{kind: local}", "{kind: vertex, captures: 'bq://a-project.captures.live'}"
 AZURE = "{kind: azure-ml, subscription: 0b1f6471-1bf0-4dda-aec3-cb9272f09590, group: ml, workspace: main}"
 
+SAGEMAKER = "{{kind: sagemaker, role: 'arn:aws:iam::123456789012:role/e', captures: 's3://captures'{}}}"
+
 
 @pytest.fixture(autouse=True)
 def started(tmp_path, monkeypatch):
@@ -38,6 +40,21 @@ def test_copies_are_in_the_same_steps_where_the_platform_makes_them(percent, wro
     said = problems(AZURE, gate).get("gates.shadow.percent", "")
     assert said == (f"the azure-ml target takes multiples of 1%, not {wrong}" if wrong else "")
     assert not {"gates.shadow.percent"} & {*problems(LOCAL, gate), *problems(VERTEX, gate)}
+
+
+def test_alarms_are_those_of_a_platform_that_has_some_and_are_named():
+    asked = "rollback: {on: [alarms]}"
+    assert "Alertmanager" in problems(LOCAL, asked)["rollback.on: alarms"]
+    assert "are not read" in problems(VERTEX, asked)["rollback.on: alarms"]
+    assert "names none" in problems(SAGEMAKER.format(""), asked)["target.alarms"]
+    assert not problems(SAGEMAKER.format(", alarms: [too-many-failures]"), asked)
+
+
+def test_what_sagemaker_shifts_itself_is_not_split_by_us():
+    guarded = SAGEMAKER.format(", alarms: [one], native_guardrails: {kind: linear, size: 20%}")
+    assert "blue-green" in problems(guarded, "")["strategy.steps"]
+    assert not problems(guarded, "strategy: {kind: blue-green}")
+    assert not problems(SAGEMAKER.format(""), "")
 
 
 def test_steps_that_are_not_taken_need_not_fit():

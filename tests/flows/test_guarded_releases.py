@@ -1,0 +1,100 @@
+"""Whole releases where SageMaker's own guardrails shift live traffic, and its alarms take a version back."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from conftest import WIDE, in_background, open_world
+from support.cloud_worlds import SIGNED, on_sagemaker
+from support.oci_registry import REGISTRY
+from support.stack import wait_for
+
+from deploy_targets.sagemaker.guarded import LIVE, GuardedTarget
+from flows.monitor import monitor
+from headgate.errors import MonitorError, RolledBackError
+from headgate.phases import Outcome
+from headgate.release_file import parse_release
+
+if REGISTRY is None:
+    pytest.skip("no docker-registry on this machine", allow_module_level=True)
+
+ALARM = "too-many-failures"
+GREEN = (
+    "strategy: {kind: blue-green, min_requests: 60, min_duration: 2s}\n"
+    "gates: {shadow: {min_requests: 40, max_duration: 30s, max_disagreement: 20%}}\n"
+    "rollback: {on: [errors, alarms]}\nmonitor: {min_rows: 10}\n"
+)
+
+
+@pytest.fixture(scope="module")
+def where(tmp_path_factory):
+    with on_sagemaker(tmp_path_factory.mktemp("cloud")) as running:
+        yield running
+
+
+@pytest.fixture
+def cloud(stack, monkeypatch, where, images, docker_base, layers_cache, tmp_path):
+    """A world there, whose minutes are seconds; in a journal of its own, as the double goes with this file."""
+    monkeypatch.setenv("HEADGATE_JOURNAL_URL", f"sqlite:///{tmp_path}/journal.db")
+    if not stack.home.layers.is_symlink():
+        layers_cache(stack.home)
+    monkeypatch.setattr(GuardedTarget, "LOOK_SECONDS", 1.0)
+    monkeypatch.setattr(GuardedTarget, "LOG_DELAY", 10.0)
+    monkeypatch.setattr("deploy_targets.sagemaker.guarded._GRAIN", timedelta())
+    for name, value in {**where.environment, "HEADGATE_BASE_IMAGE": docker_base}.items():
+        monkeypatch.setenv(name, value)
+    watch = where.double.client("cloudwatch")
+    watch.put_metric_alarm(
+        AlarmName=ALARM, Namespace="AWS/SageMaker", MetricName="Invocation5XXErrors", Statistic="Sum", Period=60,
+        EvaluationPeriods=1, Threshold=1, ComparisonOperator="GreaterThanThreshold",
+    )  # fmt: skip
+    ring(where, on=False)
+    guardrails = {"kind": "linear", "size": "50%", "wait": "5m"}
+    with open_world(
+        stack, monkeypatch, "sagemaker", **where.settings, alarms=[ALARM], native_guardrails=guardrails
+    ) as world:
+        world.client_options = {"headers": {"authorization": SIGNED}, "revision": where.revision}
+        world.more = GREEN + WIDE + f"image: {{repository: {images}/{world.endpoint}}}\n"
+        yield world
+    assert not [name for name in where.left() if name.startswith(world.endpoint)]
+
+
+def ring(where, *, on):
+    where.double.client("cloudwatch").set_alarm_state(
+        AlarmName=ALARM, StateValue="ALARM" if on else "OK", StateReason="the test says so"
+    )
+
+
+def test_sagemaker_shifts_and_its_alarms_take_back_during_the_shift_and_after(cloud, models, where):
+    def release(does):
+        return cloud.release(models("pyfunc", does=does), cloud.more)
+
+    release("double")
+    with cloud.traffic(rate=40) as client:
+        wait_for(lambda: client.total > 20)
+        with in_background(release, "negative") as going_on:
+            assert going_on.result().outcome is Outcome.PROMOTED
+        assert where.double.faults.calls.count("update_endpoint_weights_and_capacities") == 0, "it was not us"
+        cloud.assert_only(2)
+        with in_background(release, "quadruple") as going_on:
+            wait_for(lambda: where.double.endpoints[cloud.endpoint].production[LIVE].taking_over is not None, 240)
+            ring(where, on=True)
+            with pytest.raises(RolledBackError, match=ALARM):
+                going_on.result()
+        cloud.assert_only(2)
+        ring(where, on=False)
+        spec = parse_release(cloud.text("runs:/1/model", cloud.more))
+        with pytest.raises(MonitorError, match="reference"):
+            # No alarm rings, so drift is looked for, and nothing is known here to compare with.
+            asyncio.run(monitor(spec))
+        cloud.assert_only(2)
+        ring(where, on=True)
+        report = asyncio.run(monitor(spec))
+        assert report.causes == ("alarms",)
+        assert ALARM in report.reason
+        cloud.assert_only(1)
+        assert cloud.live == 1
+    failed = {name: counter["failed"] for name, counter in client.by_revision.items() if counter["failed"]}
+    assert not failed

@@ -1,0 +1,62 @@
+"""SageMaker's deployment guardrails in its double: live traffic goes over in steps, and an alarm takes it back.
+
+By https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_BlueGreenUpdatePolicy.html and
+https://docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails-exclusions.html: where a variant's name is new,
+all goes over at once and nothing is watched.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from support.sagemaker import Variant
+
+TICK = 0.1
+FASTER = 300
+"""Ten minutes of waiting are two seconds here."""
+
+
+def shift_in_steps(
+    alarms: Any, before: Mapping[str, Variant], after: Mapping[str, Variant], deployment: Mapping[str, Any]
+) -> str:
+    """Give the new fleets their shares; why that was undone, if it was.
+
+    Args:
+        alarms: a client of CloudWatch.
+        before: the production variants, which requests are given to until all is over.
+        after: those of the new configuration.
+        deployment: DeploymentConfig.
+    """
+    if set(before) != set(after):
+        return ""
+    routing = deployment["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
+    names = [one["AlarmName"] for one in deployment.get("AutoRollbackConfiguration", {}).get("Alarms", [])]
+    reason = ""
+    for share in _shares(routing):
+        for name, variant in before.items():
+            variant.taking_over = (after[name].machine, share)
+        deadline = time.monotonic() + routing["WaitIntervalInSeconds"] / FASTER
+        while not (reason := _ringing(alarms, names)) and time.monotonic() < deadline:
+            time.sleep(TICK)
+        if reason:
+            break
+    for variant in before.values():
+        variant.taking_over = None
+    return reason
+
+
+def _shares(routing: Mapping[str, Any]) -> list[float]:
+    if routing["Type"] == "CANARY":
+        return [routing["CanarySize"]["Value"] / 100]
+    size = routing["LinearStepSize"]["Value"]
+    return [step / 100 for step in range(size, 100, size)]
+
+
+def _ringing(alarms: Any, names: list[str]) -> str:
+    known = alarms.describe_alarms(AlarmNames=names)["MetricAlarms"] if names else []
+    on = sorted(one["AlarmName"] for one in known if one["StateValue"] == "ALARM")
+    return f"One or more alarms were triggered during the deployment: {on}" if on else ""
