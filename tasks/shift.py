@@ -47,7 +47,7 @@ def shift(job: ReleaseJob, stable: Revision, canary: Revision) -> Rollout:
     job.enter(Phase.SHIFTING, f"{canary.name} against {stable.name}")
     began = time.monotonic()
     try:
-        look, looks = _look_until_decided(job, stable, canary, began)
+        look, looks = _look_until_decided(job, stable, canary)
     except RegistryUnavailableError:
         # Nothing can be decided that is not written down, and no guard sees what we leave: no canary without a judge.
         job.protect(stable)
@@ -77,13 +77,14 @@ def _judged(job: ReleaseJob) -> Rollout | None:
     return None
 
 
-def _look_until_decided(job: ReleaseJob, stable: Revision, canary: Revision, began: float) -> tuple[Look, int]:
+def _look_until_decided(job: ReleaseJob, stable: Revision, canary: Revision) -> tuple[Look, int]:
     judge, before = _judge(job, stable, canary)
-    began -= before
     progress = artifacts.Progress(job.endpoint)
+    job.route(_traffic(job, stable, canary, judge.share))
+    # From now on: a platform may take its time.
+    began = time.monotonic() - before
     # What failed to come in time while nobody looked is not looked for now.
     looks, last_look = math.ceil(before / job.target.LOOK_SECONDS), time.monotonic()
-    job.route(_traffic(job, stable, canary, judge.share))
     while True:
         looks += 1
         job.wait_until(began + looks * job.target.LOOK_SECONDS)

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from deploy_targets.sagemaker.aws import Aws
     from deploy_targets.sagemaker.fleet import Variant
     from deploy_targets.sagemaker.settings import NativeGuardrails, SageMakerSettings
-    from headgate.records import Counts
+    from headgate.records import Counts, EndpointState
 
 LIVE = "live"
 
-_GRAIN = timedelta(minutes=1)
-"""CloudWatch's."""
+_MARGIN_SECONDS = 300.0
+"""How much longer than SageMaker itself we wait for it to give up."""
 _LEAST_SECONDS, _MOST_SECONDS = 600, 28800
 """What MaximumExecutionTimeoutInSeconds may be."""
 
@@ -61,6 +61,13 @@ class GuardedTarget(SageMakerTarget):
         self._guardrails = guardrails
         self._live: dict[str, str] = {}
 
+    def observe(self, endpoint: str) -> EndpointState | None:
+        """What SageMaker says; while it shifts, nobody holds the traffic."""
+        state, fleet = super().observe(endpoint), self._fleet(endpoint)
+        if state is not None and fleet.is_shifting():
+            return state.model_copy(update={"traffic": None})
+        return state
+
     def counts(self, endpoint: str) -> Mapping[str, Counts]:
         """CloudWatch's sums of each revision's variant; of the live one from the next whole minute on.
 
@@ -68,12 +75,11 @@ class GuardedTarget(SageMakerTarget):
         """
         fleet, counted = self._fleet(endpoint), {}
         described = fleet.described() or {}
-        next_minute = datetime.now(UTC).replace(second=0, microsecond=0) + _GRAIN
         for name in variants_of(described):
             variant = fleet.variant_name(described["EndpointConfigName"], name)
             key = f"{endpoint}/{name}/{variant}"
             if key not in self._counters:
-                since = next_minute if variant == LIVE else None
+                since = _next_minute() if variant == LIVE else None
                 self._counters[key] = Counter(self._aws, endpoint, since=since)
             counted[name] = self._counters[key].read(variant)
         return counted
@@ -100,7 +106,10 @@ class GuardedTarget(SageMakerTarget):
             raise TargetError(f"no split of {described['EndpointName']}: {self.UNSUPPORTED[Feature.SPLIT]}")
         every = fleet.every(described, traffic)
         if before is None or before.holder != holder:
-            fleet.hand_over(described, every, holder)
+            for variant in described.get("ProductionVariants", []):
+                # Of a time without guardrails; a variant that is scaled cannot be removed.
+                self._scaling(described["EndpointName"]).end(variant["VariantName"])
+            fleet.hand_over(described, every, traffic)
             described = fleet.described() or {}
         if names.traffic_of(described) != traffic:
             self._mirror(fleet, described, every, traffic)
@@ -150,33 +159,66 @@ class GuardedFleet(Fleet):
     def every(self, described: Mapping[str, Any], traffic: Traffic) -> dict[str, Variant]:
         """All variants there are, and those that traffic names: they have a model, and machines like the others'."""
         production, shadow = self.variants(described)
-        every = {**production, **shadow}
-        like = next(iter(production.values()))
+        machines = {name: one.get("DesiredInstanceCount") for name, one in variants_of(described).items()}
+        every = {
+            name: {**one, "InitialInstanceCount": machines.get(name) or one["InitialInstanceCount"]}
+            for name, one in {**production, **shadow}.items()
+        }
+        traffic_now = names.traffic_of(described)
+        like = every[traffic_now.holder or ""] if traffic_now and traffic_now.holder else next(iter(every.values()))
         for name in (*traffic.weights, *((traffic.mirror.revision,) if traffic.mirror else ())):
             every.setdefault(
                 name, {**like, "VariantName": name, "ModelName": names.model_name(self._endpoint, name)}
             )  # fmt: skip
         return every
 
-    def hand_over(self, described: Mapping[str, Any], every: Mapping[str, Variant], holder: str) -> None:
-        """Give one revision all live traffic; returns when SageMaker has shifted it.
+    def is_shifting(self) -> bool:
+        """Whether another revision is to be `live` once the change that goes on has ended."""
+        described = super().described() or {}
+        pending = described.get("PendingDeploymentSummary", {}).get("EndpointConfigName", "")
+        return bool(pending) and self._revision(pending) != self._revision(described["EndpointConfigName"])
 
-        Going back to an earlier version is not watched: an alarm that rings does so for the one that is left.
+    def settled(self, seconds: float = 0.0) -> dict[str, Any] | None:
+        """The same, as soon as nobody is changing it; a shift takes as long as it is told to."""
+        return super().settled(seconds or self._guardrails.seconds + PROVISION_SECONDS + _MARGIN_SECONDS)
+
+    def change(
+        self, described: Mapping[str, Any], production: Mapping[str, Variant], shadow: Mapping[str, Variant],
+        traffic: Traffic | None, **more: Any,  # noqa: ANN401 - as they are
+    ) -> None:  # fmt: skip
+        """Replace the set of variants, and see that captures go to the folder of the one that is `live`."""
+        super().change(described, production, shadow, traffic, **more)
+        found = self.described() or {}
+        where = found.get("DataCaptureConfig", {}).get("DestinationS3Uri", "")
+        if not where.endswith(f"/{self._revision(found.get('EndpointConfigName', ''))}"):
+            raise TargetError(
+                f"SageMaker goes on writing captures of {self._endpoint} to {where}, so they cannot be told apart",
+                fix="leave native_guardrails out, and say so to Headgate's authors",
+            )
+
+    def hand_over(self, described: Mapping[str, Any], every: Mapping[str, Variant], wanted: Traffic) -> None:
+        """Give one revision all live traffic; returns when that is so.
+
+        SageMaker shifts it where the one before gets copies from then on, which is the way forward. The way back is
+        watched by no alarm: one that rings does so for the version that is left.
 
         Raises:
             RolledBackError: an alarm rang.
             RevisionFailedError: its machines cannot be had, or do not get ready.
         """
-        traffic, to = names.traffic_of(described), {holder: every[holder]}
-        before = traffic.holder if traffic else None
+        traffic, holder = names.traffic_of(described), wanted.holder or ""
+        before, to = traffic.holder if traffic else None, {holder: every[holder]}
         production, shadow = self.variants(described)
-        if before is None or _number(holder) < _number(before):
+        if before is None or wanted.mirror is None or wanted.mirror.revision != before:
             if holder in production and not shadow:
                 # It is warm.
                 self.weigh({name: int(name == holder) for name in production})
             else:
                 self.change(described, to, {}, Traffic.all_to(holder))
             return
+        if _is_of_an_alarm(described.get("FailureReason", "")):
+            # Whoever began it did not live to see it.
+            raise self._taken_back(described, before)
         if [*production, *shadow] != [before]:
             # Guardrails want the same names before and after.
             self.change(described, {before: every[before]}, {}, Traffic.all_to(before))
@@ -184,16 +226,20 @@ class GuardedFleet(Fleet):
         try:
             seconds = self._guardrails.seconds + PROVISION_SECONDS
             self.change(
-                described, to, {}, Traffic.all_to(holder), seconds=seconds, guardrails=self._deployment(seconds)
-            )
+                described, to, {}, Traffic.all_to(holder), seconds=seconds + _MARGIN_SECONDS,
+                guardrails=self._deployment(seconds),
+            )  # fmt: skip
         except RevisionFailedError as error:
-            if "alarm" not in error.message.lower():
+            after = self.described() or {}
+            if not _is_of_an_alarm(after.get("FailureReason", "")):
                 raise
-            why = error.message.partition(": ")[2]
-            raise RolledBackError(
-                f"SageMaker gave {self._endpoint} back to {before}: {why}",
-                fix="see what the alarm measures: aws cloudwatch describe-alarms",
-            ) from error
+            raise self._taken_back(after, before) from error
+
+    def _taken_back(self, described: Mapping[str, Any], before: str) -> RolledBackError:
+        return RolledBackError(
+            f"SageMaker gave {self._endpoint} back to {before}: {described['FailureReason']}",
+            fix="see what the alarm measures: aws cloudwatch describe-alarms",
+        )
 
     def log_tail(self, revision: str, lines: int = 15) -> str:
         """The end of what a revision's containers wrote; empty where nothing can be read."""
@@ -252,6 +298,9 @@ class GuardedCaptures(Captures):
     def _folders(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
         for live in self._inside(self._prefix):
+            if any(name.isdigit() for name in self._inside(f"{self._prefix}{live}/")):
+                # Years, of the time before guardrails.
+                found.setdefault(live, []).append(f"{self._prefix}{live}/")
             inside = f"{self._prefix}{live}/{self._endpoint}/"
             for variant in self._inside(inside):
                 found.setdefault(live if variant == LIVE else variant, []).append(f"{inside}{variant}/")
@@ -262,6 +311,10 @@ def _holder(production: Mapping[str, Variant]) -> str:
     return max(production, key=lambda name: float(production[name]["InitialVariantWeight"]))
 
 
-def _number(revision: str) -> int:
-    """The version of v12-0a1b2c3d."""
-    return int(revision.removeprefix("v").partition("-")[0])
+def _next_minute() -> datetime:
+    """CloudWatch has one number a minute."""
+    return datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
+
+
+def _is_of_an_alarm(reason: str) -> bool:
+    return "alarm" in reason.lower()

@@ -108,7 +108,7 @@ def _alarms(aws: Aws, settings: SageMakerSettings) -> Iterator[Finding]:
     found = aws.pages("cloudwatch", "describe_alarms", "MetricAlarms", AlarmNames=list(settings.alarms))
     if missing := set(settings.alarms) - {one["AlarmName"] for one in found}:
         yield problem(
-            "target.alarms", f"there is no alarm {', '.join(sorted(missing))}",
+            "target.alarms", f"there is no metric alarm {', '.join(sorted(missing))}",
             f"aws cloudwatch put-metric-alarm --alarm-name {min(missing)} …, of what docs/sagemaker.md names",
         )  # fmt: skip
 

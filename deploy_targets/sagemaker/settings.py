@@ -83,4 +83,6 @@ class SageMakerSettings(Target):
     def _watched(self) -> SageMakerSettings:
         if self.native_guardrails and not self.alarms:
             raise ValueError("native_guardrails takes nothing back without alarms; name some")
+        if self.native_guardrails and self.instance.startswith("ml.inf1."):
+            raise ValueError("native_guardrails does not act on ml.inf1 machines; take another instance")
         return self

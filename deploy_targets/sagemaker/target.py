@@ -171,7 +171,12 @@ class SageMakerTarget:
             return []
         named = list(self._settings.alarms)
         return [
-            Alarm(name=one["AlarmName"], since=one["StateUpdatedTimestamp"], reason=one.get("StateReason", ""))
+            Alarm(
+                name=one["AlarmName"],
+                reason=one.get("StateReason", ""),
+                # The other one is that of the last evaluation that said something new too.
+                since=one.get("StateTransitionedTimestamp") or one["StateUpdatedTimestamp"],
+            )
             for one in self._aws.pages("cloudwatch", "describe_alarms", "MetricAlarms", AlarmNames=named)
             if one["StateValue"] == "ALARM"
         ]

@@ -68,17 +68,17 @@ def _service(google: Google) -> Iterator[Finding]:
 
 
 def _quota(google: Google, project: str, settings: VertexSettings) -> Iterator[Finding]:
-    """Whether the region's quota is for the machines of two versions: the champion's and the candidate's.
+    """Whether the region's quota is for two versions, the champion and the candidate, each on two endpoints.
 
     By https://cloud.google.com/vertex-ai/docs/quotas (a quota for each family of machines and each accelerator, N1 and
     E2 together) and `services.consumerQuotaMetrics.list` of serviceusage v1beta1, whose buckets go from the least
     specific to the most. A family whose quota is not listed is passed over.
     """
     family, *_, cpus = settings.machine.split("-")
-    needed = {} if not cpus.isdigit() else {"cpus" if family in {"n1", "e2"} else f"{family}_cpus": 2 * int(cpus)}
+    needed = {} if not cpus.isdigit() else {"cpus" if family in {"n1", "e2"} else f"{family}_cpus": 4 * int(cpus)}
     if settings.accelerator:
         kind = settings.accelerator.lower().replace("nvidia_tesla_", "nvidia_")
-        needed[f"{kind}_gpus"] = 2 * settings.accelerators
+        needed[f"{kind}_gpus"] = 4 * settings.accelerators
     wanted = {f"aiplatform.googleapis.com/custom_model_serving_{name}": number for name, number in needed.items()}
     where = f"projects/{project}/services/aiplatform.googleapis.com"
     for found in google.pages("serviceusage", "services.consumerQuotaMetrics.list", "metrics", parent=where):
@@ -92,9 +92,8 @@ def _quota(google: Google, project: str, settings: VertexSettings) -> Iterator[F
             if 0 <= may < wanted[found["metric"]]:
                 yield problem(
                     "target.machine", f"the project may have {may} of {found['metric']} in {settings.location}, and a "
-                    f"release needs {wanted[found['metric']]}",
-                    f"ask for more: gcloud alpha quotas preferences create --project {project} "
-                    f"--service aiplatform.googleapis.com, or under IAM, Quotas",
+                    f"release of one replica needs {wanted[found['metric']]}",
+                    "ask for more in the console, under IAM & Admin, Quotas",
                 )  # fmt: skip
 
 

@@ -50,7 +50,8 @@ def guarded(sagemaker_harness):
 
 @pytest.fixture
 def cloud(guarded, monkeypatch):
-    monkeypatch.setattr("deploy_targets.sagemaker.guarded._GRAIN", timedelta())
+    # CloudWatch's minute.
+    monkeypatch.setattr("deploy_targets.sagemaker.guarded._next_minute", lambda: datetime.now(UTC))
     ring(guarded._double, on=False)
     yield guarded
     guarded._double.faults.clear()
@@ -64,6 +65,11 @@ def ring(double, *, on):
         EvaluationPeriods=1, Threshold=1, ComparisonOperator="GreaterThanThreshold",
     )  # fmt: skip
     watch.set_alarm_state(AlarmName=ALARM, StateValue="ALARM" if on else "OK", StateReason="the test says so")
+
+
+def forward(old, new):
+    """What a blue-green release asks for."""
+    return Traffic.all_to(new.name, Mirror(revision=old.name, share=10_000))
 
 
 @pytest.fixture
@@ -86,7 +92,7 @@ def test_sagemaker_shifts_in_steps_and_the_version_before_gets_copies(cloud, dou
     for name in (first.name, second.name):
         assert cloud.target.invoke(endpoint, GOOD, name).status == 200
     cloud.target.route(endpoint, Traffic.all_to(first.name, Mirror(revision=second.name, share=10_000)))
-    blue_green = Traffic.all_to(second.name, Mirror(revision=first.name, share=10_000))
+    blue_green = forward(first, second)
     with ThreadPoolExecutor() as pool:
         shifting = pool.submit(cloud.target.route, endpoint, blue_green)
         wait_for(lambda: double.endpoints[endpoint].production[LIVE].taking_over is not None)
@@ -98,11 +104,11 @@ def test_sagemaker_shifts_in_steps_and_the_version_before_gets_copies(cloud, dou
         shifting.result()
     assert cloud.target.observe(endpoint).traffic == blue_green
     assert list(double.endpoints[endpoint].production) == [LIVE]
+    cloud.target.counts(endpoint)
     replies = cloud.ask(endpoint, GOOD, 10)
     assert {reply.status for reply in replies} == {200}
-    counts = cloud.target.counts(endpoint)
-    assert counts[second.name].requests >= 10
-    assert counts[first.name].requests >= 10, "its copies"
+    wait_for(lambda: cloud.target.counts(endpoint)[first.name].requests >= 10)
+    assert cloud.target.counts(endpoint)[second.name].requests == 10, "what the other one was asked is not its own"
     cloud.target.route(endpoint, Traffic.all_to(second.name))
     state = cloud.target.observe(endpoint)
     assert {name: seen.ready for name, seen in state.revisions.items()} == {first.name: True, second.name: True}
@@ -113,6 +119,7 @@ def test_the_log_tells_revisions_apart(cloud, double, live):
     began = datetime.now(UTC)
     by = {first.name: {one.request_id for one in cloud.ask(endpoint, GOOD, 5)}}
     cloud.target.deploy(endpoint, second)
+    cloud.target.route(endpoint, forward(first, second))
     cloud.target.route(endpoint, Traffic.all_to(second.name))
     by[second.name] = {one.request_id for one in cloud.ask(endpoint, GOOD, 5)}
 
@@ -133,8 +140,9 @@ def test_an_alarm_takes_it_back_and_nothing_of_it_is_left(cloud, double, live):
     endpoint, first, second = live
     cloud.target.deploy(endpoint, second)
     with ThreadPoolExecutor() as pool:
-        shifting = pool.submit(cloud.target.route, endpoint, Traffic.all_to(second.name))
+        shifting = pool.submit(cloud.target.route, endpoint, forward(first, second))
         wait_for(lambda: double.endpoints[endpoint].production[LIVE].taking_over is not None)
+        assert cloud.target.observe(endpoint).traffic is None, "nobody holds it while SageMaker shifts"
         ring(double, on=True)
         with pytest.raises(RolledBackError, match=rf"gave {endpoint} back to {first.name}: .*{ALARM}"):
             shifting.result()
@@ -147,7 +155,7 @@ def test_an_alarm_takes_it_back_and_nothing_of_it_is_left(cloud, double, live):
 def test_going_back_waits_for_no_alarm_and_a_warm_version_is_back_at_once(cloud, double, live):
     endpoint, first, second = live
     cloud.target.deploy(endpoint, second)
-    cloud.target.route(endpoint, Traffic.all_to(second.name, Mirror(revision=first.name, share=10_000)))
+    cloud.target.route(endpoint, forward(first, second))
     cloud.target.route(endpoint, Traffic.all_to(second.name))
     ring(double, on=True)
     before = list(double.configs)
@@ -161,7 +169,7 @@ def test_going_back_waits_for_no_alarm_and_a_warm_version_is_back_at_once(cloud,
     assert {reply.status for reply in cloud.ask(endpoint, GOOD, 3)} == {200}
     cloud.target.deploy(endpoint, second)
     ring(double, on=False)
-    cloud.target.route(endpoint, Traffic.all_to(second.name))
+    cloud.target.route(endpoint, forward(first, second))
     ring(double, on=True)
     cloud.target.route(endpoint, Traffic.all_to(first.name))
     assert set(cloud.target.observe(endpoint).traffic.weights) == {first.name}, "machines were made for it"
@@ -174,11 +182,11 @@ def test_machines_that_cannot_be_had_are_no_alarm(cloud, double, live):
         # The change before SageMaker shifts takes machines away, the next one wants some.
         double.faults.plan("update_endpoint", Fault.BROKEN, times=9)
         with pytest.raises(TargetUnavailableError):
-            pool.submit(cloud.target.route, endpoint, Traffic.all_to(second.name)).result()
+            pool.submit(cloud.target.route, endpoint, forward(first, second)).result()
     double.faults.clear()
     double.capacity = False
     with pytest.raises(RevisionFailedError, match="InsufficientInstanceCapacity"):
-        cloud.target.route(endpoint, Traffic.all_to(second.name))
+        cloud.target.route(endpoint, forward(first, second))
     assert cloud.target.observe(endpoint).traffic == Traffic.all_to(first.name)
 
 
@@ -186,12 +194,42 @@ def test_machines_that_cannot_be_had_are_no_alarm(cloud, double, live):
 def test_a_process_that_dies_between_the_changes_is_followed_by_one_that_finishes(cloud, double, live, kill):
     endpoint, first, second = live
     cloud.target.deploy(endpoint, second)
-    wanted = Traffic.all_to(second.name, Mirror(revision=first.name, share=10_000))
+    wanted = forward(first, second)
     die(cloud, kill, lambda target: target.route(endpoint, wanted))
     cloud.again().route(endpoint, wanted)
     state = cloud.target.observe(endpoint)
     assert state.traffic == wanted
     assert state.revisions[second.name].ready
+
+
+def test_who_died_while_sagemaker_shifts_is_followed_by_one_that_takes_it_back(cloud, double, live):
+    endpoint, first, second = live
+    cloud.target.deploy(endpoint, second)
+    die(cloud, Kill("update_endpoint", 2), lambda target: target.route(endpoint, forward(first, second)))
+    ring(double, on=True)
+    cloud.again().route(endpoint, Traffic.all_to(first.name))
+    cloud.again().retire(endpoint, second.name)
+    state = cloud.target.observe(endpoint)
+    assert (set(state.revisions), state.traffic) == ({first.name}, Traffic.all_to(first.name))
+
+
+def test_what_was_taken_back_is_not_shifted_again_by_who_did_not_see_it(cloud, double, live):
+    endpoint, first, second = live
+    cloud.target.deploy(endpoint, second)
+    ring(double, on=True)
+    die(cloud, Kill("update_endpoint", 2), lambda target: target.route(endpoint, forward(first, second)))
+    with pytest.raises(RolledBackError, match=ALARM):
+        cloud.again().route(endpoint, forward(first, second))
+    assert double.faults.calls.count("update_endpoint") == 3, "one for the candidate, and the two of the first attempt"
+
+
+def test_a_version_that_gets_copies_has_as_many_machines_as_it_had_with_clients(cloud, double, live):
+    endpoint, first, second = live
+    double.endpoints[endpoint].production[LIVE].count = 3
+    cloud.target.deploy(endpoint, second)
+    cloud.target.route(endpoint, forward(first, second))
+    known = double.endpoints[endpoint]
+    assert (known.production[LIVE].count, known.shadow[first.name].count) == (3, 3)
 
 
 def test_live_traffic_is_not_split_by_us(cloud, double, live):
@@ -224,6 +262,11 @@ def test_the_alarms_that_ring_are_told_with_the_reason(cloud, double):
 def test_what_sagemaker_does_not_take_is_said(given, said):
     with pytest.raises(ValueError, match=said):
         settings(**given)
+
+
+def test_machines_on_which_guardrails_do_not_act_are_refused():
+    with pytest.raises(ValueError, match=r"ml\.inf1"):
+        SageMakerSettings.model_validate({**settings().model_dump(), "instance": "ml.inf1.xlarge"})
 
 
 def test_guardrails_without_alarms_are_refused():

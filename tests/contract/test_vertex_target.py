@@ -175,15 +175,15 @@ def test_preflight_says_what_is_missing_and_how_to_get_it(cloud, double):
 
 
 def test_a_quota_for_one_version_alone_is_too_little_for_a_release(cloud, double, monkeypatch):
-    monkeypatch.setitem(double.quotas, "custom_model_serving_cpus", 3)
-    monkeypatch.setitem(double.quotas, "custom_model_serving_nvidia_l4_gpus", 1)
+    monkeypatch.setitem(double.quotas, "custom_model_serving_cpus", 7)
+    monkeypatch.setitem(double.quotas, "custom_model_serving_nvidia_l4_gpus", 3)
     (cpus,) = cloud.target.preflight()
     assert cpus.subject == "target.machine"
-    assert "may have 3 of aiplatform.googleapis.com/custom_model_serving_cpus" in cpus.problem
-    assert "needs 4" in cpus.problem
+    assert "may have 7 of aiplatform.googleapis.com/custom_model_serving_cpus" in cpus.problem
+    assert "needs 8" in cpus.problem
     settings = cloud._settings.model_copy(update={"machine": "g2-standard-8", "accelerator": "NVIDIA_L4"})
     (gpus,) = VertexTarget(settings).preflight()
-    assert "may have 1 of aiplatform.googleapis.com/custom_model_serving_nvidia_l4_gpus" in gpus.problem
+    assert "may have 3 of aiplatform.googleapis.com/custom_model_serving_nvidia_l4_gpus" in gpus.problem
     # Some families have no limit, and of those that are not listed nothing is known.
     monkeypatch.setitem(double.quotas, "custom_model_serving_cpus", -1)
     assert cloud.target.preflight() == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from conftest import WIDE, in_background, open_world
@@ -42,7 +42,9 @@ def cloud(stack, monkeypatch, where, images, docker_base, layers_cache, tmp_path
         layers_cache(stack.home)
     monkeypatch.setattr(GuardedTarget, "LOOK_SECONDS", 1.0)
     monkeypatch.setattr(GuardedTarget, "LOG_DELAY", 10.0)
-    monkeypatch.setattr("deploy_targets.sagemaker.guarded._GRAIN", timedelta())
+    # CloudWatch's minute, and its delay.
+    monkeypatch.setattr("deploy_targets.sagemaker.guarded._next_minute", lambda: datetime.now(UTC))
+    monkeypatch.setattr("tasks.alarms._LATE", timedelta())
     for name, value in {**where.environment, "HEADGATE_BASE_IMAGE": docker_base}.items():
         monkeypatch.setenv(name, value)
     watch = where.double.client("cloudwatch")
@@ -84,12 +86,12 @@ def test_sagemaker_shifts_and_its_alarms_take_back_during_the_shift_and_after(cl
             with pytest.raises(RolledBackError, match=ALARM):
                 going_on.result()
         cloud.assert_only(2)
-        ring(where, on=False)
         spec = parse_release(cloud.text("runs:/1/model", cloud.more))
         with pytest.raises(MonitorError, match="reference"):
-            # No alarm rings, so drift is looked for, and nothing is known here to compare with.
+            # The alarm is of the version that was tried; so drift is looked for, and nothing is known to compare with.
             asyncio.run(monitor(spec))
         cloud.assert_only(2)
+        ring(where, on=False)
         ring(where, on=True)
         report = asyncio.run(monitor(spec))
         assert report.causes == ("alarms",)

@@ -59,6 +59,7 @@ class Endpoint:
     config: str
     status: str = "Creating"
     reason: str = ""
+    pending: str = ""
     production: dict[str, Variant] = field(default_factory=dict)
     shadow: dict[str, Variant] = field(default_factory=dict)
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -98,7 +99,7 @@ class SageMaker(Catalog):
                 raise Refusal(f'Cannot update failed endpoint "{arn_of("endpoint", endpoint.name)}".')
             if asked["EndpointConfigName"] == endpoint.config:
                 raise Refusal("Cannot update endpoint with the endpoint configuration that it has")
-            endpoint.status = "Updating"
+            endpoint.status, endpoint.pending = "Updating", asked["EndpointConfigName"]
         self._later(endpoint, lambda: self._change(endpoint, asked["EndpointConfigName"], asked))
         return {"EndpointArn": arn_of("endpoint", endpoint.name)}
 
@@ -128,6 +129,7 @@ class SageMaker(Catalog):
                 "EndpointName": endpoint.name, "EndpointArn": arn_of("endpoint", endpoint.name),
                 "EndpointConfigName": endpoint.config, "EndpointStatus": endpoint.status,
                 **({"FailureReason": endpoint.reason} if endpoint.reason else {}),
+                **({"PendingDeploymentSummary": {"EndpointConfigName": endpoint.pending}} if endpoint.pending else {}),
                 **{key: [_summary(name, one) for name, one in variants.items()]
                    for key, variants in (("ProductionVariants", endpoint.production),
                                          ("ShadowProductionVariants", endpoint.shadow)) if variants},
@@ -279,11 +281,11 @@ class SageMaker(Catalog):
             )
         with self._lock:
             if problem:
-                endpoint.status, endpoint.reason = "InService" if asked else "Failed", problem
+                endpoint.status, endpoint.reason, endpoint.pending = "InService" if asked else "Failed", problem, ""
                 leaves = production | shadow
             else:
                 endpoint.production, endpoint.shadow, leaves = production, shadow, kept
-                endpoint.config, endpoint.status, endpoint.reason = config_name, "InService", ""
+                endpoint.config, endpoint.status, endpoint.reason, endpoint.pending = config_name, "InService", "", ""
                 self.evidence.where[endpoint.name] = config["DataCaptureConfig"]["DestinationS3Uri"]
             stay = [variant.machine for variant in (endpoint.production | endpoint.shadow).values()]
         # Requests that are on their way still get their answers.

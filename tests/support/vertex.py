@@ -67,7 +67,7 @@ class Vertex:
         self.operations: dict[str, dict[str, Any]] = {}
         self.repositories: set[str] = set()
         self.denied: set[str] = set()
-        self.capacity, self.quotas = True, dict.fromkeys(QUOTAS, 20)
+        self.capacity, self.quotas = True, dict.fromkeys(QUOTAS, 40)
         self._answers: list[tuple[float, str, str, int]] = []
         self._rows: list[tuple[float, str, list[Any]]] = []
         self._logs: defaultdict[str, list[str]] = defaultdict(list)
