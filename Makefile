@@ -16,7 +16,7 @@ demo: .venv/runtime  ## five releases of real models under live traffic, in abou
 	@$(BIN)/python examples/demo.py --target $(TARGET) $(ARGS)
 
 test: .venv/dev  ## every test, on real servers
-	$(call say,running the tests; about half an hour on two cores; WORKERS=1 for one at a time)
+	$(call say,running the tests; some forty minutes on two cores; WORKERS=1 for one at a time)
 	@# The slow ones first, as they are collected: a file that is long should not be what the other process waits for.
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
