@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from headgate.records import Alarm
     from headgate.target_settings import Target
 
+NOBODY_STARTS_IT = "nobody here would start a server when it is asked; set replicas.min to 1"
 PROMETHEUS_RINGS = "alerts here are those of Prometheus; have Alertmanager tell the receiver of them"
 _READY_POLL_SECONDS = 0.1
 _INVOKE_SECONDS = 60.0

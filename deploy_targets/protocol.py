@@ -35,6 +35,8 @@ class Feature(StrEnum):
     """Two revisions sharing live traffic."""
     AUTOSCALING = "runtime.replicas"
     """A number of replicas that follows the load."""
+    SCALE_TO_ZERO = "runtime.replicas.min: 0"
+    """No machine while nobody asks."""
     CPU_LIMIT = "runtime.cpu"
     MEMORY_LIMIT = "runtime.memory"
     GPU = "runtime.gpu"

@@ -39,6 +39,7 @@ def required_features(spec: ReleaseSpec) -> set[Feature]:
         Feature.MIRROR: spec.strategy.kind == "blue-green",
         Feature.SPLIT: spec.strategy.kind == "canary",
         Feature.AUTOSCALING: spec.runtime.replicas.min != spec.runtime.replicas.max,
+        Feature.SCALE_TO_ZERO: spec.runtime.replicas.min == 0,
         Feature.CPU_LIMIT: spec.runtime.cpu is not None,
         Feature.MEMORY_LIMIT: spec.runtime.memory is not None,
         Feature.GPU: spec.runtime.gpu > 0,

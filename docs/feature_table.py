@@ -15,6 +15,7 @@ NAMES = {
     Feature.SHADOW: "shadow comparison",
     Feature.MIRROR: "blue-green, compared on copies",
     Feature.AUTOSCALING: "replicas that follow the load",
+    Feature.SCALE_TO_ZERO: "none while nobody asks",
     Feature.CPU_LIMIT: "limit of CPU",
     Feature.MEMORY_LIMIT: "limit of memory",
     Feature.GPU: "GPUs by number",

@@ -35,7 +35,7 @@ _NAME = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 class Replicas(Strict):
     """How many server processes or machines answer."""
 
-    min: int = Field(1, ge=1, le=64)
+    min: int = Field(1, ge=0, le=64, description="0: none runs while nobody asks.")
     max: int = Field(1, ge=1, le=64)
 
     @model_validator(mode="after")

@@ -53,6 +53,7 @@ class AzureMlTarget:
     """
 
     UNSUPPORTED: ClassVar[Mapping[Feature, str]] = {
+        Feature.SCALE_TO_ZERO: "a managed deployment has one machine at least; set replicas.min to 1",
         Feature.CPU_LIMIT: _MACHINE,
         Feature.MEMORY_LIMIT: _MACHINE,
         Feature.GPU: _MACHINE,

@@ -15,7 +15,7 @@ import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import DeviceRequest, LogConfig
 
-from deploy_targets.behind_envoy import PROMETHEUS_RINGS, BehindEnvoy
+from deploy_targets.behind_envoy import NOBODY_STARTS_IT, PROMETHEUS_RINGS, BehindEnvoy
 from deploy_targets.docker.stack import HOME_LABEL, home_id
 from deploy_targets.protocol import Feature
 from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
@@ -50,6 +50,7 @@ class DockerTarget(BehindEnvoy):
 
     UNSUPPORTED: ClassVar[Mapping[Feature, str]] = {
         Feature.AUTOSCALING: "a fixed number of worker processes runs; set replicas.min and replicas.max alike",
+        Feature.SCALE_TO_ZERO: NOBODY_STARTS_IT,
         Feature.ALARMS: PROMETHEUS_RINGS,
     }
     RUNS_CONTAINERS: ClassVar[bool] = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from deploy_targets.behind_envoy import PROMETHEUS_RINGS, BehindEnvoy
+from deploy_targets.behind_envoy import NOBODY_STARTS_IT, PROMETHEUS_RINGS, BehindEnvoy
 from deploy_targets.protocol import Feature
 from headgate.errors import TargetUnavailableError
 from headgate.records import RevisionState
@@ -24,6 +24,7 @@ class LocalTarget(BehindEnvoy):
 
     UNSUPPORTED: ClassVar[Mapping[Feature, str]] = {
         Feature.AUTOSCALING: "a fixed number of worker processes runs; set replicas.min and replicas.max alike",
+        Feature.SCALE_TO_ZERO: NOBODY_STARTS_IT,
         Feature.CPU_LIMIT: "processes share this machine's cores",
         Feature.MEMORY_LIMIT: "processes share this machine's memory",
         Feature.GPU: "processes share this machine's devices",

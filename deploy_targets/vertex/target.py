@@ -50,6 +50,7 @@ class VertexTarget:
     """
 
     UNSUPPORTED: ClassVar[Mapping[Feature, str]] = {
+        Feature.SCALE_TO_ZERO: "minReplicaCount of Vertex AI's v1 API is 1 at least; set replicas.min to 1",
         Feature.CPU_LIMIT: _MACHINE,
         Feature.MEMORY_LIMIT: _MACHINE,
         Feature.GPU: _MACHINE,

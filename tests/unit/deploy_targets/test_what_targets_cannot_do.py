@@ -42,6 +42,14 @@ def test_copies_are_in_the_same_steps_where_the_platform_makes_them(percent, wro
     assert not {"gates.shadow.percent"} & {*problems(LOCAL, gate), *problems(VERTEX, gate)}
 
 
+@pytest.mark.parametrize("target", ["local", "vertex", "azure", "sagemaker"])
+def test_no_platform_here_starts_a_machine_when_somebody_asks(target):
+    known = {"local": LOCAL, "vertex": VERTEX, "azure": AZURE, "sagemaker": SAGEMAKER.format("")}
+    asked = "runtime.replicas.min: 0"
+    assert "set replicas.min to 1" in problems(known[target], "runtime: {replicas: {min: 0}}")[asked]
+    assert asked not in problems(known[target], "runtime: {replicas: {min: 1}}")
+
+
 def test_alarms_are_those_of_a_platform_that_has_some_and_are_named():
     asked = "rollback: {on: [alarms]}"
     assert "Alertmanager" in problems(LOCAL, asked)["rollback.on: alarms"]
