@@ -37,7 +37,7 @@ from support.azure_ml import (
 )
 from support.cloud_http import CloudHandler, single
 from support.faults import Fault, FaultError
-from support.machines import Machines
+from support.machines import Machines, hurried
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -255,11 +255,12 @@ def azure_ml(name: str, folder: Path) -> Iterator[tuple[AzureMl, dict[str, str]]
         threading.Thread(target=server.serve_forever, daemon=True).start()
     double.url = f"https://127.0.0.1:{servers[0].server_port}"
     try:
-        yield double, {
-            "AZURE_RESOURCE_MANAGER_URL": double.url, "IDENTITY_HEADER": "secret",
-            "REQUESTS_CA_BUNDLE": str(certificate), "SSL_CERT_FILE": str(certificate),
-            "IDENTITY_ENDPOINT": f"http://127.0.0.1:{servers[1].server_port}/token",
-        }  # fmt: skip
+        with hurried():
+            yield double, {
+                "AZURE_RESOURCE_MANAGER_URL": double.url, "IDENTITY_HEADER": "secret",
+                "REQUESTS_CA_BUNDLE": str(certificate), "SSL_CERT_FILE": str(certificate),
+                "IDENTITY_ENDPOINT": f"http://127.0.0.1:{servers[1].server_port}/token",
+            }  # fmt: skip
     finally:
         double.close()
         for server in servers:

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import docker
 import httpx
+import pytest
 from docker.errors import DockerException, NotFound
 
+from deploy_targets import clouds
+from deploy_targets.sagemaker import fleet
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 LABEL = "headgate.tests.machine"
 PORT = 8080
@@ -71,6 +75,16 @@ class Machine:
         with contextlib.suppress(NotFound):
             self.container.remove(force=True, v=True)
         self.http.close()
+
+
+@contextlib.contextmanager
+def hurried() -> Iterator[None]:
+    """What takes a cloud minutes takes its double seconds, so it is looked at more often."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (clouds, fleet):
+            patch.setattr(module, "_POLL_SECONDS", (0.05, 0.3))
+        patch.setattr(clouds, "_READY_SECONDS", 0.2)
+        yield
 
 
 @dataclass

@@ -24,7 +24,7 @@ from moto.server import ThreadedMotoServer
 from moto.servicequotas.responses import ServiceQuotasResponse
 
 from support.faults import Fault, FaultError
-from support.machines import Machines
+from support.machines import Machines, hurried
 from support.sagemaker import ROLE, SageMaker
 from support.sagemaker_catalog import REGION, Refusal
 from support.sagemaker_evidence import BUCKET
@@ -64,7 +64,7 @@ def sagemaker(name: str) -> Iterator[SageMaker]:
     double = SageMaker(machines)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server, worker = ThreadedMotoServer("127.0.0.1", 0, verbose=False), threading.Thread(target=double.run, daemon=True)
-    with _exposed(double):
+    with _exposed(double), hurried():
         server.start()
         host, port = server.get_host_and_port()
         double.url = f"http://{host}:{port}"

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from support.cloud_http import CloudHandler, single
 from support.faults import Fault, FaultError
-from support.machines import Machines
+from support.machines import Machines, hurried
 from support.vertex import DATASET, LOCATION, PARENT, PROJECT, Vertex
 from support.vertex_rules import Refusal
 
@@ -201,10 +201,11 @@ def vertex(name: str, folder: Path) -> Iterator[tuple[Vertex, dict[str, str]]]:
     credentials = folder / "google.json"
     credentials.write_text(json.dumps(account))
     try:
-        yield double, {
-            "GOOGLE_APPLICATION_CREDENTIALS": str(credentials), "GOOGLE_CLOUD_PROJECT": PROJECT,
-            **{f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{service}": url for service in SERVICES},
-        }  # fmt: skip
+        with hurried():
+            yield double, {
+                "GOOGLE_APPLICATION_CREDENTIALS": str(credentials), "GOOGLE_CLOUD_PROJECT": PROJECT,
+                **{f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{service}": url for service in SERVICES},
+            }  # fmt: skip
     finally:
         double.close()
         server.shutdown()
