@@ -1,7 +1,11 @@
-"""What the prediction log, redaction and traces cost a request: the app without a network, with and without in turn.
+"""What the prediction log, redaction and traces cost a request, and at which rate the log begins to lose rows.
 
-Between processes, a machine that others use too moves throughput by more than the log does. Here both are one
-process, in slices of a quarter of a second, and the log's thread writes while the requests of its slices are answered.
+The cost: the app without a network, with and without in turn. Between processes, a machine that others use too moves
+throughput by more than the log does. Here both are one process, in slices of a quarter of a second, and the log's
+thread writes while the requests of its slices are answered.
+
+The rate: rows handed to a log by themselves, ever more a second. `python benchmarks/prediction_log.py rates` is that
+alone.
 """
 
 from __future__ import annotations
@@ -20,18 +24,24 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 
+import psutil
 from support.models import Models
 
 from serving.app import App
-from serving.prediction_log import PredictionLog
+from serving.prediction_log import PredictionLog, Row
 from serving.settings import Settings
 from serving.tracing import Tracing
 
 PAIRS, SLICE_SECONDS, BURST = 120, 0.25, 20
+RATES = ((1_000, 1_000), (5_000, 1_000), (20_000, 1_000), (50_000, 1_000), (100, 1_000_000), (1_000, 1_000_000))
+RATE_SECONDS, TICK = 10.0, 0.001
 
 
 def main() -> None:
-    """Print the cost for two models."""
+    """Print the rates, and the cost for two models."""
+    rates()
+    if "rates" in sys.argv:
+        return
     os.environ["OMP_NUM_THREADS"] = "1"
     logging.disable()
     print(f"{'':16}{'request, no network':>22}{'it costs':>20}   ({PAIRS} pairs of slices)")
@@ -39,6 +49,37 @@ def main() -> None:
         models = Models(Path(folder))
         for title, name, options in (("scikit-learn", "wine", {}), ("ONNX", "onnx", {"table": True})):
             asyncio.run(price(title, models(name, **options), Path(folder)))
+
+
+def rates() -> None:
+    """Hand rows to a log at a rate, and count those that it could not keep."""
+    print(f"{'rows a second':>14}{'of bytes':>10}{'got':>9}{'lost':>8}{'waiting at most':>18}{'memory grew by':>17}")
+    for rate, size in RATES:
+        got, lost, waiting, grown = at_rate(rate, size)
+        share = f"{lost:.1%}" if lost else "0"
+        print(f"{rate:>14,}{size:>10,}{got:>9,.0f}{share:>8}{waiting:>14.1f} MiB{grown:>13.0f} MiB")
+    print()
+
+
+def at_rate(rate: int, size: int) -> tuple[float, float, float, float]:
+    """The rate that was reached, the share that was lost, and the most MiB that waited and that memory grew by."""
+    lost: list[int] = []
+    handed, waiting, grown, process = 0, 0, 0, psutil.Process()
+    with tempfile.TemporaryDirectory() as folder:
+        log, before = PredictionLog(Path(folder), lost.append), process.memory_info().rss
+        began = time.perf_counter()
+        while (passed := time.perf_counter() - began) < RATE_SECONDS:
+            due = int(rate * passed)
+            for number in range(handed, due):
+                # A body of its own, as each request has.
+                body, now = bytes(bytearray(size)), time.time_ns() // 1000
+                log.add(Row(str(number), now, 200, 0.001, mirrored=False, content_type="", request=body, response=b"1"))
+            handed = due
+            waiting = max(waiting, log._pending_bytes)  # noqa: SLF001 - what is bounded
+            grown = max(grown, process.memory_info().rss - before)
+            time.sleep(TICK)
+        log.close()
+    return handed / passed, sum(lost) / handed, waiting / 2**20, grown / 2**20
 
 
 async def price(title: str, model: Path, folder: Path) -> None:

@@ -15,11 +15,13 @@ from tasks.job import ReleaseJob
 from tasks.step import step
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from headgate.records import Alarm
+    from registry import Entry
 
 UNREAD = "alarms not read"
 """The note that the platform did not say which alarms ring."""
-
 
 _LATE = timedelta(minutes=5)
 """How long after a version is gone an alarm may begin to ring for what it did."""
@@ -39,10 +41,12 @@ def check_alarms(job: ReleaseJob) -> HealthReport | None:
     if reign is None or monitor is None or history.predecessor(job.journal, job.endpoint) is None:
         return None
     try:
-        ringing = [one for one in job.target.alarms() if _is_of(job, reign, one)]
+        ringing = job.target.alarms()
     except HeadgateError as error:
         job.write(Kind.NOTE, UNREAD, error.message)
         return None
+    if ringing:
+        ringing = _of(reign, ringing, job.journal.read(job.endpoint, kinds=(Kind.PHASE,)))
     if not ringing:
         return None
     end = datetime.now(UTC)
@@ -54,14 +58,16 @@ def check_alarms(job: ReleaseJob) -> HealthReport | None:
     )  # fmt: skip
 
 
-def _is_of(job: ReleaseJob, reign: history.Reign, alarm: Alarm) -> bool:
-    """Whether an alarm began to ring when the version had clients, and no other one was being tried."""
-    times: dict[str, list[datetime]] = defaultdict(list)
-    began = reign.since
-    for row in job.journal.read(job.endpoint, kinds=(Kind.PHASE,)):
+def _of(reign: history.Reign, alarms: Sequence[Alarm], phases: Sequence[Entry]) -> list[Alarm]:
+    """Those that began to ring when the version had clients, and no other one was being tried."""
+    began, others = reign.since, defaultdict(list)
+    for row in phases:
         if row.release_id != reign.release_id:
-            times[row.release_id].append(row.at)
+            others[row.release_id].append(row.at)
         elif row.what == Phase.SHIFTING:
             began = min(began, row.at)
-    tried = any(min(moments) <= alarm.since <= max(moments) + _LATE for moments in times.values())
-    return alarm.since > began and not tried
+    tried = [(min(moments), max(moments) + _LATE) for moments in others.values()]
+    return [
+        one for one in alarms
+        if one.since > began and not any(start <= one.since <= end for start, end in tried)
+    ]  # fmt: skip

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from support.cloud_worlds import CloudWorld
     from support.stack import Stack
 
 _numbers = itertools.count(1)
@@ -167,6 +168,33 @@ def open_world(stack, monkeypatch, kind: str = "local", **settings: Any) -> Iter
 def world(stack, monkeypatch):
     with open_world(stack, monkeypatch) as opened:
         yield opened
+
+
+@pytest.fixture
+def in_cloud(stack, monkeypatch, images, docker_base, layers_cache, tmp_path):
+    """Opens a world on a cloud's double, whose minutes are seconds; in a journal of its own."""
+
+    @contextmanager
+    def opened(where: CloudWorld, **settings: Any) -> Iterator[World]:
+        monkeypatch.setenv("HEADGATE_JOURNAL_URL", f"sqlite:///{tmp_path}/journal.db")
+        if not stack.home.layers.is_symlink():
+            layers_cache(stack.home)
+        monkeypatch.setattr(where.target, "LOOK_SECONDS", 1.0)
+        monkeypatch.setattr(where.target, "LOG_DELAY", 10.0)
+        # The clouds' own clients wait for seconds between their tries.
+        monkeypatch.setattr("deploy_targets.vertex.google._RETRIES", 0)
+        monkeypatch.setattr("deploy_targets.azure_ml.arm._RETRIES", 0)
+        for name, value in {**where.environment, "HEADGATE_BASE_IMAGE": docker_base}.items():
+            monkeypatch.setenv(name, value)
+        with open_world(stack, monkeypatch, where.kind, **where.settings, **settings) as world:
+            headers = {"authorization": where.authorization(world.target)}
+            world.client_options = {"headers": headers, "revision": where.revision}
+            world.more = f"image: {{repository: {images}/{world.endpoint}}}\n"
+            yield world
+            where.double.faults.clear()
+        assert not [name for name in where.left() if name.startswith(world.endpoint)]
+
+    return opened
 
 
 @contextmanager

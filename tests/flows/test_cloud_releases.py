@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import QUICK, open_world
+from conftest import QUICK
 from support.cloud_worlds import CLOUDS
 from support.faults import Fault
 from support.oci_registry import REGISTRY
@@ -25,25 +25,10 @@ def where(request, tmp_path_factory):
 
 
 @pytest.fixture
-def cloud(stack, monkeypatch, where, images, docker_base, layers_cache, tmp_path):
-    """A world there, whose minutes are seconds; in a journal of its own, as the double goes with this file."""
-    monkeypatch.setenv("HEADGATE_JOURNAL_URL", f"sqlite:///{tmp_path}/journal.db")
-    if not stack.home.layers.is_symlink():
-        layers_cache(stack.home)
-    monkeypatch.setattr(where.target, "LOOK_SECONDS", 1.0)
-    monkeypatch.setattr(where.target, "LOG_DELAY", 10.0)
-    # The clouds' own clients wait for seconds between their tries.
-    monkeypatch.setattr("deploy_targets.vertex.google._RETRIES", 0)
-    monkeypatch.setattr("deploy_targets.azure_ml.arm._RETRIES", 0)
-    for name, value in {**where.environment, "HEADGATE_BASE_IMAGE": docker_base}.items():
-        monkeypatch.setenv(name, value)
-    with open_world(stack, monkeypatch, where.kind, **where.settings) as world:
-        headers = {"authorization": where.authorization(world.target)}
-        world.client_options = {"headers": headers, "revision": where.revision}
-        world.more = QUICK + f"image: {{repository: {images}/{world.endpoint}}}\n"
+def cloud(in_cloud, where):
+    with in_cloud(where) as world:
+        world.more = QUICK + world.more
         yield world
-        where.double.faults.clear()
-    assert not [name for name in where.left() if name.startswith(world.endpoint)]
 
 
 def test_good_versions_are_promoted_and_others_are_not_and_a_rollback_goes_back(cloud, models, where):

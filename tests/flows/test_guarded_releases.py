@@ -6,12 +6,12 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from conftest import WIDE, in_background, open_world
-from support.cloud_worlds import SIGNED, on_sagemaker
+from conftest import WIDE, in_background
+from support.cloud_worlds import on_sagemaker
 from support.oci_registry import REGISTRY
 from support.stack import wait_for
 
-from deploy_targets.sagemaker.guarded import LIVE, GuardedTarget
+from deploy_targets.sagemaker.guarded import LIVE
 from flows.monitor import monitor
 from headgate.errors import MonitorError, RolledBackError
 from headgate.phases import Outcome
@@ -35,32 +35,19 @@ def where(tmp_path_factory):
 
 
 @pytest.fixture
-def cloud(stack, monkeypatch, where, images, docker_base, layers_cache, tmp_path):
-    """A world there, whose minutes are seconds; in a journal of its own, as the double goes with this file."""
-    monkeypatch.setenv("HEADGATE_JOURNAL_URL", f"sqlite:///{tmp_path}/journal.db")
-    if not stack.home.layers.is_symlink():
-        layers_cache(stack.home)
-    monkeypatch.setattr(GuardedTarget, "LOOK_SECONDS", 1.0)
-    monkeypatch.setattr(GuardedTarget, "LOG_DELAY", 10.0)
+def cloud(in_cloud, monkeypatch, where):
     # CloudWatch's minute, and its delay.
     monkeypatch.setattr("deploy_targets.sagemaker.guarded._next_minute", lambda: datetime.now(UTC))
     monkeypatch.setattr("tasks.alarms._LATE", timedelta())
-    for name, value in {**where.environment, "HEADGATE_BASE_IMAGE": docker_base}.items():
-        monkeypatch.setenv(name, value)
-    watch = where.double.client("cloudwatch")
-    watch.put_metric_alarm(
+    where.double.client("cloudwatch").put_metric_alarm(
         AlarmName=ALARM, Namespace="AWS/SageMaker", MetricName="Invocation5XXErrors", Statistic="Sum", Period=60,
         EvaluationPeriods=1, Threshold=1, ComparisonOperator="GreaterThanThreshold",
     )  # fmt: skip
     ring(where, on=False)
     guardrails = {"kind": "linear", "size": "50%", "wait": "5m"}
-    with open_world(
-        stack, monkeypatch, "sagemaker", **where.settings, alarms=[ALARM], native_guardrails=guardrails
-    ) as world:
-        world.client_options = {"headers": {"authorization": SIGNED}, "revision": where.revision}
-        world.more = GREEN + WIDE + f"image: {{repository: {images}/{world.endpoint}}}\n"
+    with in_cloud(where, alarms=[ALARM], native_guardrails=guardrails) as world:
+        world.more = GREEN + WIDE + world.more
         yield world
-    assert not [name for name in where.left() if name.startswith(world.endpoint)]
 
 
 def ring(where, *, on):

@@ -18,10 +18,13 @@ import uuid
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from docker.errors import DockerException
 
+from support import cloud_http
+from support.cloud_http import Refusal
 from support.faults import Faults
 
 if TYPE_CHECKING:
@@ -42,12 +45,8 @@ LATE_SECONDS = 0.4
 """Counts and what is collected come this much later."""
 
 
-class Refusal(Exception):  # noqa: N818 - what the service says
-    """An error of the service."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message = status, code, message
+_found = partial(cloud_http.found, code="NotFound")
+_checked = partial(cloud_http.checked, code="BadArgument")
 
 
 class FailedChange(Exception):  # noqa: N818 - what a change ends with
@@ -374,18 +373,6 @@ class AzureMl:
         task = threading.Thread(target=act, daemon=True)
         self._tasks.append(task)
         task.start()
-
-
-def _found(known: Mapping[Any, Any], name: Any) -> Any:
-    if name not in known:
-        raise Refusal(404, "NotFound", f"{name} is not found.")
-    return known[name]
-
-
-def _checked(value: str, pattern: str) -> str:
-    if not re.fullmatch(pattern, value):
-        raise Refusal(400, "BadArgument", f"{value!r} does not match {pattern}")
-    return value
 
 
 def _check_shares(properties: Mapping[str, Any], deployments: list[str]) -> None:

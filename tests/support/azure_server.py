@@ -33,9 +33,8 @@ from support.azure_ml import (
     SIZE,
     WORKSPACE,
     AzureMl,
-    Refusal,
 )
-from support.cloud_http import CloudHandler, single
+from support.cloud_http import CloudHandler, Refusal, single
 from support.faults import Fault, FaultError
 from support.machines import Machines, hurried
 

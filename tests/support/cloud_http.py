@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import json
+import re
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+class Refusal(Exception):  # noqa: N818 - what a service says
+    """An error of a service: its HTTP status, its own code and what it says."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+
+
+def found(known: Mapping[Any, Any], name: Any, code: str) -> Any:
+    """What is known by a name; refused with the service's code where nothing is."""
+    if name not in known:
+        raise Refusal(404, code, f"{name} is not found.")
+    return known[name]
+
+
+def checked(value: str, pattern: str, code: str) -> str:
+    """A value that has a form; refused with the service's code where it has not."""
+    if not re.fullmatch(pattern, value):
+        raise Refusal(400, code, f"{value!r} does not match {pattern}")
+    return value
 
 
 class CloudHandler(BaseHTTPRequestHandler):

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from support import cloud_http
+from support.cloud_http import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class Refusal(Exception):  # noqa: N818 - what the service says
-    """An error of the service."""
-
-    def __init__(self, code: int, status: str, message: str) -> None:
-        super().__init__(message)
-        self.code, self.status, self.message = code, status, message
-
-
-def found(known: Mapping[str, Any], name: str) -> Any:
-    if name not in known:
-        raise Refusal(404, "NOT_FOUND", f"{name} is not found.")
-    return known[name]
-
-
-def checked(value: str, pattern: str) -> str:
-    if not re.fullmatch(pattern, value):
-        raise Refusal(400, "INVALID_ARGUMENT", f"{value!r} does not match {pattern}")
-    return value
+found = partial(cloud_http.found, code="NOT_FOUND")
+checked = partial(cloud_http.checked, code="INVALID_ARGUMENT")
 
 
 def check_split(split: Mapping[str, int], numbers: list[str]) -> None:

@@ -17,11 +17,10 @@ import googleapiclient
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from support.cloud_http import CloudHandler, single
+from support.cloud_http import CloudHandler, Refusal, single
 from support.faults import Fault, FaultError
 from support.machines import Machines, hurried
 from support.vertex import DATASET, LOCATION, PARENT, PROJECT, Vertex
-from support.vertex_rules import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -57,7 +56,7 @@ class _Handler(CloudHandler):
         except _Raw as raw:
             self.write(raw.status, raw.body, raw.kind, {"x-vertex-ai-deployed-model-id": raw.number})
         except Refusal as refusal:
-            self._refuse(refusal.code, refusal.status, refusal.message)
+            self._refuse(refusal.status, refusal.code, refusal.message)
         except FaultError as error:
             self._refuse(*_SAID[error.fault])
 
