@@ -26,7 +26,6 @@ from support.moto_server import sagemaker
 from support.vertex_server import vertex
 
 from deploy_targets import clouds
-from deploy_targets.sagemaker import fleet
 from headgate.home import Home
 from headgate.records import Mirror, Traffic
 
@@ -42,7 +41,6 @@ class Cloud(NamedTuple):
 
     name: str
     open: Callable[[Path, str], AbstractContextManager[tuple[Any, Any]]]
-    modules: tuple[Any, ...]
     caller: Callable[[Any], Any]
     fewest: dict[str, tuple[int, str]]
 
@@ -72,20 +70,20 @@ def on_azure_ml(root: Path, base: str) -> Iterator[tuple[Any, Any]]:
 
 
 CLOUDS = (
-    Cloud("SageMaker", on_sagemaker, (fleet, clouds), lambda target: target._aws, {  # noqa: SLF001
+    Cloud("SageMaker", on_sagemaker, lambda target: target._aws, {  # noqa: SLF001
         "deploy": (4, "a model, a configuration, an update; the configuration before goes"),
         "shadow": (6, "a configuration, an update and a removal, twice"),
         "shift, three steps": (3, "a change of weights each"),
         "promote": (1, "a change of weights"),
         "retire": (4, "a configuration, an update and a removal; the model goes"),
     }),
-    Cloud("Vertex AI", on_vertex, (clouds,), lambda target: target._google, {  # noqa: SLF001
+    Cloud("Vertex AI", on_vertex, lambda target: target._google, {  # noqa: SLF001
         "deploy": (4, "a model, an endpoint of its own, two deployments"),
         "shift, three steps": (3, "a change of the split each"),
         "promote": (1, "a change of the split"),
         "retire": (5, "two removals, one of them from a split; an endpoint and a model go"),
     }),
-    Cloud("Azure ML", on_azure_ml, (clouds,), lambda target: target._arm, {  # noqa: SLF001
+    Cloud("Azure ML", on_azure_ml, lambda target: target._arm, {  # noqa: SLF001
         "deploy": (2, "an environment, which is the image, and a deployment"),
         "shadow": (2, "a change of the endpoint, twice"),
         "shift, three steps": (3, "a change of the endpoint each"),
@@ -111,7 +109,7 @@ class Watch:
         finally:
             self.calls.append((operation, began, time.perf_counter()))
 
-    def over(self, caller: Any, modules: tuple[Any, ...]) -> None:  # noqa: ANN401 - each cloud's own
+    def over(self, caller: Any) -> None:  # noqa: ANN401 - each cloud's own
         """Watch every call, and what is slept for between them."""
         caller.around = self.around
         pause = time.sleep
@@ -121,8 +119,7 @@ class Watch:
             pause(seconds)
             self.slept.append((began, time.perf_counter()))
 
-        for module in modules:
-            module.time = SimpleNamespace(sleep=sleep, monotonic=time.monotonic, perf_counter=time.perf_counter)
+        clouds.time = SimpleNamespace(sleep=sleep, monotonic=time.monotonic, perf_counter=time.perf_counter)
 
     def between(self) -> list[tuple[float, str]]:
         """Seconds from the end of each call to the beginning of the next, less what was slept; and that one's name."""
@@ -153,7 +150,7 @@ def measure(cloud: Cloud, harness: Any, double: Any, models: Models) -> None:  #
     target, watch = harness.target, Watch()
     target.deploy("bench", old)
     target.route("bench", Traffic.all_to(old.name), fence=1)
-    watch.over(cloud.caller(target), cloud.modules)
+    watch.over(cloud.caller(target))
     steps: dict[str, Callable[[], None]] = {
         "deploy": lambda: target.deploy("bench", new),
         "shadow": lambda: [

@@ -7,9 +7,9 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeEndpoint.h
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
+from deploy_targets.clouds import poll
 from deploy_targets.sagemaker import names
 from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
 from headgate.units import BASIS_POINTS
@@ -30,7 +30,6 @@ FAILED = "Failed"
 
 PROVISION_SECONDS = 1800.0
 """How long machines may take to be had and to pull the image, besides what the model needs to load."""
-_POLL_SECONDS = (0.25, 10.0)
 _STARTUP_SECONDS = (60, 3600)
 """What ContainerStartupHealthCheckTimeoutInSeconds may be."""
 
@@ -57,18 +56,10 @@ class Fleet:
         Raises:
             TargetUnavailableError: it is still being changed after that time.
         """
-        deadline, pause = time.monotonic() + seconds, _POLL_SECONDS[0]
-        while True:
-            described = self.described()
-            if described is None or described["EndpointStatus"] not in CHANGING:
-                return described
-            if time.monotonic() > deadline:
-                raise TargetUnavailableError(
-                    f"{self._endpoint} is {described['EndpointStatus']} for longer than {seconds:g} s",
-                    fix=f"see it: aws sagemaker describe-endpoint --endpoint-name {self._endpoint}",
-                )
-            time.sleep(pause)
-            pause = min(pause * 1.5, _POLL_SECONDS[1])
+        return poll(
+            self.described, lambda found: found is None or found["EndpointStatus"] not in CHANGING, seconds,
+            f"a change of {self._endpoint}",
+        )  # fmt: skip
 
     def variants(self, described: Mapping[str, Any]) -> tuple[dict[str, Variant], dict[str, Variant]]:
         """The production and the shadow variants, as the configuration in effect has them."""

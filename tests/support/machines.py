@@ -14,7 +14,6 @@ import pytest
 from docker.errors import DockerException, NotFound
 
 from deploy_targets import clouds
-from deploy_targets.sagemaker import fleet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -81,8 +80,7 @@ class Machine:
 def hurried() -> Iterator[None]:
     """What takes a cloud minutes takes its double seconds, so it is looked at more often."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (clouds, fleet):
-            patch.setattr(module, "_POLL_SECONDS", (0.05, 0.3))
+        patch.setattr(clouds, "_POLL_SECONDS", (0.05, 0.3))
         patch.setattr(clouds, "_READY_SECONDS", 0.2)
         yield
 
