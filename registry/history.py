@@ -43,6 +43,9 @@ TAKEN_OVER, RUN_CLOSED = "lease taken over", "run closed"
 """The notes that a process held the endpoint `for` a release and did not let go of it, and that Prefect was told `of`
 that release's runs."""
 
+RETIRING, RETIRED = "retiring", "retired"
+"""The notes that a revision's removal begins, and that nothing is left of it; both have its `name`."""
+
 STUCK, FOUND_CHANGED = "needs a person", "found changed"
 """The notes that an endpoint could not be put in order, and that it was not as it was left."""
 
@@ -198,6 +201,19 @@ def runs_to_close(journal: Journal, endpoint: str) -> dict[str, list[str]]:
         told = journal.read(endpoint, release_id=name)
         died[name] += [str(row.evidence["flow_run"]) for row in told if row.evidence.get("flow_run")]
     return {name: sorted(set(runs)) for name, runs in sorted(died.items()) if name not in closed}
+
+
+def half_retired(journal: Journal, endpoint: str) -> list[str]:
+    """Revisions whose removal was begun, and not finished, and that were not made again since."""
+    found: dict[str, None] = {}
+    for row in journal.read(endpoint, kinds=(Kind.NOTE, Kind.LIVE)):
+        if row.what == RETIRING:
+            found[row.evidence["name"]] = None
+        elif row.what == RETIRED:
+            found.pop(row.evidence.get("name", ""), None)
+        elif "revision" in row.evidence:
+            found.pop(row.evidence["revision"]["name"], None)
+    return list(found)
 
 
 def is_paused(journal: Journal, endpoint: str, release_id: str) -> bool:

@@ -21,6 +21,7 @@ from tasks.job import ReleaseJob
 from tasks.predictions import predictions
 from tasks.rollback import bring_up
 from tasks.step import run, step
+from tasks.undo import retire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +72,7 @@ def _ask(job: ReleaseJob, found: Inspection, arms: _Arms, asked: pa.RecordBatch)
                 told = _compare(job, found, arms, asked)
             finally:
                 if told is None or told.cause != "version":
-                    job.retire(name)
+                    retire(job, name, "was asked only to compare")
             return told
     except HeadgateError as error:
         return _unknown(asked.num_rows, f"{name} cannot be asked: {error.message}")

@@ -10,7 +10,7 @@ from registry import Kind, Versions, history
 from tasks.job import Job, tracking_uri
 from tasks.package import with_image
 from tasks.step import run, step
-from tasks.undo import ALIASES_LATE, give_all_traffic
+from tasks.undo import ALIASES_LATE, give_all_traffic, retire
 
 if TYPE_CHECKING:
     from headgate.records import EndpointState
@@ -90,8 +90,7 @@ def switch_back(job: Job, revision: Revision, reason: str) -> None:
 def retire_failed(job: Job, name: str) -> None:
     """Remove the revision that was rolled back from."""
     try:
-        job.retire(name)
-        job.write(Kind.NOTE, "retired", f"{name} was rolled back from")
+        retire(job, name, "was rolled back from")
     except TargetError as error:
         # Clients are back on the earlier version; the next release or check tries again.
         job.write(Kind.NOTE, "retired late", f"{name} is still there: {error.message}")

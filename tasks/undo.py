@@ -61,7 +61,8 @@ def _take_back_revisions(job: ReleaseJob, champion: Revision | None) -> str:
     names = _candidates(job, champion)
     for name in names:
         job.retire(name)
-    if champion is None and state is not None:
+    if champion is None:
+        # Also where nothing is seen: its removal may have been cut short.
         job.delete()
     found = [name for name in names if state is not None and name in state.revisions]
     return f"revision {', '.join(found)}" if found else ""
@@ -104,29 +105,35 @@ def give_all_traffic(job: Job, revision: Revision) -> None:
         job.route(Traffic.all_to(revision.name))
 
 
+def retire(job: Job, name: str, why: str) -> None:
+    """Remove a revision; the history knows of one whose removal is cut short, also where no platform shows it."""
+    job.write(Kind.NOTE, history.RETIRING, f"{name} {why}", {"name": name})
+    job.retire(name)
+    job.write(Kind.NOTE, history.RETIRED, name, {"name": name})
+
+
 @step
 def retire_expired(job: Job, keep_warm: float) -> None:
     """Remove revisions that neither have traffic nor are kept warm."""
     for name in expired(job, keep_warm):
         try:
-            job.retire(name)
-            job.write(Kind.NOTE, "retired", f"{name} is no longer kept warm")
+            retire(job, name, "is no longer kept warm")
         except TargetError as error:
             # What is live is not in question; the next release or check tries again.
             job.write(Kind.NOTE, "retired late", f"{name} is still there: {error.message}")
 
 
 def expired(job: Job, keep_warm: float) -> list[str]:
-    """Revisions that neither have traffic nor are kept warm; looking takes no lease."""
+    """Revisions that neither have traffic nor are kept warm, or are half removed; looking takes no lease."""
     state = job.target.observe(job.endpoint)
     if state is None or state.traffic is None:
         return []
-    found = []
+    found = [name for name in history.half_retired(job.journal, job.endpoint) if not state.traffic.uses(name)]
     ended = {reign.revision.name: reign.until for reign in history.reigns(job.journal, job.endpoint)}
     previous = history.predecessor(job.journal, job.endpoint)
     now = datetime.now(UTC)
     for name in state.revisions:
-        if state.traffic.uses(name):
+        if state.traffic.uses(name) or name in found:
             continue
         until = ended.get(name)
         is_warm = (
