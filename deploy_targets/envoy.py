@@ -19,10 +19,12 @@ import httpx
 from filelock import FileLock, Timeout
 
 from deploy_targets import envoy_config
+from deploy_targets.envoy_admin import EnvoyAdmin, traffic_of
 from deploy_targets.envoy_tracing import Collector
 from headgate.errors import LeaseLostError, TargetError, TargetUnavailableError
 from headgate.home import write_atomically
 from headgate.records import Counts, ModelVersion, RevisionState, Traffic
+from headgate.stack.ports import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,9 +50,10 @@ class Gateway:
         self._folder = folder
         self._ports = ports
         self._lock = FileLock(folder / ".lock", timeout=30)
+        self._envoy = EnvoyAdmin(self._get)
 
     @cached_property
-    def _admin(self) -> httpx.Client:
+    def _client(self) -> httpx.Client:
         """Made when it is first needed, which takes longer than what many are opened for."""
         client = httpx.Client(base_url=self._ports.admin_url, timeout=5)
         # Targets are made and dropped freely; their connection goes with them.
@@ -61,12 +64,18 @@ class Gateway:
         """Write what Envoy needs to start; routes and clusters that exist are kept."""
         write_atomically(
             self._folder / "envoy.yaml",
-            json.dumps(envoy_config.bootstrap(self._ports, str(self._folder), Collector.from_env()), indent=1),
+            json.dumps(self._bootstrap(), indent=1),
         )
         with self._locked():
             for name, resources in (("clusters", []), ("routes", [envoy_config.routes({}, {})])):
                 if not self._path(name).exists():
                     self._write(name, resources)
+
+    def _bootstrap(self) -> dict[str, Any]:
+        return envoy_config.bootstrap(
+            str(self._folder), (HOST, self._ports.gateway_admin), {envoy_config.ROUTES: (HOST, self._ports.gateway)},
+            Collector.from_env(),
+        )  # fmt: skip
 
     def url(self, endpoint: str) -> str:
         """What clients call."""
@@ -75,7 +84,7 @@ class Gateway:
     def is_up(self) -> bool:
         """Whether Envoy has read its files and takes requests."""
         try:
-            return self._admin.get("/ready").status_code == httpx.codes.OK
+            return self._client.get("/ready").status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
 
@@ -90,7 +99,7 @@ class Gateway:
 
     def revisions(self, endpoint: str) -> dict[str, RevisionState]:
         """The endpoint's revisions, with Envoy's own view of their health."""
-        health = self._health()
+        health = self._envoy.health()
         return {
             stored["revision"]: RevisionState(
                 name=stored["revision"],
@@ -114,12 +123,13 @@ class Gateway:
         """Make a revision known to Envoy; returns when Envoy finds it healthy."""
         with self._locked():
             clusters = self._read("clusters")
-            wanted = envoy_config.cluster(endpoint, revision, port, version)
+            hosts = envoy_config.at_port(envoy_config.cluster_name(endpoint, revision), port)
+            wanted = envoy_config.cluster(endpoint, revision, version, hosts, port=port)
             others = [item for item in clusters["resources"] if item["name"] != wanted["name"]]
             if wanted not in clusters["resources"]:
                 self._write("clusters", [*others, wanted])
         self._wait(
-            lambda: self._health().get(wanted["name"], False),
+            lambda: self._envoy.health().get(wanted["name"], False),
             f"Envoy does not find {revision} of {endpoint} healthy at port {port}",
         )
 
@@ -131,14 +141,14 @@ class Gateway:
         """
         with self._locked():
             fences = self._raise_fence(endpoint, fence)
-            table = self._traffic_of(self._read("routes"))
+            table = traffic_of(self._read("routes")["resources"])
             table.pop(endpoint, None)
             if traffic is not None:
                 table[endpoint] = traffic
             self._write("routes", [envoy_config.routes(table, fences)])
             self._wait(
                 # Not its version: Envoy keeps the old one where the content did not change.
-                lambda: self._routes_in_effect() == table,
+                lambda: self._envoy.routes() == table,
                 f"Envoy did not take over the routes of {endpoint}",
             )
 
@@ -149,7 +159,7 @@ class Gateway:
             LeaseLostError: a higher fence was seen.
         """
         with self._locked():
-            fences, table = self._raise_fence(endpoint, fence), self._traffic_of(self._read("routes"))
+            fences, table = self._raise_fence(endpoint, fence), traffic_of(self._read("routes")["resources"])
             self._write("routes", [envoy_config.routes(table, fences)])
 
     def _raise_fence(self, endpoint: str, fence: int | None) -> dict[str, int]:
@@ -175,10 +185,9 @@ class Gateway:
             LeaseLostError: a higher fence was seen.
         """
         name = envoy_config.cluster_name(endpoint, revision)
-        active = f"cluster.{name}.upstream_rq_active"
         deadline = time.monotonic() + _DRAIN_SECONDS
         # Before the lock: other endpoints must not wait for this one's slow requests.
-        while time.monotonic() < deadline and self.is_up() and self._stats(active).get(active, 0):
+        while time.monotonic() < deadline and self.is_up() and self._envoy.active(name):
             time.sleep(_DRAIN_POLL_SECONDS)
         with self._locked():
             self._raise_fence(endpoint, fence)
@@ -189,17 +198,7 @@ class Gateway:
         names = {
             name: stored["revision"] for name, stored in self._clusters().items() if stored["endpoint"] == endpoint
         }
-        stats = self._stats(f"cluster.{endpoint}--", suffix="upstream_rq_(completed|4xx|5xx)")
-        latency = self._latencies(f"cluster.{endpoint}--")
-        return {
-            revision: Counts(
-                requests=stats.get(f"cluster.{name}.upstream_rq_completed", 0),
-                failures=stats.get(f"cluster.{name}.upstream_rq_4xx", 0)
-                + stats.get(f"cluster.{name}.upstream_rq_5xx", 0),
-                latency=latency.get(f"cluster.{name}.{envoy_config.LATENCY_HISTOGRAM}", ()),
-            )
-            for name, revision in names.items()
-        }
+        return self._envoy.counts(endpoint, names)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -214,59 +213,16 @@ class Gateway:
 
     def _traffic(self) -> dict[str, Traffic]:
         try:
-            return self._routes_in_effect()
+            return self._envoy.routes()
         except TargetUnavailableError:
-            return self._traffic_of(self._read("routes"))
-
-    def _routes_in_effect(self) -> dict[str, Traffic]:
-        """Envoy's own report of its routes."""
-        dump = self._get("/config_dump", resource="dynamic_route_configs").json()
-        return self._traffic_of({"resources": [entry["route_config"] for entry in dump.get("configs", [])]})
-
-    @staticmethod
-    def _traffic_of(table: dict[str, Any]) -> dict[str, Traffic]:
-        stored = [
-            envoy_config.ours(route)
-            for resource in table["resources"]
-            for host in resource.get("virtual_hosts", [])
-            for route in host.get("routes", [])
-        ]
-        return {item["endpoint"]: Traffic.model_validate(item["traffic"]) for item in stored}
+            return traffic_of(self._read("routes")["resources"])
 
     def _clusters(self) -> dict[str, dict[str, Any]]:
         return {item["name"]: envoy_config.ours(item) for item in self._read("clusters")["resources"]}
 
-    def _health(self) -> dict[str, bool]:
-        """Whether each cluster's host passes its health checks."""
-        reply = self._get("/clusters", format="json").json()
-        return {
-            status["name"]: all(
-                host.get("health_status", {}).get("eds_health_status") == "HEALTHY"
-                and not host["health_status"].get("failed_active_health_check", False)
-                for host in status.get("host_statuses", [])
-            )
-            and bool(status.get("host_statuses"))
-            for status in reply.get("cluster_statuses", [])
-        }
-
-    def _stats(self, prefix: str, suffix: str = "") -> dict[str, int]:
-        pattern = f"^{prefix.replace('.', '[.]')}" + (f".*[.]{suffix}$" if suffix else "$")
-        reply = self._get("/stats", format="json", filter=pattern).json()
-        return {item["name"]: int(item["value"]) for item in reply.get("stats", []) if "value" in item}
-
-    def _latencies(self, prefix: str) -> dict[str, tuple[int, ...]]:
-        """Answers by latency, at most a second old: one number for each bucket, and one for those above."""
-        pattern = f"^{prefix.replace('.', '[.]')}.*[.]{envoy_config.LATENCY_HISTOGRAM}$"
-        reply = self._get("/stats", format="json", histogram_buckets="disjoint", filter=pattern).json()
-        histograms: list[dict[str, Any]] = next(
-            (i["histograms"] for i in reply.get("stats", []) if "histograms" in i), []
-        )
-        # None are above: routes have a timeout that is the last bound.
-        return {item["name"]: (*(bucket["cumulative"] for bucket in item["buckets"]), 0) for item in histograms}
-
-    def _get(self, path: str, **params: str) -> httpx.Response:
+    def _get(self, path: str, **params: str) -> Any:  # noqa: ANN401 - JSON
         try:
-            return self._admin.get(path, params=params).raise_for_status()
+            return self._client.get(path, params=params).raise_for_status().json()
         except httpx.HTTPError as error:
             raise TargetUnavailableError(
                 f"the gateway's admin endpoint {self._ports.admin_url} does not answer: {error}",
@@ -277,8 +233,7 @@ class Gateway:
         deadline = time.monotonic() + _EFFECT_SECONDS
         while not condition():
             if time.monotonic() > deadline:
-                rejected = self._stats("", suffix="update_rejected")
-                refused = sum(rejected.values())
+                refused = self._envoy.rejected()
                 raise TargetError(
                     f"{failed} within {_EFFECT_SECONDS:g} s" + (f" ({refused} updates rejected)" if refused else ""),
                     fix="read logs/gateway.log under HEADGATE_HOME",

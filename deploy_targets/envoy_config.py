@@ -8,16 +8,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from headgate.stack.ports import HOST, Ports
+from headgate.stack.ports import HOST
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from deploy_targets.envoy_tracing import Collector
     from headgate.records import ModelVersion, Traffic
 
 METADATA = "headgate"
 ROUTES_NAME = "endpoints"
+ROUTES, INSIDE = "routes", "inside"
+"""The files of tables of routes: the endpoints', and what only those may ask who steer Envoy in a cluster."""
 REVISION_HEADER = "x-headgate-revision"
 ROUTE_TIMEOUT = "60s"
+
+Address = tuple[str, int]
+"""A host and a port."""
 
 _TYPE = "type.googleapis.com/envoy"
 # uvicorn closes idle connections after 90 s (serving/__main__.py). Envoy must be the first to let go, or it
@@ -46,12 +53,22 @@ LATENCY_SECONDS = tuple(bound / 1000 for bound in LATENCY_MILLISECONDS)
 LATENCY_HISTOGRAM = "upstream_rq_time"
 
 
-def bootstrap(ports: Ports, folder: str, collector: Collector | None = None) -> dict[str, Any]:
-    """Envoy's start-up file: one listener, routes and clusters watched in `folder`, traces sent to a collector."""
-    watched = {"path": folder}
+def bootstrap(
+    folder: str, admin: Address, listeners: Mapping[str, Address], collector: Collector | None = None,
+    clusters: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """Envoy's start-up file.
+
+    Args:
+        folder: where its clusters and routes are, which it watches.
+        admin: where it tells of itself.
+        listeners: where it takes requests, by the file with the table of routes of each.
+        collector: that traces of the endpoints' requests are sent to.
+        clusters: that it has from the start.
+    """
     return {
         "node": {"id": "headgate", "cluster": "headgate"},
-        "admin": {"address": _address(ports.gateway_admin)},
+        "admin": {"address": _address(*admin)},
         # Histograms are merged when statistics are flushed, which is every 5 s by default.
         "stats_flush_interval": "1s",
         "stats_config": {
@@ -59,33 +76,34 @@ def bootstrap(ports: Ports, folder: str, collector: Collector | None = None) -> 
                 {"match": {"suffix": LATENCY_HISTOGRAM}, "buckets": [float(bound) for bound in LATENCY_MILLISECONDS]}
             ]
         },
-        "dynamic_resources": {
-            "cds_config": {"path_config_source": {"path": f"{folder}/clusters.json", "watched_directory": watched}}
-        },
+        "dynamic_resources": {"cds_config": _watched(folder, "clusters")},
         "static_resources": {
             "listeners": [
                 {
-                    "name": "gateway",
-                    "address": _address(ports.gateway),
-                    "filter_chains": [{"filters": [_http_filter(folder, watched, collector)]}],
+                    "name": file,
+                    "address": _address(*address),
+                    "filter_chains": [{"filters": [_http_filter(folder, file, collector if file == ROUTES else None)]}],
                 }
+                for file, address in listeners.items()
             ],
-            "clusters": [collector.cluster()] if collector else [],
+            "clusters": [*clusters, *([collector.cluster()] if collector else [])],
         },
     }
 
 
-def _http_filter(folder: str, watched: dict[str, str], collector: Collector | None) -> dict[str, Any]:
+def _watched(folder: str, name: str) -> dict[str, Any]:
+    return {"path_config_source": {"path": f"{folder}/{name}.json", "watched_directory": {"path": folder}}}
+
+
+def _http_filter(folder: str, file: str, collector: Collector | None) -> dict[str, Any]:
     return {
         "name": "http",
         "typed_config": {
             "@type": f"{_TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-            "stat_prefix": "gateway",
+            "stat_prefix": file,
             "rds": {
-                "route_config_name": ROUTES_NAME,
-                "config_source": {
-                    "path_config_source": {"path": f"{folder}/routes.json", "watched_directory": watched}
-                },
+                "route_config_name": ROUTES_NAME if file == ROUTES else file,
+                "config_source": _watched(folder, file),
             },
             "generate_request_id": True,
             "preserve_external_request_id": True,
@@ -109,18 +127,23 @@ def cluster_name(endpoint: str, revision: str) -> str:
     return f"{endpoint}--{revision}"
 
 
-def cluster(endpoint: str, revision: str, port: int, version: ModelVersion) -> dict[str, Any]:
-    """One revision; a process that stops answering /ping is taken out within about three seconds."""
-    name = cluster_name(endpoint, revision)
+def cluster(
+    endpoint: str, revision: str, version: ModelVersion, hosts: Mapping[str, Any], **noted: object
+) -> dict[str, Any]:
+    """One revision; a server that stops answering /ping is taken out within about three seconds.
+
+    Args:
+        endpoint: whose.
+        revision: which.
+        version: what it serves.
+        hosts: `at_port`, or `in_file`.
+        noted: what else is to be read back from it.
+    """
     return {
         "@type": f"{_TYPE}.config.cluster.v3.Cluster",
-        "name": name,
-        "type": "STATIC",
+        "name": cluster_name(endpoint, revision),
+        **hosts,
         "connect_timeout": "1s",
-        "load_assignment": {
-            "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(port)}}]}],
-        },
         # A dead host gets nothing; Envoy's default sends to all hosts when half of them are dead.
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "health_checks": [
@@ -147,11 +170,27 @@ def cluster(endpoint: str, revision: str, port: int, version: ModelVersion) -> d
             {
                 "endpoint": endpoint,
                 "revision": revision,
-                "port": port,
                 "version": version.model_dump(mode="json"),
+                **noted,
             }
         ),
     }
+
+
+def at_port(name: str, port: int) -> dict[str, Any]:
+    """The one host of a cluster: a port of this machine."""
+    host = {"endpoint": {"address": _address(HOST, port)}}
+    return {"type": "STATIC", "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [host]}]}}
+
+
+def in_file(folder: str, name: str) -> dict[str, Any]:
+    """Hosts that come and go without their cluster: a file of a `ClusterLoadAssignment` of that name."""
+    return {
+        "type": "EDS",
+        "eds_cluster_config": {
+            "service_name": name, "eds_config": {"path_config_source": {"path": f"{folder}/{name}.json"}},
+        },
+    }  # fmt: skip
 
 
 def routes(traffic: dict[str, Traffic], fences: dict[str, int]) -> dict[str, Any]:
@@ -164,13 +203,14 @@ def routes(traffic: dict[str, Traffic], fences: dict[str, int]) -> dict[str, Any
             {
                 "name": ROUTES_NAME,
                 "domains": ["*"],
-                "routes": [_route(endpoint, traffic[endpoint]) for endpoint in sorted(traffic)],
+                "routes": [route(endpoint, traffic[endpoint]) for endpoint in sorted(traffic)],
             }
         ],
     }
 
 
-def _route(endpoint: str, traffic: Traffic) -> dict[str, Any]:
+def route(endpoint: str, traffic: Traffic) -> dict[str, Any]:
+    """The way of an endpoint's requests."""
     action: dict[str, Any] = {
         "weighted_clusters": {
             "clusters": [
@@ -218,5 +258,5 @@ def _ours(content: dict[str, Any]) -> dict[str, Any]:
     return {"filter_metadata": {METADATA: content}}
 
 
-def _address(port: int) -> dict[str, Any]:
-    return {"socket_address": {"address": HOST, "port_value": port}}
+def _address(host: str, port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": host, "port_value": port}}
