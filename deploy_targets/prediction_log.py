@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
+    from typing import IO
 
     from headgate.records import Window
 
@@ -35,17 +36,32 @@ SCHEMA = pa.schema(
 
 def read(folder: Path, endpoint: str, revision: str, window: Window) -> Iterator[pa.RecordBatch]:
     """The rows of one revision's log within a window, oldest file first, in batches of `SCHEMA`."""
+    for path in sorted(folder.glob("*.arrows")):
+        yield from rows(_whole_batches(path, window.start.timestamp()), endpoint, revision, window)
+
+
+def rows(written: Iterable[pa.RecordBatch], endpoint: str, revision: str, window: Window) -> Iterator[pa.RecordBatch]:
+    """What a server wrote within a window, in batches of `SCHEMA`."""
     start, end = (
         pa.scalar(window.start, SCHEMA.field("time").type),
         pa.scalar(window.end, SCHEMA.field("time").type),
     )
-    for path in sorted(folder.glob("*.arrows")):
-        for batch in _whole_batches(path, window.start.timestamp()):
-            inside = pc.and_(pc.greater_equal(batch["time"], start), pc.less(batch["time"], end))
-            rows = batch.filter(inside)
-            if rows.num_rows:
-                constant = [pa.array([name] * rows.num_rows, pa.string()) for name in (endpoint, revision)]
-                yield pa.RecordBatch.from_arrays([*rows.columns, *constant], schema=SCHEMA)
+    for batch in written:
+        inside = pc.and_(pc.greater_equal(batch["time"], start), pc.less(batch["time"], end))
+        kept = batch.filter(inside)
+        if kept.num_rows:
+            constant = [pa.array([name] * kept.num_rows, pa.string()) for name in (endpoint, revision)]
+            yield pa.RecordBatch.from_arrays([*kept.columns, *constant], schema=SCHEMA)
+
+
+def batches(stream: IO[bytes] | pa.NativeFile) -> Iterator[pa.RecordBatch]:
+    """The whole batches of a stream that may end in the middle of one."""
+    try:
+        reader = pa.ipc.open_stream(stream)
+        while True:
+            yield reader.read_next_batch()
+    except (StopIteration, pa.ArrowInvalid):
+        return
 
 
 def _whole_batches(path: Path, since: float) -> Iterator[pa.RecordBatch]:
@@ -54,9 +70,7 @@ def _whole_batches(path: Path, since: float) -> Iterator[pa.RecordBatch]:
         if path.stat().st_mtime < since:
             return
         with path.open("rb") as file:
-            reader = pa.ipc.open_stream(file)
-            while True:
-                yield reader.read_next_batch()
-    except (StopIteration, pa.ArrowInvalid, OSError):
-        # The end of the stream, or of what its writer has finished; or the writer has rotated it away.
+            yield from batches(file)
+    except OSError:
+        # The writer has rotated it away.
         return

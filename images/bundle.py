@@ -100,14 +100,19 @@ def model_files(folder: Path) -> dict[str, Path]:
 
 
 def server_files() -> dict[str, Path]:
-    """The server's code by relative name, in a stable order.
+    """The server's code; see `code_of`."""
+    return code_of("serving")
+
+
+def code_of(package: str) -> dict[str, Path]:
+    """A package's code by relative name, in a stable order.
 
     Raises:
         ArtifactError: the installation is broken.
     """
-    spec = importlib.util.find_spec("serving")
+    spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise ArtifactError("the server's package is not installed", fix="pip install --force-reinstall headgate")
+        raise ArtifactError(f"the package {package} is not installed", fix="pip install --force-reinstall headgate")
     return _files(Path(spec.origin).parent, "*.py")
 
 

@@ -36,6 +36,14 @@ PORT = 8080
 USER = "65532:65532"
 LOCAL_NAME = "headgate"
 
+RUNS: dict[str, Any] = {
+    "WorkingDir": f"/{ROOT}",
+    "User": USER,
+    "Env": [f"PYTHONUSERBASE=/{ROOT}", "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1", "HOME=/tmp"],
+    "StopSignal": "SIGTERM",
+}
+"""How every image of ours runs: not as root, and without writing anything."""
+
 _SECOND = 1_000_000_000
 
 
@@ -56,14 +64,12 @@ def build_container(
     """
     lock = lock_requirements(home, artifact.requirements, artifact.python)
     files = model_files(artifact.path)
-    parts = _Parts(
-        base=settings.base or os.environ.get(BASE) or f"python:{artifact.python}-slim", python=artifact.python,
+    parts = Parts(
+        base=base_for(settings.base, artifact.python), python=artifact.python,
         runtime=runtime_layer(home, lock, artifact.python), layers=split_large(files, f"{ROOT}/model"),
         config=_config(artifact, lock, model),
     )  # fmt: skip
-    digest, reference = (
-        _to_registry(home, parts, settings.repository, user) if settings.repository else _to_daemon(home, parts)
-    )
+    digest, reference = store(home, parts, settings.repository, user)
     sizes = {name: path.stat().st_size for name, path in files.items()}
     # Weights are in the image; what steps to come read here, such as input examples, is small.
     kept = files if artifact.is_download else {name: files[name] for name, size in sizes.items() if size < LARGE_BYTES}
@@ -75,8 +81,20 @@ def build_container(
     )  # fmt: skip
 
 
+def base_for(named: str, python: str) -> str:
+    """The base image: that of the release file, that of HEADGATE_BASE_IMAGE, or Docker's own for that Python."""
+    return named or os.environ.get(BASE) or f"python:{python}-slim"
+
+
+def store(home: Home, parts: Parts, repository: str, user: tuple[str, str] | None) -> tuple[str, str]:
+    """The digest of an image that is in a registry now, or else in this machine's daemon, and how it is run by it."""
+    return _to_registry(home, parts, repository, user) if repository else _to_daemon(home, parts)
+
+
 @dataclass(frozen=True)
-class _Parts:
+class Parts:
+    """What an image is made of, on a base for a Python."""
+
     base: str
     python: str
     runtime: Blob
@@ -84,7 +102,7 @@ class _Parts:
     config: dict[str, Any]
 
 
-def _to_daemon(home: Home, parts: _Parts) -> tuple[str, str]:
+def _to_daemon(home: Home, parts: Parts) -> tuple[str, str]:
     """The image's id, which is how this daemon runs it too."""
     with Daemon() as daemon:
         base = base_in_daemon(daemon, parts.base, parts.python, home)
@@ -94,7 +112,7 @@ def _to_daemon(home: Home, parts: _Parts) -> tuple[str, str]:
         return digest, digest
 
 
-def _to_registry(home: Home, parts: _Parts, name: str, user: tuple[str, str] | None) -> tuple[str, str]:
+def _to_registry(home: Home, parts: Parts, name: str, user: tuple[str, str] | None) -> tuple[str, str]:
     """The manifest's digest, and the image's name by it."""
     with Repository(name, home.uploads, user) as repository:
         base = base_for_registry(parts.base, parts.python, repository, home)
@@ -130,7 +148,7 @@ def _key(layer: Layer) -> str:
     return sha256(canonical(facts)).removeprefix("sha256:")
 
 
-def _assemble(base: Base, parts: _Parts, model: Sequence[Blob]) -> Manifest:
+def _assemble(base: Base, parts: Parts, model: Sequence[Blob]) -> Manifest:
     # The largest files are the lowest layers: what changes more often stands on what changes less.
     labels = {**parts.config["Labels"], "org.opencontainers.image.base.name": base.name,
               "org.opencontainers.image.base.digest": base.id}  # fmt: skip
@@ -142,7 +160,7 @@ def _blob(layer: Layer, digest: str) -> Blob:
 
 
 def _config(artifact: Artifact, lock: str, model: str) -> dict[str, Any]:
-    """How the image runs: not as root, without writing anything, on the port that SageMaker fixes."""
+    """How a model's image runs: on the port that SageMaker fixes."""
     labels = {
         OURS: digest_of(lock), "org.opencontainers.image.title": model,
         "org.opencontainers.image.revision": artifact.run_id,
@@ -151,12 +169,9 @@ def _config(artifact: Artifact, lock: str, model: str) -> dict[str, Any]:
     }  # fmt: skip
     return {
         "Labels": {name: value for name, value in labels.items() if value},
+        **RUNS,
         "Entrypoint": ["python3", "-m", "serving"],
-        "WorkingDir": f"/{ROOT}",
-        "User": USER,
-        "Env": [f"PYTHONUSERBASE=/{ROOT}", "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1", "HOME=/tmp"],
         "ExposedPorts": {f"{PORT}/tcp": {}},
-        "StopSignal": "SIGTERM",
         # Docker's own, which OCI leaves out; other platforms have probes.
         "Healthcheck": {
             "Test": ["CMD", "python3", "-m", "serving.health"], "Interval": 10 * _SECOND, "Timeout": 5 * _SECOND,

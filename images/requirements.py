@@ -34,13 +34,19 @@ SERVER = (
 _TIMEOUT = 900
 
 
-def lock_requirements(home: Home, requirements: tuple[str, ...], python: str) -> str:
+def lock_requirements(home: Home, requirements: tuple[str, ...], python: str, besides: tuple[str, ...] = SERVER) -> str:
     """Resolve requirements to exact versions with hashes; the same request gives the same lock again.
+
+    Args:
+        home: where locks are kept.
+        requirements: a model's.
+        python: such as 3.11.
+        besides: what runs it.
 
     Raises:
         RequirementsError: a package does not exist, or the versions contradict each other.
     """
-    wanted = "\n".join([*requirements, *SERVER, ""])
+    wanted = "\n".join([*requirements, *besides, ""])
     key = hashlib.sha256(f"{python}\n{wanted}".encode()).hexdigest()[:16]
     path = home.locks / f"{key}.txt"
     if not path.exists():

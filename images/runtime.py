@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from headgate.errors import PackageError
 from headgate.home import write_atomically
-from images.bundle import server_files
+from images.bundle import code_of
 from images.layers import ROOT, Content, Layer
 from images.manifest import TAR_GZIP, Blob
 from images.requirements import install_into
@@ -56,36 +56,47 @@ class Platform:
 
 
 PLATFORMS = {
-    "x86_64": Platform("amd64", "x86_64-manylinux_2_28"),
-    "aarch64": Platform("arm64", "aarch64-manylinux_2_28"),
-    "arm64": Platform("arm64", "aarch64-manylinux_2_28"),
+    "x86_64": Platform("amd64", "x86_64-manylinux"),
+    "aarch64": Platform("arm64", "aarch64-manylinux"),
+    "arm64": Platform("arm64", "aarch64-manylinux"),
 }
+GLIBC = "2_28"
+"""The C library that images of models have at least."""
 
 
-def this_platform() -> Platform:
-    """Linux on this machine's processor."""
+def this_platform(glibc: str = GLIBC) -> Platform:
+    """Linux on this machine's processor, with at least this C library."""
     machine = os.uname().machine
     if machine not in PLATFORMS:
         raise PackageError(f"images cannot be made on {machine}", fix=f"use one of {', '.join(PLATFORMS)}")
-    return PLATFORMS[machine]
+    found = PLATFORMS[machine]
+    return Platform(found.architecture, f"{found.wheels}_{glibc}")
 
 
-def runtime_layer(home: Home, lock: str, python: str) -> Blob:
-    """The layer of a lock; made once.
+def runtime_layer(home: Home, lock: str, python: str, package: str = "serving", glibc: str = GLIBC) -> Blob:
+    """The layer of a lock and of what runs on it; made once.
+
+    Args:
+        home: where layers are kept.
+        lock: as `lock_requirements` gives it.
+        python: such as 3.11.
+        package: of ours; in the image it has the last part of its name.
+        glibc: that its packages need.
 
     Raises:
         RequirementsError: a package cannot be had for the image's platform.
     """
-    server = server_files()
-    whole = hashlib.sha256(f"{_FORMAT}\n{python}\n{this_platform().wheels}\n{lock}".encode())
-    for name, path in server.items():
+    code = code_of(package)
+    wheels = this_platform(glibc).wheels
+    whole = hashlib.sha256(f"{_FORMAT}\n{python}\n{wheels}\n{lock}".encode())
+    for name, path in code.items():
         whole.update(name.encode() + b"\0" + path.read_bytes())
     folder = home.layers / f"runtime-{whole.hexdigest()[:16]}"
     with FileLock(home.layers / f".{folder.name}.lock"):
         if not (folder / "layer.json").exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            _make(folder, lock, python, server)
+            _make(folder, (lock, python, wheels), package.rpartition(".")[2], code)
     return stored(folder)
 
 
@@ -125,18 +136,18 @@ def read_file(path: Path, start: int = 0) -> Iterator[bytes]:
             yield chunk
 
 
-def _make(folder: Path, lock: str, python: str, server: dict[str, Path]) -> None:
-    site, code = folder / "site", folder / "serving"
+def _make(folder: Path, wanted: tuple[str, str, str], package: str, sources: dict[str, Path]) -> None:
+    site, code, python = folder / "site", folder / package, wanted[1]
     try:
-        install_into(site, lock, python, this_platform().wheels)
+        install_into(site, *wanted)
         code.mkdir()
-        for name, path in server.items():
+        for name, path in sources.items():
             shutil.copyfile(path, code / name)
         inside = f"{ROOT}/lib/python{python}/site-packages"
         _compile(site, f"/{inside}", python)
-        _compile(code, f"/{ROOT}/serving", python)
+        _compile(code, f"/{ROOT}/{package}", python)
         files = {f"{inside}/{name}": path for name, path in _tree(site).items()}
-        files |= {f"{ROOT}/serving/{name}": path for name, path in _tree(code).items()}
+        files |= {f"{ROOT}/{package}/{name}": path for name, path in _tree(code).items()}
         contents = {name: Content(path, 0o755 if os.access(path, os.X_OK) else 0o644) for name, path in files.items()}
         keep(Layer(contents).read(), folder)
     finally:

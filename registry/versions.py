@@ -85,6 +85,12 @@ class Versions:
         return int(found.version) if found else None
 
     @mapped
+    def next(self) -> int:
+        """The number that the next new version gets."""
+        found = self._client.search_model_versions(f"name = '{self._model}'")
+        return max((int(version.version) for version in found), default=0) + 1
+
+    @mapped
     def sources(self, version: int) -> list[str]:
         """Where a version's files can be had: as they were stored, and as MLflow gives them, with a file of its own."""
         stored = self._client.get_model_version(self._model, str(version)).source
