@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
-.PHONY: demo test check bench chaos day docs schema lock base-image clean
+.PHONY: demo test test-kubernetes check bench chaos day docs schema lock base-image clean
 
 demo: .venv/runtime  ## five releases of real models under live traffic, in about three minutes; TARGET=docker for containers
 	$(call say,running the demo; its state is in $${HEADGATE_HOME:-~/.headgate}; add ARGS=--keep to keep the stack up)
@@ -19,6 +19,15 @@ test: .venv/dev  ## every test, on real servers
 	$(call say,running the tests; some forty minutes on two cores; WORKERS=1 for one at a time)
 	@# The slow ones first, as they are collected: a file that is long should not be what the other process waits for.
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-kubernetes: .venv/dev  ## the suite of every target on a cluster; CONTEXT=kind-kind LOAD="kind load docker-image"
+	$(call say,running the suite of every target on $(or $(CONTEXT),(no CONTEXT was named)))
+	@test -n "$(CONTEXT)" || (echo "name a context of your kubeconfig: make test-kubernetes CONTEXT=kind-kind" && exit 2)
+	@# Two runs, as each folder has a conftest of its own.
+	@for tests in tests/contract tests/flows/test_kubernetes_releases.py; do \
+		HEADGATE_TEST_KUBERNETES="$(CONTEXT)" HEADGATE_TEST_KUBERNETES_LOAD="$(LOAD)" \
+			$(BIN)/python -m pytest $$tests -k kubernetes $(ARGS) || exit 1; \
+	done
 
 check: .venv/dev  ## style, types, import contracts, schema, links of the docs
 	$(call say,ruff)

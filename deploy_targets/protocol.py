@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -183,4 +183,13 @@ class DeployTarget(Protocol):
         Raises:
             LeaseLostError: the platform has seen a higher fence.
         """
+        ...
+
+
+@runtime_checkable
+class Declares(Protocol):
+    """A platform that is told what is to be there, and not what to do."""
+
+    def manifests(self, endpoint: str, revision: Revision) -> list[dict[str, Any]]:
+        """What `deploy` would apply; nothing is changed."""
         ...

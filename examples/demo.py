@@ -84,7 +84,9 @@ def main() -> int:
     """Tell the story; 0 when every chapter ended as it should and no request was lost."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--keep", action="store_true", help="leave the stack up")
-    arguments.add_argument("--target", choices=("local", "docker"), default="local", help="where the models are served")
+    arguments.add_argument(
+        "--target", default="local", help="where the models are served: local, docker, or a `target` entry as JSON"
+    )
     given = arguments.parse_args()
     keep, target = given.keep, given.target
     home = Path(os.environ.get("HEADGATE_HOME") or Path.home() / ".headgate").absolute()
@@ -227,7 +229,8 @@ def write_file(work: Path, version: str, uri: str, target: str) -> Path:
     work.mkdir(parents=True, exist_ok=True)
     file = work / f"{version}.yaml"
     text = (WINE / "release.yaml").read_text(encoding="utf-8")
-    text = text.replace("runs:/<run_id>/model", uri).replace("kind: local", f"kind: {target}")
+    entry = target if target.startswith("{") else json.dumps({"kind": target})
+    text = text.replace("runs:/<run_id>/model", uri).replace("{kind: local}", entry)
     file.write_text(text, encoding="utf-8")
     return file
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from deploy_targets import unsupported_problems
+from deploy_targets import Declares, unsupported_problems
 from headgate.errors import BadInputError, PackageError, UnsupportedError
 from headgate.phases import Phase
 from headgate.plan import Plan, make_plan
@@ -98,18 +98,42 @@ def register(job: ReleaseJob, artifact: Artifact, image: Image) -> ModelVersion:
 @step
 def deploy(job: ReleaseJob, version: ModelVersion, image: Image) -> Revision:
     """Bring the champion in order where it is not, then make the challenger ready at 0 %."""
-    runtime = job.spec.runtime
-    revision = Revision.of(
-        version, image, env={**job.spec.capture.env, **runtime.env}, workers=runtime.replicas.min,
-        ready_timeout=runtime.ready_timeout, resources=runtime.resources,
-        keep_image=not job.spec.image.remove_retired, most_workers=runtime.replicas.max,
-    )  # fmt: skip
+    revision = _revision(job, version, image)
     _restore_champion(job)
     # Written before anything exists, so that whoever cleans up after a crash knows what to look for.
     job.write(Kind.NOTE, "deploying", revision.name, {"revision": revision.model_dump(mode="json")})
     job.deploy(revision)
     job.enter(Phase.DEPLOYED, f"{revision.name} is ready at 0%", {"revision": revision.model_dump(mode="json")})
     return revision
+
+
+def _revision(job: ReleaseJob, version: ModelVersion, image: Image) -> Revision:
+    runtime = job.spec.runtime
+    return Revision.of(
+        version, image, env={**job.spec.capture.env, **runtime.env}, workers=runtime.replicas.min,
+        ready_timeout=runtime.ready_timeout, resources=runtime.resources,
+        keep_image=not job.spec.image.remove_retired, most_workers=runtime.replicas.max,
+    )  # fmt: skip
+
+
+def plan_manifests(job: ReleaseJob) -> list[dict[str, Any]]:
+    """What a release would apply, where its platform takes manifests: the image is made for it, and nothing else.
+
+    Raises:
+        UnsupportedError: the platform takes none.
+    """
+    from images import fetch_artifact  # noqa: PLC0415 - heavy, and needed here alone
+
+    if not isinstance(job.target, Declares):
+        raise UnsupportedError(
+            f"the {job.spec.target.kind} target takes no manifests",
+            fix="leave --manifests out, or release to Kubernetes",
+        )
+    with tempfile.TemporaryDirectory(dir=job.home.root, prefix=".artifact-") as folder:
+        image = _build(job, fetch_artifact(job.spec.artifact, Path(folder)))
+    number = job.versions.find(image.digest) or job.versions.next()
+    version = ModelVersion(name=job.spec.model, version=number, digest=image.digest)
+    return job.target.manifests(job.endpoint, _revision(job, version, image))
 
 
 def with_image(job: Job, revision: Revision) -> Revision:

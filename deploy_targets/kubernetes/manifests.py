@@ -1,0 +1,211 @@
+"""What a revision is in a cluster, as manifests: nothing here asks anybody.
+
+Sources: https://kubernetes.io/docs/reference/kubernetes-api, and for the security of pods the `restricted` standard,
+https://kubernetes.io/docs/concepts/security/pod-security-standards.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from deploy_targets.kubernetes import names
+from deploy_targets.kubernetes.names import ENDPOINT, PORT, REVISION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from deploy_targets.kubernetes.settings import KubernetesSettings
+    from headgate.records import Revision
+
+SCRATCH = "/var/lib/headgate"
+KINDS = ("deployments", "services", "poddisruptionbudgets", "networkpolicies", "horizontalpodautoscalers")
+"""What a revision consists of, in the order in which it is made."""
+
+_USER = 65532
+_PROBE_SECONDS = 2
+_LEAVE = "import time; time.sleep(5)"
+"""From the moment that a pod is told to end until its server stops to take requests: nobody knows of it at once."""
+_DRAIN_SECONDS = 45
+_PATIENCE_SECONDS = 30
+_SCRATCH_SIZE, _TMP_SIZE = "2Gi", "256Mi"
+
+
+def of_revision(
+    settings: KubernetesSettings, endpoint: str, revision: Revision, pods: int, path_of: Callable[[str], str]
+) -> list[tuple[str, dict[str, Any]]]:
+    """The kind and the manifest of each object of a revision.
+
+    Args:
+        settings: of the target.
+        endpoint: where.
+        revision: which.
+        pods: how many there are to be.
+        path_of: where the cluster has a kind, which depends on its version.
+    """
+    made = {
+        "deployments": _deployment(settings, endpoint, revision, pods), "services": _service(endpoint, revision),
+        "poddisruptionbudgets": _budget(endpoint, revision), "networkpolicies": _network(endpoint, revision),
+        "horizontalpodautoscalers": _scaler(settings, endpoint, revision, pods),
+    }  # fmt: skip
+    wanted = {kind: spec for kind, spec in made.items() if kind != "networkpolicies" or settings.network_policy}
+    if not revision.most_workers:
+        del wanted["horizontalpodautoscalers"]
+    name, labels = names.of_revision(endpoint, revision.name), names.labels(endpoint, revision.name, settings.labels)
+    return [
+        (
+            kind,
+            names.object_of(kind, path_of(kind), settings.namespace, name, labels, _noted(kind, revision))
+            | {"spec": spec},
+        )
+        for kind, spec in wanted.items()
+    ]
+
+
+def _noted(kind: str, revision: Revision) -> dict[str, str]:
+    """What is read back from a Deployment."""
+    if kind != "deployments":
+        return {}
+    return {names.VERSION: revision.version.model_dump_json(), names.PODS: str(revision.workers)}
+
+
+def _chosen(endpoint: str, revision: Revision) -> dict[str, str]:
+    return {ENDPOINT: endpoint, REVISION: revision.name}
+
+
+def _deployment(settings: KubernetesSettings, endpoint: str, revision: Revision, pods: int) -> dict[str, Any]:
+    chosen = _chosen(endpoint, revision)
+    return {
+        # With an autoscaler the number is that one's, and not in what we apply.
+        **({} if revision.most_workers else {"replicas": pods}),
+        "revisionHistoryLimit": 0,
+        "progressDeadlineSeconds": math.ceil(revision.ready_timeout) + 600,
+        "selector": {"matchLabels": chosen},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+        "template": {
+            "metadata": {"labels": names.labels(endpoint, revision.name, settings.labels)},
+            "spec": _pod(settings, endpoint, revision),
+        },
+    }  # fmt: skip
+
+
+def _pod(settings: KubernetesSettings, endpoint: str, revision: Revision) -> dict[str, Any]:
+    mounts = [{"name": "scratch", "mountPath": SCRATCH}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - its own
+    volumes: list[dict[str, Any]] = [
+        {"name": "scratch", "emptyDir": {"sizeLimit": _SCRATCH_SIZE}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": _TMP_SIZE}},
+    ]
+    shared = []
+    if settings.captures_claim:
+        folder = settings.captures.removeprefix("file://")
+        shared = [{"name": "captures", "mountPath": folder}]
+        volumes.append({"name": "captures", "persistentVolumeClaim": {"claimName": settings.captures_claim}})
+    servers = [
+        _container(settings, endpoint, revision) | _serving(settings, revision) | {"volumeMounts": mounts},
+        _container(settings, endpoint, revision)
+        | {"name": "log", "command": ["python3", "-m", "serving.ship"], "volumeMounts": [*mounts, *shared]},
+    ]
+    return {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": _DRAIN_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True, "runAsUser": _USER, "runAsGroup": _USER, "fsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        **({"serviceAccountName": settings.service_account} if settings.service_account else {}),
+        **({"imagePullSecrets": [{"name": one} for one in settings.pull_secrets]} if settings.pull_secrets else {}),
+        **settings.scheduling,
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": _chosen(endpoint, revision)},
+            }
+        ],
+        "containers": servers,
+        "volumes": volumes,
+    }  # fmt: skip
+
+
+def _container(settings: KubernetesSettings, endpoint: str, revision: Revision) -> dict[str, Any]:
+    env = {
+        **revision.env, "HEADGATE_WORKERS": "1", "HEADGATE_REVISION": revision.name, "HEADGATE_ENDPOINT": endpoint,
+        "HEADGATE_SCRATCH": SCRATCH, "HEADGATE_CAPTURES": settings.captures, "PORT": str(PORT),
+    }  # fmt: skip
+    return {
+        "image": names.image(revision.image.reference),
+        "imagePullPolicy": settings.pull,
+        "env": [{"name": name, "value": value} for name, value in sorted(env.items())],
+        **({"envFrom": [{"secretRef": {"name": settings.secret}}]} if settings.secret else {}),
+        "securityContext": {
+            "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
+        },
+    }  # fmt: skip
+
+
+def _serving(settings: KubernetesSettings, revision: Revision) -> dict[str, Any]:
+    ping = {"httpGet": {"path": "/ping", "port": PORT}, "timeoutSeconds": 2}
+    return {
+        "name": "server",
+        "ports": [names.port("http", PORT, of_container=True)],
+        "resources": _resources(settings, revision),
+        "startupProbe": {
+            **ping, "periodSeconds": _PROBE_SECONDS,
+            # Who releases it is to say first that it takes too long.
+            "failureThreshold": math.ceil((revision.ready_timeout + _PATIENCE_SECONDS) / _PROBE_SECONDS),
+        },
+        "readinessProbe": {**ping, "periodSeconds": _PROBE_SECONDS, "failureThreshold": 2},
+        "livenessProbe": {**ping, "timeoutSeconds": 5, "periodSeconds": 10, "failureThreshold": 6},
+        "lifecycle": {"preStop": {"exec": {"command": ["python3", "-c", _LEAVE]}}},
+    }  # fmt: skip
+
+
+def _resources(settings: KubernetesSettings, revision: Revision) -> dict[str, Any]:
+    asked = revision.resources
+    found = {
+        "cpu": f"{round(asked.cpu * 1000)}m" if asked.cpu else None,
+        "memory": str(asked.memory) if asked.memory else None,
+        settings.gpu_resource: str(asked.gpu) if asked.gpu else None,
+    }
+    limits = {name: value for name, value in found.items() if value is not None}
+    return {"limits": limits, "requests": limits} if limits else {}
+
+
+def _service(endpoint: str, revision: Revision) -> dict[str, Any]:
+    return {"selector": _chosen(endpoint, revision), "ports": [names.port("http", PORT)]}
+
+
+def _budget(endpoint: str, revision: Revision) -> dict[str, Any]:
+    """A node that is emptied takes one pod of it at a time."""
+    return {"maxUnavailable": 1, "selector": {"matchLabels": _chosen(endpoint, revision)}}
+
+
+def _network(endpoint: str, revision: Revision) -> dict[str, Any]:
+    return {
+        "podSelector": {"matchLabels": _chosen(endpoint, revision)},
+        "policyTypes": ["Ingress"],
+        "ingress": [
+            {
+                "from": [{"podSelector": {"matchLabels": names.GATEWAY_LABELS}}],
+                "ports": [{"protocol": "TCP", "port": PORT}],
+            }
+        ],
+    }
+
+
+def _scaler(settings: KubernetesSettings, endpoint: str, revision: Revision, pods: int) -> dict[str, Any]:
+    return {
+        "scaleTargetRef": {
+            "apiVersion": "apps/v1", "kind": "Deployment", "name": names.of_revision(endpoint, revision.name),
+        },
+        "minReplicas": pods,
+        "maxReplicas": max(pods, revision.most_workers),
+        "metrics": [
+            {
+                "type": "Resource",
+                "resource": {
+                    "name": "cpu", "target": {"type": "Utilization", "averageUtilization": settings.cpu_target},
+                },
+            }
+        ],
+    }  # fmt: skip

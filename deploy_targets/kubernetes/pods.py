@@ -1,0 +1,192 @@
+"""The pods of a revision: how many are ready, and why others are not."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from deploy_targets.kubernetes import names
+from deploy_targets.kubernetes.names import ENDPOINT, REVISION
+from headgate.errors import RevisionFailedError, TargetUnavailableError
+from headgate.units import BASIS_POINTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from deploy_targets.kubernetes.api import Api
+    from headgate.records import Revision
+
+PROVISION_SECONDS = 900.0
+"""How long nodes may take to be had and to pull the image, besides what the model needs to load."""
+GONE_SECONDS = 120.0
+T = TypeVar("T")
+
+_POLL_SECONDS = 0.25
+_LOG_LINES = 15
+_HOPELESS = frozenset({"ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError"})
+"""Why a container waits that will not start by itself."""
+
+
+class Pods:
+    """Those of one revision.
+
+    Args:
+        api: the namespace.
+        endpoint: whose.
+        revision: which.
+    """
+
+    def __init__(self, api: Api, endpoint: str, revision: str) -> None:
+        self._api, self._endpoint, self._revision = api, endpoint, revision
+        self._name = names.of_revision(endpoint, revision)
+
+    def wait(self, wanted: int, revision: Revision) -> None:
+        """Return once so many are ready.
+
+        Raises:
+            RevisionFailedError: one ended, cannot start, finds no node, or takes too long.
+        """
+        began, running_since = time.monotonic(), None
+        while True:
+            found = self._answered(lambda: self._api.find("deployments", self._name))
+            if found is not None and ready(found) >= wanted:
+                return
+            pods = self._answered(self._list) or []
+            if why := next(filter(None, map(_hopeless, pods)), ""):
+                raise RevisionFailedError(f"{revision.name} cannot start ({why}):\n{self._log(pods)}", fix=_fix(why))
+            now = time.monotonic()
+            if running_since is None and len(pods) >= wanted and all(map(_is_running, pods)):
+                running_since = now
+            if running_since is not None and now > running_since + revision.ready_timeout:
+                took = f"{revision.name} is not ready after {revision.ready_timeout:g} s"
+                raise RevisionFailedError(
+                    f"{took}; its log ends:\n{self._log(pods)}",
+                    fix="raise runtime.ready_timeout, or see why loading takes so long",
+                )
+            if running_since is None and now > began + PROVISION_SECONDS:
+                why = self.why_not() or "no pod was made"
+                raise RevisionFailedError(
+                    f"{revision.name} did not start in {PROVISION_SECONDS:g} s: {why}", fix=_fix(why)
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def wait_until_ready(self, wanted: int, seconds: float) -> None:
+        """Return once so many of a revision that has started before are ready.
+
+        Raises:
+            TargetUnavailableError: not within that time.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            found = self._answered(lambda: self._api.find("deployments", self._name))
+            if found is not None and ready(found) >= wanted:
+                return
+            if time.monotonic() > deadline:
+                why = self.why_not() or "they take too long"
+                raise TargetUnavailableError(
+                    f"{self._revision} has not {wanted} ready pods after {seconds:g} s: {why}", fix=_fix(why)
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def wait_until_gone(self) -> None:
+        """Return once none is left.
+
+        Raises:
+            TargetUnavailableError: some still are after two minutes.
+        """
+        deadline = time.monotonic() + GONE_SECONDS
+        while pods := self._list():
+            if time.monotonic() > deadline:
+                raise TargetUnavailableError(
+                    f"pods of {self._revision} do not end: {', '.join(one['metadata']['name'] for one in pods)}",
+                    fix="see their nodes: kubectl describe pod",
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def why_not(self) -> str:
+        """Why they are not ready; empty where nothing is said."""
+        return next((why for pod in self._list() for why in _reasons(pod)), "")
+
+    def _list(self) -> list[dict[str, Any]]:
+        return self._api.list("pods", {ENDPOINT: self._endpoint, REVISION: self._revision})
+
+    def _log(self, pods: list[dict[str, Any]]) -> str:
+        for pod in pods:
+            for before in (True, False):
+                if told := self._api.log(pod["metadata"]["name"], _LOG_LINES, before=before):
+                    return told
+        return "(no log)"
+
+    @staticmethod
+    def _answered(look: Callable[[], T]) -> T | None:
+        """What the API server says; None while it is away, as it is when it is restarted."""
+        try:
+            return look()
+        except TargetUnavailableError:
+            return None
+
+
+def ready(deployment: Mapping[str, Any]) -> int:
+    """How many of a Deployment's pods are ready, of those that are as it wants them."""
+    status = deployment.get("status", {})
+    if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0):
+        return 0
+    return int(min(status.get("readyReplicas", 0), status.get("updatedReplicas", 0)))
+
+
+def needed(share: int, pods: int) -> int:
+    """How many pods a share of the traffic needs, of which so many have all of it; one at least."""
+    return max(1, math.ceil(share * pods / BASIS_POINTS))
+
+
+def _statuses(pod: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    yield from (one for one in pod.get("status", {}).get("containerStatuses", []))
+
+
+def _is_running(pod: Mapping[str, Any]) -> bool:
+    states = [one["state"] for one in _statuses(pod) if one["name"] == "server"]
+    return bool(states) and "running" in states[0]
+
+
+def _hopeless(pod: Mapping[str, Any]) -> str:
+    """Why a pod will not become ready; empty where it still may."""
+    if "deletionTimestamp" in pod["metadata"]:
+        return ""
+    for one in _statuses(pod):
+        waiting = one["state"].get("waiting", {})
+        if waiting.get("reason") in _HOPELESS:
+            return f"{waiting['reason']}: {waiting.get('message', '')}"
+        ended = one["state"].get("terminated") or one.get("lastState", {}).get("terminated")
+        if ended and one["name"] == "server":
+            return _end(ended)
+    return ""
+
+
+def _reasons(pod: Mapping[str, Any]) -> Iterator[str]:
+    if why := _hopeless(pod):
+        yield why
+    for condition in pod.get("status", {}).get("conditions", []):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            yield f"{condition.get('reason', '')}: {condition.get('message', '')}"
+    for one in _statuses(pod):
+        if waiting := one["state"].get("waiting"):
+            yield f"{waiting.get('reason', '')} {waiting.get('message', '')}".strip()
+    if "deletionTimestamp" in pod["metadata"]:
+        yield f"pod {pod['metadata']['name']} was told to end"
+
+
+def _end(ended: Mapping[str, Any]) -> str:
+    reason = ended.get("reason", "")
+    return f"it ended with exit code {ended.get('exitCode')}" + (f", {reason}" if reason else "")
+
+
+def _fix(why: str) -> str:
+    """What mends it."""
+    fixes = {
+        "OOMKilled": "raise runtime.memory",
+        "Image": "see that nodes may pull the image: image.repository, and target.pull_secrets",
+        "Unschedulable": "make room, or see runtime and the target's node_selector and tolerations",
+        "exit code 3": "mend the model and log it again",
+    }
+    return next((fix for part, fix in fixes.items() if part in why), "kubectl describe pod")

@@ -1,0 +1,100 @@
+"""What is missing in a cluster before a release can start, each with the command that mends it; and the role."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deploy_targets.clouds import look_for_problems, problem
+from headgate.errors import HeadgateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from deploy_targets.kubernetes.api import Api
+    from deploy_targets.kubernetes.capture import Captures
+    from deploy_targets.kubernetes.gateways import Gateways
+    from deploy_targets.kubernetes.settings import KubernetesSettings
+    from headgate.findings import Finding
+
+_MADE = ("create", "delete", "get", "list", "patch")
+RULES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("", ("configmaps",), ("create", "delete", "get", "list", "update")),
+    ("", ("services",), _MADE),
+    ("apps", ("deployments",), _MADE),
+    ("autoscaling", ("horizontalpodautoscalers",), _MADE),
+    ("networking.k8s.io", ("networkpolicies",), _MADE),
+    ("policy", ("poddisruptionbudgets",), _MADE),
+    ("", ("persistentvolumeclaims",), ("get",)),
+    ("", ("pods",), ("list",)),
+    ("", ("pods/log",), ("get",)),
+    # By the API server's proxy the gateway is asked what is in effect, and for predictions.
+    ("", ("pods/proxy",), ("create", "get")),
+)
+"""API group, resources and verbs of everything that a release asks of a namespace."""
+
+
+def findings(api: Api, gateways: Gateways, captures: Captures, settings: KubernetesSettings) -> list[Finding]:
+    """Every problem; nothing where a release can start."""
+    try:
+        api.call("GET", "/version")
+    except HeadgateError as error:
+        return [problem("cluster", error.message, error.fix)]
+    looks = (_permissions(api), _gateway(gateways), _captures(captures, settings), _claim(api, settings))
+    return look_for_problems("cluster", looks)
+
+
+def role(namespace: str) -> str:
+    """The least that whoever releases needs, as `kubectl apply -f -` takes it."""
+    rules = "".join(
+        f'  - apiGroups: ["{group}"]\n    resources: [{", ".join(resources)}]\n    verbs: [{", ".join(verbs)}]\n'
+        for group, resources, verbs in RULES
+    )
+    return (
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\n"
+        f"metadata:\n  name: headgate-release\n  namespace: {namespace}\nrules:\n{rules}"
+    )
+
+
+def _permissions(api: Api) -> Iterator[Finding]:
+    missing = []
+    for group, resources, verbs in RULES:
+        for named in resources:
+            resource, _, part = named.partition("/")
+            for verb in verbs:
+                attributes = {
+                    "namespace": api.namespace,
+                    "group": group,
+                    "resource": resource,
+                    "subresource": part,
+                    "verb": verb,
+                }
+                asked = {
+                    "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+                    "spec": {"resourceAttributes": attributes},
+                }  # fmt: skip
+                told = api.call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", asked)
+                if not told["status"]["allowed"]:
+                    missing.append(f"{verb} {named}")
+    if missing:
+        fix = "headgate doctor --policy release.yaml | kubectl apply -f -, then bind the role to the caller"
+        yield problem("permissions", f"the caller may not {', '.join(missing)} in {api.namespace}", fix)
+
+
+def _gateway(gateways: Gateways) -> Iterator[Finding]:
+    try:
+        gateways.ready()
+    except HeadgateError as error:
+        yield problem("gateway", error.message, error.fix)
+
+
+def _captures(captures: Captures, settings: KubernetesSettings) -> Iterator[Finding]:
+    if said := captures.problem():
+        fix = "make it, and see that this machine and the pods may read and write it"
+        yield problem("target.captures", f"{settings.captures} cannot be read: {said}", fix)
+
+
+def _claim(api: Api, settings: KubernetesSettings) -> Iterator[Finding]:
+    name = settings.captures_claim
+    if name and api.find("persistentvolumeclaims", name) is None:
+        fix = f"make it, with access mode ReadWriteMany: kubectl get pvc -n {api.namespace}"
+        yield problem("target.captures_claim", f"{api.namespace} has no PersistentVolumeClaim {name}", fix)

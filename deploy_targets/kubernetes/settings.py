@@ -1,0 +1,72 @@
+"""What release.yaml says of Kubernetes beside `kind`. Loads no SDK."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from headgate.operating import Strict
+from headgate.target_settings import Target
+
+_NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+
+
+class Toleration(Strict):
+    """A taint of nodes that pods may be put on all the same."""
+
+    key: str = Field("", description="The taint's; default: all taints.")
+    operator: Literal["Equal", "Exists"] = Field("Equal", description="Whether `value` has to be the taint's.")
+    value: str = Field("", description="The taint's.")
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field("", description="Default: all of them.")
+
+
+class KubernetesSettings(Target):
+    """A namespace of a cluster, and how pods are made there."""
+
+    kind: Literal["kubernetes"]
+    captures: str = Field(
+        pattern=r"^(s3|gs|abfs|file)://\S+$",
+        description="Where servers put requests and answers, such as s3://bucket/captures; or file://.",
+    )
+    captures_claim: str = Field(
+        "", pattern=rf"^({_NAME})?$",
+        description="A PersistentVolumeClaim that pods mount at the folder of a file:// captures; whoever releases has "
+        "the same files at the same path.",
+    )  # fmt: skip
+    namespace: str = Field("default", pattern=rf"^{_NAME}$", description="Where everything is made.")
+    context: str = Field("", description="Of the kubeconfig; default: its current one, or the cluster around this pod.")
+    url: str = Field(
+        "", pattern=r"^(https?://\S+)?$",
+        description="Where clients reach the gateway; default: the name of its Service in the cluster.",
+    )  # fmt: skip
+    service_account: str = Field("", description="Of the servers, such as one that may write to `captures`.")
+    secret: str = Field("", description="A Secret whose entries are in the servers' environment.")
+    pull_secrets: tuple[str, ...] = Field((), description="Secrets by which nodes pull images.")
+    pull: Literal["IfNotPresent", "Always", "Never"] = Field(
+        "IfNotPresent", description="When nodes pull images; they are named by what they hold, so once is enough."
+    )
+    node_selector: dict[str, str] = Field(default_factory=dict, description="Labels of the nodes that pods are put on.")
+    tolerations: tuple[Toleration, ...] = Field((), description="Taints of nodes that pods may be put on.")
+    priority_class: str = Field("", description="Which pods give way where there is no room for all.")
+    gpu_resource: str = Field("nvidia.com/gpu", description="What nodes call a GPU.")
+    cpu_target: int = Field(
+        70, ge=1, le=100, description="Percent that the number of pods follows, where replicas.max is above min."
+    )
+    network_policy: bool = Field(default=True, description="Servers take requests from the gateway only.")
+    labels: dict[str, str] = Field(default_factory=dict, description="On everything that is made, for bills.")
+
+    @model_validator(mode="after")
+    def _whole_captures(self) -> KubernetesSettings:
+        if self.captures.startswith("file://") != bool(self.captures_claim):
+            raise ValueError("captures_claim goes with a captures that begins with file://, and with no other")
+        return self
+
+    @property
+    def scheduling(self) -> dict[str, Any]:
+        """What a pod's spec says of where it runs."""
+        told = [one.model_dump(exclude_defaults=True) for one in self.tolerations]
+        found = {
+            "nodeSelector": self.node_selector, "tolerations": told, "priorityClassName": self.priority_class,
+        }  # fmt: skip
+        return {name: value for name, value in found.items() if value}

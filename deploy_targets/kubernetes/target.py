@@ -1,0 +1,302 @@
+"""The Kubernetes target: a revision is a Deployment of a namespace, behind Envoy.
+
+Nothing has to be installed in the cluster but the gateway, which any namespace takes (gateway.py).
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from deploy_targets import envoy_config
+from deploy_targets.behind_envoy import PROMETHEUS_RINGS
+from deploy_targets.clouds import poll
+from deploy_targets.kubernetes import gateway, manifests, names
+from deploy_targets.kubernetes.api import Api
+from deploy_targets.kubernetes.capture import Captures
+from deploy_targets.kubernetes.endpoint import Endpoint, Known, known
+from deploy_targets.kubernetes.gateways import Gateways
+from deploy_targets.kubernetes.names import ENDPOINT, REVISION
+from deploy_targets.kubernetes.pods import Pods, needed, ready
+from deploy_targets.kubernetes.preflight import findings, role
+from deploy_targets.protocol import Feature, ImageRepository
+from headgate.errors import TargetError, TargetUnavailableError
+from headgate.records import EndpointState, ModelVersion, RevisionState, Traffic
+from headgate.units import BASIS_POINTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import pyarrow as pa
+
+    from deploy_targets.kubernetes.settings import KubernetesSettings
+    from headgate.findings import Finding
+    from headgate.records import Alarm, Counts, Payload, Prediction, Revision, Window
+
+_EFFECT_SECONDS = 20.0
+_AGREE_SECONDS = 3.0
+_HEALTHY_SECONDS = 60.0
+_GROW_SECONDS = 900.0
+_DRAIN_SECONDS = 20.0
+_POLL_SECONDS = 0.05
+
+
+class KubernetesTarget:
+    """One namespace of a cluster.
+
+    Args:
+        settings: which, and how pods are made.
+    """
+
+    UNSUPPORTED: ClassVar[Mapping[Feature, str]] = {
+        Feature.SCALE_TO_ZERO: "a request that finds no pod is refused, not kept until there is one; "
+        "set replicas.min to 1",
+        Feature.ALARMS: PROMETHEUS_RINGS,
+    }
+    SUBSTITUTED: ClassVar[Mapping[Feature, str]] = {}
+    CALLS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "deploy": ("PATCH deployments, services, poddisruptionbudgets, networkpolicies", "PUT configmaps"),
+        "shadow": ("PUT configmaps, twice",),
+        "shift": ("PATCH deployments, where its pods are too few", "PUT configmaps, once a step"),
+        "promote": ("PUT configmaps",),
+    }
+    LATENCY_BOUNDS: ClassVar[tuple[float, ...]] = envoy_config.LATENCY_SECONDS
+    LOOK_SECONDS: ClassVar[float] = 1.0
+    LOG_DELAY: ClassVar[float] = 10.0
+    WEIGHT_STEP: ClassVar[int] = 1
+    MIRROR_LIMIT: ClassVar[int] = BASIS_POINTS
+    RUNS_CONTAINERS: ClassVar[bool] = True
+
+    def __init__(self, settings: KubernetesSettings) -> None:
+        self._settings = settings
+        self._api = Api(settings.context, settings.namespace)
+        self._gateways = Gateways(self._api)
+        self._captures = Captures(settings.captures)
+
+    @classmethod
+    def of(cls, settings: KubernetesSettings) -> KubernetesTarget:
+        """The target that a release file describes."""
+        return cls(settings)
+
+    def preflight(self) -> list[Finding]:
+        """Whether the cluster knows us, what we may, and whether it has the gateway and the place of the log."""
+        return findings(self._api, self._gateways, self._captures, self._settings)
+
+    def permissions(self) -> str:
+        """A Role, as `kubectl apply -f -` takes it."""
+        return role(self._settings.namespace)
+
+    def repository(self, model: str, named: str) -> ImageRepository:  # noqa: ARG002 - none is made
+        """What the release file names; without one, nodes have to share this machine's Docker daemon."""
+        return ImageRepository(named)
+
+    def endpoints(self) -> list[str]:
+        """Those with a Deployment, or a ConfigMap that says more than a fence."""
+        made = {one["metadata"]["labels"][ENDPOINT] for one in self._api.list("deployments", ENDPOINT)}
+        kept = {
+            one["metadata"]["labels"][ENDPOINT]
+            for one in self._api.list("configmaps", ENDPOINT)
+            if _has_content(known(one))
+        }
+        return sorted(made | kept)
+
+    def observe(self, endpoint: str) -> EndpointState | None:
+        """What Deployments, pods and the gateway say."""
+        there, made = self._endpoint(endpoint).known(), self._deployments(endpoint)
+        if not made and not _has_content(there):
+            return None
+        states = {name: self._state(endpoint, name, found, there) for name, found in made.items()}
+        for name, version in there.revisions.items():
+            states.setdefault(
+                name, RevisionState(name=name, ready=False, detail="its Deployment is gone", version=version)
+            )
+        return EndpointState(
+            endpoint=endpoint, url=f"{self._url}/{endpoint}/invocations", revisions=states,
+            traffic=self._traffic(endpoint, there),
+        )  # fmt: skip
+
+    def deploy(self, endpoint: str, revision: Revision) -> None:
+        """Make what a revision consists of, wait for its pods, and make it known to the gateway."""
+        name, there = names.of_revision(endpoint, revision.name), self._endpoint(endpoint).known()
+        made = self._deployments(endpoint).get(revision.name)
+        # One that is to get a part of the traffic grows with it.
+        is_first = there.traffic is None or there.traffic.weight(revision.name) > 0
+        pods = max(revision.workers if is_first else 1, made["spec"]["replicas"] if made else 0)
+        try:
+            for kind, manifest in manifests.of_revision(self._settings, endpoint, revision, pods, self._api.version_of):
+                self._api.apply(kind, manifest)
+            Pods(self._api, endpoint, revision.name).wait(pods, revision)
+            self._endpoint(endpoint).change(None, lambda now: _with(now, revision))
+            poll(
+                lambda: self._gateways.are_healthy(name), bool, _HEALTHY_SECONDS,
+                f"the gateway's first look at {revision.name}",
+            )  # fmt: skip
+        except BaseException:
+            if made is None:
+                self._remove(endpoint, revision.name, fence=None)
+            raise
+
+    def manifests(self, endpoint: str, revision: Revision) -> list[dict[str, Any]]:
+        """What `deploy` applies, at its full size, and the endpoint's ConfigMap after it; nothing is changed."""
+        made = manifests.of_revision(self._settings, endpoint, revision, revision.workers, self._api.version_of)
+        there = self._endpoint(endpoint)
+        return [*(manifest for _, manifest in made), there.manifest(_with(there.known(), revision))]
+
+    def route(self, endpoint: str, traffic: Traffic, *, fence: int | None = None) -> None:
+        """Let those that get more grow first, then write the weights."""
+        made = self._deployments(endpoint)
+        there = self._endpoint(endpoint).known()
+        shares = dict(traffic.weights)
+        if traffic.mirror is not None:
+            shares[traffic.mirror.revision] = max(shares.get(traffic.mirror.revision, 0), traffic.mirror.share)
+        for name in shares:
+            if name not in made or name not in there.revisions:
+                raise TargetError(f"no traffic to {name} of {endpoint}: it is not deployed", fix="headgate status")
+        for name in traffic.weights:
+            if not ready(made[name]):
+                why = Pods(self._api, endpoint, name).why_not() or "is not ready"
+                raise TargetError(f"no traffic to {name} of {endpoint}: it {why}", fix="headgate status")
+        self._grow(endpoint, shares, there, made)
+        self._endpoint(endpoint).change(fence, lambda now: now.model_copy(update={"traffic": traffic}))
+        self._wait_for_effect(endpoint, traffic)
+
+    def fence(self, endpoint: str, fence: int) -> None:
+        """Have the endpoint's ConfigMap keep the number."""
+        self._endpoint(endpoint).change(fence, lambda now: now)
+
+    def counts(self, endpoint: str) -> Mapping[str, Counts]:
+        """The counters of all Envoys, one reading of each."""
+        there = self._endpoint(endpoint).known()
+        return self._gateways.counts(endpoint, {names.of_revision(endpoint, one): one for one in there.revisions})
+
+    def alarms(self) -> list[Alarm]:
+        """None: those of Prometheus come to the receiver."""
+        return []
+
+    def captured(self, endpoint: str, window: Window) -> Iterator[pa.RecordBatch]:
+        """What servers brought to `captures`."""
+        return self._captures.read(endpoint, window)
+
+    def invoke(self, endpoint: str, payload: Payload, revision: str | None = None) -> Prediction:
+        """Ask through the gateway, which is reached through the API server."""
+        return self._gateways.ask(endpoint, payload, revision, str(uuid.uuid4()))
+
+    def retire(self, endpoint: str, revision: str, *, fence: int | None = None) -> None:
+        """Take the revision out of Envoy once its last request is answered, then remove what it consists of."""
+        traffic = self._endpoint(endpoint).known().traffic
+        if traffic is not None and traffic.uses(revision):
+            raise TargetError(
+                f"{revision} of {endpoint} still has traffic: {traffic.weight(revision)} basis points"
+                + (", mirrored" if traffic.mirror and traffic.mirror.revision == revision else "")
+            )
+        name, deadline = names.of_revision(endpoint, revision), time.monotonic() + _DRAIN_SECONDS
+        while self._gateways.active(name) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        self._remove(endpoint, revision, fence)
+
+    def delete(self, endpoint: str, *, fence: int | None = None) -> None:
+        """Remove the endpoint's ConfigMap, and so its routes; then every revision."""
+        there = self._endpoint(endpoint).known()
+        found = {
+            one["metadata"]["labels"][REVISION]
+            for kind in manifests.KINDS
+            for one in self._api.list(kind, {ENDPOINT: endpoint})
+        }
+        self._endpoint(endpoint).remove(fence)
+        for revision in sorted(found | set(there.revisions)):
+            self._take_down(endpoint, revision)
+        self._captures.remove(endpoint)
+
+    def _remove(self, endpoint: str, revision: str, fence: int | None) -> None:
+        self._endpoint(endpoint).change(fence, lambda now: _without(now, revision))
+        self._take_down(endpoint, revision)
+        self._captures.remove(endpoint, revision)
+        there = self._endpoint(endpoint).known()
+        if not _has_content(there) and not there.fence:
+            self._endpoint(endpoint).remove(None)
+
+    def _take_down(self, endpoint: str, revision: str) -> None:
+        for kind in reversed(manifests.KINDS):
+            self._api.delete(kind, names.of_revision(endpoint, revision))
+        Pods(self._api, endpoint, revision).wait_until_gone()
+
+    def _grow(
+        self, endpoint: str, shares: Mapping[str, int], there: Known, made: Mapping[str, dict[str, Any]]
+    ) -> None:  # fmt: skip
+        """Give revisions the pods that their shares need; nothing shrinks here, as going back is not to wait."""
+        holder = there.traffic.holder if there.traffic else None
+        live = made[holder]["spec"]["replicas"] if holder is not None and holder in made else 0
+        grown = {}
+        for name, share in shares.items():
+            own, has = int(made[name]["metadata"]["annotations"][names.PODS]), made[name]["spec"]["replicas"]
+            wanted = needed(share, max(own, live))
+            if has < wanted:
+                grown[name] = wanted
+                object_name = names.of_revision(endpoint, name)
+                least = {"spec": {"minReplicas": needed(share, own)}}
+                self._api.merge("horizontalpodautoscalers", object_name, least)
+                self._api.merge("deployments", object_name, {"spec": {"replicas": wanted}})
+        for name, wanted in grown.items():
+            Pods(self._api, endpoint, name).wait_until_ready(wanted, _GROW_SECONDS)
+            poll(
+                lambda name=name: self._gateways.are_healthy(names.of_revision(endpoint, name)), bool,  # type: ignore[misc]
+                _HEALTHY_SECONDS, f"the gateway's look at the new pods of {name}",
+            )  # fmt: skip
+
+    def _wait_for_effect(self, endpoint: str, traffic: Traffic) -> None:
+        deadline = time.monotonic() + _EFFECT_SECONDS
+        while any(told != traffic for told in self._gateways.traffic(endpoint)):
+            if time.monotonic() > deadline:
+                raise TargetError(
+                    f"the gateway did not take over the routes of {endpoint} within {_EFFECT_SECONDS:g} s",
+                    fix=f"kubectl logs -n {self._settings.namespace} deployment/{names.GATEWAY} -c steering",
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def _traffic(self, endpoint: str, there: Known) -> Traffic | None:
+        """What is in effect in all Envoys, or will be when there is one."""
+        deadline = time.monotonic() + _AGREE_SECONDS
+        while True:
+            try:
+                told = self._gateways.traffic(endpoint)
+            except TargetUnavailableError:
+                return there.traffic
+            if all(one == told[0] for one in told):
+                return told[0]
+            if time.monotonic() > deadline:
+                raise TargetUnavailableError(
+                    f"the gateway's pods do not agree on the traffic of {endpoint}",
+                    fix=f"kubectl logs -n {self._settings.namespace} deployment/{names.GATEWAY} -c steering",
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def _state(self, endpoint: str, name: str, found: Mapping[str, Any], there: Known) -> RevisionState:
+        version = ModelVersion.model_validate_json(found["metadata"]["annotations"][names.VERSION])
+        detail = "" if ready(found) else Pods(self._api, endpoint, name).why_not() or "has no ready pod"
+        if not detail and name not in there.revisions:
+            detail = "is not known to the gateway"
+        return RevisionState(name=name, ready=not detail, detail=detail, version=version)
+
+    def _deployments(self, endpoint: str) -> dict[str, dict[str, Any]]:
+        found = self._api.list("deployments", {ENDPOINT: endpoint, names.MANAGED: names.MANAGER})
+        return {one["metadata"]["labels"][REVISION]: one for one in found}
+
+    def _endpoint(self, endpoint: str) -> Endpoint:
+        return Endpoint(self._api, endpoint, self._settings.labels)
+
+    @property
+    def _url(self) -> str:
+        return self._settings.url.rstrip("/") or gateway.address(self._settings)
+
+
+def _has_content(there: Known) -> bool:
+    return there.traffic is not None or bool(there.revisions)
+
+
+def _with(now: Known, revision: Revision) -> Known:
+    return now.model_copy(update={"revisions": {**now.revisions, revision.name: revision.version}})
+
+
+def _without(now: Known, revision: str) -> Known:
+    return now.model_copy(update={"revisions": {name: one for name, one in now.revisions.items() if name != revision}})

@@ -1,0 +1,67 @@
+"""Whole releases on a real cluster, under clients that ask all the time; collected where one is named (cluster.py)."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from conftest import QUICK, open_world
+from support import cluster
+from support.stack import wait_for
+
+from deploy_targets.kubernetes.names import ENDPOINT, REVISION
+from headgate.errors import HeadgateError
+from headgate.home import Home
+from headgate.phases import Outcome
+from headgate.records import Traffic
+
+
+@pytest.fixture(scope="module")
+def namespace(stack, docker_base, layers_cache, tmp_path_factory):
+    if not stack.home.layers.is_symlink():
+        layers_cache(stack.home)
+    with cluster.namespace(Home(stack.root), docker_base, tmp_path_factory.mktemp("captures")) as settings:
+        yield settings
+
+
+@pytest.fixture
+def world(stack, monkeypatch, docker_base, namespace):
+    monkeypatch.setenv("HEADGATE_BASE_IMAGE", docker_base)
+    with open_world(stack, monkeypatch, **namespace.model_dump(mode="json", exclude_defaults=True)) as opened:
+        yield opened
+
+
+def test_good_versions_are_promoted_bad_ones_are_not_and_going_back_takes_a_moment(world, models):
+    assert world.release(models("pyfunc", does="double")).outcome is Outcome.PROMOTED
+    with world.traffic() as client:
+        wait_for(lambda: client.total > 20)
+        assert world.release(models("pyfunc", does="negative")).outcome is Outcome.PROMOTED
+        world.assert_only(2)
+        with pytest.raises(HeadgateError, match="answers differ"):
+            world.release(models("pyfunc", does="triple"))
+        world.assert_only(2)
+        before = next(name for name in world.state.revisions if name.startswith("v1-"))
+        began = time.monotonic()
+        world.target.route(world.endpoint, Traffic.all_to(before))
+        assert world.state.traffic == Traffic.all_to(before)
+        took = time.monotonic() - began
+        assert world.rollback("it was the wrong one").outcome is Outcome.ROLLED_BACK
+        world.assert_only(1)
+    assert took < 10, "a minute is what a mounted ConfigMap takes"
+    assert not [counter for counter in client.by_revision.values() if counter["failed"] or counter["wrong"]]
+
+
+def test_a_pod_that_is_told_to_end_fails_no_request_and_no_release(world, models):
+    two = QUICK + "runtime: {replicas: {min: 2, max: 2}}\n"
+    world.release(models("pyfunc", does="double"), two)
+    with world.traffic() as client:
+        wait_for(lambda: client.total > 20)
+        live = world.state.traffic.holder
+        api = world.target._api
+        pods = api.list("pods", {ENDPOINT: world.endpoint, REVISION: live})
+        assert len(pods) == 2
+        api.delete("pods", pods[0]["metadata"]["name"])
+        assert world.release(models("pyfunc", does="quadruple"), two).outcome is Outcome.PROMOTED
+        world.assert_only(2)
+        assert len(api.list("pods", {ENDPOINT: world.endpoint, REVISION: world.state.traffic.holder})) == 2
+    assert not [counter for counter in client.by_revision.values() if counter["failed"]]

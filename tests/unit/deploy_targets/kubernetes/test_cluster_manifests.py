@@ -1,0 +1,134 @@
+"""What is applied is what the official models of Kubernetes' API know, and what its strictest standard allows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from kubernetes import client
+from pydantic import ValidationError
+
+from deploy_targets.kubernetes import endpoint, gateway, manifests, names, preflight
+from deploy_targets.kubernetes.api import GROUPS, NEWEST
+from deploy_targets.kubernetes.settings import KubernetesSettings
+from headgate.errors import TargetError
+from headgate.records import Image, ModelVersion, Resources, Revision, Traffic
+
+ROOT = Path(__file__).parents[4]
+VERSION = ModelVersion(name="wine", version=3, digest="sha256:ab")
+IMAGE = Image(digest="sha256:ab", lock_digest="", path=Path("/a"), interpreter=None, size=1,
+              reference="registry.example/wine@sha256:ab")  # fmt: skip
+SETTINGS = KubernetesSettings(kind="kubernetes", captures="s3://bucket/live")
+
+
+def revision(**more):
+    return Revision.of(VERSION, IMAGE, env={"A": "b"}, ready_timeout=60.0, **{"workers": 4, **more})
+
+
+def path_of(kind):
+    return GROUPS.get(kind) or f"/apis/{NEWEST[kind][0]}/{NEWEST[kind][1][0]}"
+
+
+def made(settings=SETTINGS, pods=1, **more):
+    return dict(manifests.of_revision(settings, "wine", revision(**more), pods, path_of))
+
+
+def model_of(manifest):
+    version = manifest["apiVersion"].rpartition("/")[2]
+    return getattr(client, f"{version.capitalize()}{manifest['kind']}")
+
+
+@pytest.mark.parametrize("manifest", [
+    *made(most_workers=9, resources=Resources(cpu=1.5, memory=2**30, gpu=1)).values(),
+    *gateway.manifests(SETTINGS, "sha256:0123456789abcdef", 2),
+    *yaml.safe_load_all(preflight.role("models")),
+], ids=lambda one: f"{one['kind']} {one['metadata']['name']}")  # fmt: skip
+def test_every_field_is_one_of_the_api(manifest):
+    # What it does not know is left out by it.
+    known = model_of(manifest).from_dict(manifest)
+    assert client.ApiClient().sanitize_for_serialization(known) == manifest
+
+
+def pods_of(manifest):
+    return manifest["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize("pod", [
+    pods_of(made()["deployments"]), pods_of(gateway.manifests(SETTINGS, "sha256:0123", 2)[-1]),
+], ids=["server", "gateway"])  # fmt: skip
+def test_pods_keep_to_the_restricted_standard(pod):
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in [*pod["containers"], *pod.get("initContainers", [])]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
+        }  # fmt: skip
+
+
+def test_servers_know_nothing_of_the_cluster():
+    assert pods_of(made()["deployments"])["automountServiceAccountToken"] is False
+
+
+def test_limits_are_what_the_release_file_says():
+    (server, log) = pods_of(made(resources=Resources(cpu=1.5, memory=2**30, gpu=2))["deployments"])["containers"]
+    assert server["resources"]["limits"] == {"cpu": "1500m", "memory": str(2**30), "nvidia.com/gpu": "2"}
+    assert server["resources"]["requests"] == server["resources"]["limits"]
+    assert "resources" not in log
+
+
+def test_a_number_that_follows_the_load_is_not_in_the_deployment():
+    following = made(pods=2, most_workers=9)
+    assert "replicas" not in following["deployments"]["spec"]
+    scaler = following["horizontalpodautoscalers"]["spec"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 9)
+    fixed = made(pods=2)
+    assert fixed["deployments"]["spec"]["replicas"] == 2
+    assert "horizontalpodautoscalers" not in fixed
+
+
+def test_a_folder_of_a_claim_is_mounted_where_it_is_named():
+    settings = KubernetesSettings(kind="kubernetes", captures="file:///live", captures_claim="log")
+    server, log = pods_of(made(settings)["deployments"])["containers"]
+    assert {"name": "captures", "mountPath": "/live"} in log["volumeMounts"]
+    assert {"name": "captures", "mountPath": "/live"} not in server["volumeMounts"]
+
+
+@pytest.mark.parametrize("wrong", [
+    {"captures": "file:///live"}, {"captures": "s3://bucket", "captures_claim": "log"}, {"captures": "ftp://x"},
+    {"captures": "s3://bucket", "namespace": "Models"},
+])  # fmt: skip
+def test_settings_that_cannot_work_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        KubernetesSettings.model_validate({"kind": "kubernetes", **wrong})
+
+
+@pytest.mark.parametrize("name", ["9lives", "a" * 60])
+def test_names_that_no_service_can_have_are_refused(name):
+    with pytest.raises(TargetError, match="choose another `endpoint:`"):
+        names.of_revision(name, "v1-12345678")
+
+
+def test_an_image_that_only_a_daemon_has_is_named_as_it_is_there():
+    assert names.image("sha256:0123456789abcdef") == "headgate:0123456789ab"
+    assert names.image("registry.example/wine@sha256:ab") == "registry.example/wine@sha256:ab"
+
+
+def test_what_envoy_gets_tells_weights_copies_and_whom_to_ask_alone():
+    known = endpoint.Known(
+        traffic=Traffic.split("v1-a", "v2-b", 2500), revisions={"v1-a": VERSION, "v2-b": VERSION},
+    )  # fmt: skip
+    told = {part: json.loads(text) for part, text in endpoint.resources("wine", known).items()}
+    (route,) = told["routes"]
+    weights = {one["name"]: one["weight"] for one in route["route"]["weighted_clusters"]["clusters"]}
+    assert weights == {"wine--v1-a": 7500, "wine--v2-b": 2500}
+    assert [one["name"] for one in told["clusters"]] == [
+        "wine--v1-a", "ask--wine--v1-a", "wine--v2-b", "ask--wine--v2-b",
+    ]  # fmt: skip
+    assert [one["match"]["path"] for one in told["inside"]] == ["/wine/v1-a/invocations", "/wine/v2-b/invocations"]
+
+
+def test_the_workers_account_may_do_what_a_release_needs_and_no_more():
+    written = list(yaml.safe_load_all((ROOT / "ops/kubernetes/worker.yaml").read_text()))
+    assert yaml.safe_load(preflight.role("models")) in written
