@@ -24,7 +24,7 @@ PLANNED: dict[str, str] = {
 """Entries of the design that are refused with this name until they are built."""
 
 PLANNED_VALUES: dict[str, frozenset[str]] = {
-    "target.kind": frozenset({"kubernetes", "cloud-run", "bedrock"}),
+    "target.kind": frozenset({"cloud-run", "bedrock"}),
 }
 """Values of the design that are refused until they are built."""
 

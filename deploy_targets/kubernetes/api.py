@@ -40,6 +40,8 @@ GROUPS = {
 NEWEST = {
     "poddisruptionbudgets": ("policy", ("v1", "v1beta1")),
     "horizontalpodautoscalers": ("autoscaling", ("v2", "v2beta2")),
+    "endpointslices": ("discovery.k8s.io", ("v1", "v1beta1")),
+    "httproutes": ("gateway.networking.k8s.io", ("v1", "v1beta1")),
 }
 """Kinds whose version has to be asked for: the group, and its versions that we know, the newest first."""
 

@@ -1,20 +1,17 @@
-"""What an endpoint is in a namespace: one ConfigMap, which is changed as a whole or not at all.
+"""What an endpoint is in a namespace: one object, which is changed as a whole or not at all.
 
-It has what Headgate knows (`state`), and the resources that the gateway's steering hands to Envoy. Who changes it has
-read it, as the API server compares its resourceVersion; so the fence that is kept there is a compare-and-swap.
+It has what Headgate knows, and what routes its traffic is made of that. Who changes it has read it, as the API server
+compares its resourceVersion; so the fence that is kept there is a compare-and-swap.
 """
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import Field
 
-from deploy_targets import envoy_config
 from deploy_targets.kubernetes import names
 from deploy_targets.kubernetes.api import ChangedError
-from deploy_targets.kubernetes.gateway import HOSTS
 from headgate.errors import LeaseLostError
 from headgate.records import ModelVersion, Record, Traffic
 
@@ -24,14 +21,6 @@ if TYPE_CHECKING:
     from deploy_targets.kubernetes.api import Api
 
 _TRIES = 20
-_RETRIES = {"retry_on": "connect-failure,refused-stream,reset-before-request", "num_retries": 2,
-            "retry_host_predicate": [{
-                "name": "envoy.retry_host_predicates.previous_hosts",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-                },
-            }], "host_selection_retry_max_attempts": "3"}  # fmt: skip
-"""A request that no server has begun to answer goes to another pod, where one has just ended."""
 
 
 class Known(Record):
@@ -48,21 +37,36 @@ class Known(Record):
     revisions: dict[str, ModelVersion] = Field(default_factory=dict)
 
 
+class Form(Protocol):
+    """The kind of object that an endpoint is, and what is in it for those who route."""
+
+    @property
+    def kind(self) -> str:
+        """As paths have it, such as configmaps."""
+        ...
+
+    def content(self, endpoint: str, wanted: Known) -> dict[str, Any]:
+        """What the object has beside its metadata."""
+        ...
+
+
 class Endpoint:
-    """One endpoint's ConfigMap.
+    """One endpoint's object.
 
     Args:
         api: the namespace.
         name: the endpoint's.
+        form: the kind of object.
         labels: on what is made.
     """
 
-    def __init__(self, api: Api, name: str, labels: Mapping[str, str]) -> None:
-        self._api, self._name, self._labels = api, name, labels
+    def __init__(self, api: Api, name: str, form: Form, labels: Mapping[str, str]) -> None:
+        self._api, self._name, self._form, self._labels = api, name, form, labels
+        self._object = names.of_endpoint(name)
 
     def known(self) -> Known:
         """What is there."""
-        return known(self._api.find("configmaps", names.of_endpoint(self._name)))
+        return known(self._api.find(self._form.kind, self._object))
 
     def change(self, fence: int | None, to: Callable[[Known], Known]) -> Known:
         """Change it, on what others have made of it by now.
@@ -75,16 +79,16 @@ class Endpoint:
             LeaseLostError: a higher fence was seen.
         """
         for tried in range(_TRIES):
-            found = self._api.find("configmaps", names.of_endpoint(self._name))
+            found = self._api.find(self._form.kind, self._object)
             before = known(found)
             wanted = to(self._raised(before, fence))
             if found is not None and wanted == before:
                 return wanted
             try:
                 if found is None:
-                    self._api.create("configmaps", self.manifest(wanted))
+                    self._api.create(self._form.kind, self.manifest(wanted))
                 else:
-                    self._api.replace("configmaps", self.manifest(wanted, found["metadata"]["resourceVersion"]))
+                    self._api.replace(self._form.kind, self.manifest(wanted, found))
             except ChangedError:
                 if tried == _TRIES - 1:
                     raise
@@ -95,13 +99,13 @@ class Endpoint:
     def remove(self, fence: int | None) -> None:
         """Remove it; nothing happens where it is gone. Raises LeaseLostError where a higher fence was seen."""
         for tried in range(_TRIES):
-            found = self._api.find("configmaps", names.of_endpoint(self._name))
+            found = self._api.find(self._form.kind, self._object)
             if found is None:
                 return
             self._raised(known(found), fence)
             try:
                 version = found["metadata"]["resourceVersion"]
-                self._api.delete("configmaps", names.of_endpoint(self._name), version)
+                self._api.delete(self._form.kind, self._object, version)
             except ChangedError:
                 if tried == _TRIES - 1:
                     raise
@@ -117,40 +121,21 @@ class Endpoint:
             )
         return before if fence is None else before.model_copy(update={"fence": fence})
 
-    def manifest(self, wanted: Known, version: str = "") -> dict[str, Any]:
-        """The ConfigMap as it is to be; of a version, it replaces that one only."""
-        path, name = self._api.version_of("configmaps"), names.of_endpoint(self._name)
+    def manifest(self, wanted: Known, found: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The object as it is to be; in the place of the one that was found, with what others have noted on it."""
         labels = names.labels(self._name, more=self._labels)
-        made = names.object_of("configmaps", path, self._api.namespace, name, labels)
-        if version:
-            made["metadata"]["resourceVersion"] = version
-        data = {"state": wanted.model_dump_json(), **resources(self._name, wanted)}
-        return made | {"data": data}
+        state = {names.STATE: wanted.model_dump_json()}
+        made = names.object_of(
+            self._form.kind, self._api.version_of(self._form.kind), self._api.namespace, self._object, labels, state
+        )
+        if found is not None:
+            there = found["metadata"]
+            for part in ("labels", "annotations"):
+                made["metadata"][part] = {**there.get(part, {}), **made["metadata"][part]}
+            made["metadata"]["resourceVersion"] = there["resourceVersion"]
+        return made | self._form.content(self._name, wanted)
 
 
 def known(found: Mapping[str, Any] | None) -> Known:
-    """What a ConfigMap says; nothing where there is none."""
-    return Known.model_validate_json(found["data"]["state"]) if found is not None else Known()
-
-
-def resources(endpoint: str, wanted: Known) -> dict[str, str]:
-    """What Envoy is to have: clusters, the way of clients' requests, and ways to single revisions."""
-    clusters, inside = [], []
-    for revision, version in sorted(wanted.revisions.items()):
-        name = envoy_config.cluster_name(endpoint, revision)
-        hosts = envoy_config.in_file(HOSTS, name)
-        cluster = envoy_config.cluster(endpoint, revision, version, hosts)
-        # Asking one revision is not a request of a client's, and is counted apart.
-        asked = {**cluster, "name": f"ask--{name}", "metadata": {}}
-        del asked["health_checks"]
-        clusters += [cluster, asked]
-        path = {"path": f"/{endpoint}/{revision}/invocations"}
-        inside.append(
-            {"match": path, "route": {"cluster": asked["name"], "prefix_rewrite": "/invocations",
-                                      "timeout": envoy_config.ROUTE_TIMEOUT}}
-        )  # fmt: skip
-    routes = []
-    if wanted.traffic is not None:
-        route = envoy_config.route(endpoint, wanted.traffic)
-        routes.append({**route, "route": {**route["route"], "retry_policy": _RETRIES}})
-    return {"clusters": json.dumps(clusters), "routes": json.dumps(routes), "inside": json.dumps(inside)}
+    """What an endpoint's object says; nothing where there is none."""
+    return Known.model_validate_json(found["metadata"]["annotations"][names.STATE]) if found is not None else Known()

@@ -1,20 +1,27 @@
-"""The pods of a gateway: what is in effect there, and what they have counted."""
+"""Headgate's own gateway: what its Envoys are to have, what is in effect there, and what they have counted."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from deploy_targets import envoy_config
+from deploy_targets.clouds import problem
 from deploy_targets.envoy_admin import EnvoyAdmin
-from deploy_targets.kubernetes.names import GATEWAY_LABELS, INSIDE_PORT, PORT
-from headgate.errors import TargetError, TargetUnavailableError
-from headgate.records import Counts, Prediction
+from deploy_targets.kubernetes import gateway
+from deploy_targets.kubernetes.names import GATEWAY, GATEWAY_LABELS, INSIDE_PORT, PORT
+from deploy_targets.kubernetes.routing import Tally
+from headgate.errors import HeadgateError, TargetError, TargetUnavailableError
+from headgate.records import Prediction
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from deploy_targets.kubernetes.api import Api
-    from headgate.records import Payload, Traffic
+    from deploy_targets.kubernetes.endpoint import Known
+    from deploy_targets.kubernetes.settings import KubernetesSettings
+    from headgate.findings import Finding
+    from headgate.records import Counts, Payload, Traffic
 
 
 class Pod(NamedTuple):
@@ -27,16 +34,60 @@ class Pod(NamedTuple):
     envoy: EnvoyAdmin
 
 
+_RETRIES = {
+    "retry_on": "connect-failure,refused-stream,reset-before-request", "num_retries": 2,
+    "retry_host_predicate": [
+        {
+            "name": "envoy.retry_host_predicates.previous_hosts",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+            },
+        }
+    ],
+    "host_selection_retry_max_attempts": "3",
+}  # fmt: skip
+"""A request that no server has begun to answer goes to another pod, where one has just ended."""
+
+
+class ConfigMap:
+    """An endpoint as the gateway's steering reads it."""
+
+    kind = "configmaps"
+
+    def content(self, endpoint: str, wanted: Known) -> dict[str, Any]:
+        """The resources that Envoy is to have."""
+        return {"data": resources(endpoint, wanted)}
+
+
 class Gateways:
     """All Envoys of a namespace.
 
     Args:
         api: the namespace.
+        settings: of the target.
     """
 
-    def __init__(self, api: Api) -> None:
-        self._api = api
-        self._counted: dict[str, dict[tuple[str, str], dict[str, Counts]]] = defaultdict(dict)
+    latency_bounds = envoy_config.LATENCY_SECONDS
+
+    def __init__(self, api: Api, settings: KubernetesSettings) -> None:
+        self._api, self._settings = api, settings
+        self._tally = Tally()
+        self.form = ConfigMap()
+
+    def url(self, endpoint: str) -> str:
+        """What clients call."""
+        return f"{self._settings.url.rstrip('/') or gateway.address(self._settings)}/{endpoint}/invocations"
+
+    def problems(self) -> Iterator[Finding]:
+        """Whether there is one that takes requests."""
+        try:
+            self.ready()
+        except HeadgateError as error:
+            yield problem("gateway", error.message, error.fix)
+
+    def why_not(self, endpoint: str) -> str:  # noqa: ARG002 - it is of all endpoints
+        """Where it is said why a change does not come into effect."""
+        return f"see kubectl logs -n {self._settings.namespace} deployment/{GATEWAY} -c steering"
 
     def pods(self) -> list[Pod]:
         """Those that take requests, or finish some."""
@@ -63,31 +114,27 @@ class Gateways:
         """What is in effect in each."""
         return [pod.envoy.routes().get(endpoint) for pod in self.ready()]
 
-    def are_healthy(self, cluster: str) -> bool:
+    def are_reached(self, endpoint: str, revision: str) -> bool:
         """Whether each of them finds a revision's servers, all of them healthy."""
-        return all(pod.envoy.health().get(cluster, False) for pod in self.ready())
+        name = envoy_config.cluster_name(endpoint, revision)
+        return all(pod.envoy.health().get(name, False) for pod in self.ready())
 
-    def active(self, cluster: str) -> int:
+    def active(self, endpoint: str, revision: str) -> int:
         """Requests that a revision is answering."""
-        return sum(pod.envoy.active(cluster) for pod in self.pods())
+        return sum(pod.envoy.active(envoy_config.cluster_name(endpoint, revision)) for pod in self.pods())
 
-    def counts(self, endpoint: str, revisions: Mapping[str, str]) -> dict[str, Counts]:
-        """The sum over all of them; what one had counted that is gone, or began anew, stays in it.
-
-        Args:
-            endpoint: whose.
-            revisions: by the name of their cluster.
-        """
-        known = self._counted[endpoint]
+    def counts(self, endpoint: str, revisions: Iterable[str]) -> dict[str, Counts]:
+        """The sum over all of them; what one had counted that is gone, or began anew, stays in it."""
+        by_cluster = {envoy_config.cluster_name(endpoint, name): name for name in revisions}
         for pod in self.pods():
+            source = (pod.name, pod.start)
             try:
-                known[pod.name, pod.start] = pod.envoy.counts(endpoint, revisions)
+                self._tally.take(endpoint, source, pod.envoy.counts(endpoint, by_cluster))
             except TargetError:
                 # It has just ended, or cannot be asked now: what it said last is late, and not wrong.
-                if pod.is_ready and (pod.name, pod.start) not in known:
+                if pod.is_ready and not self._tally.knows(endpoint, source):
                     raise
-        return {revision: _sum([one[revision] for one in known.values() if revision in one])
-                for revision in revisions.values()}  # fmt: skip
+        return self._tally.total(endpoint, by_cluster.values())
 
     def ask(self, endpoint: str, payload: Payload, revision: str | None, request_id: str) -> Prediction:
         """A prediction: by whoever has the traffic, or by one revision."""
@@ -111,9 +158,20 @@ class Gateways:
         return Pod(name, str(envoy.get("containerID", "")), is_ready, EnvoyAdmin(ask))
 
 
-def _sum(some: Sequence[Counts]) -> Counts:
-    buckets = [one.latency for one in some if one.latency]
-    return Counts(
-        requests=sum(one.requests for one in some), failures=sum(one.failures for one in some),
-        latency=tuple(map(sum, zip(*buckets, strict=True))) if buckets else (),
-    )  # fmt: skip
+def resources(endpoint: str, wanted: Known) -> dict[str, str]:
+    """What Envoy is to have: clusters, the way of clients' requests, and ways to single revisions."""
+    clusters, inside = [], []
+    for revision, version in sorted(wanted.revisions.items()):
+        name = envoy_config.cluster_name(endpoint, revision)
+        cluster = envoy_config.cluster(endpoint, revision, version, envoy_config.in_file(gateway.HOSTS, name))
+        # Asking one revision is not a request of a client's, and is counted apart.
+        asked = {**cluster, "name": f"ask--{name}", "metadata": {}}
+        del asked["health_checks"]
+        clusters += [cluster, asked]
+        way = {"cluster": asked["name"], "prefix_rewrite": "/invocations", "timeout": envoy_config.ROUTE_TIMEOUT}
+        inside.append({"match": {"path": f"/{endpoint}/{revision}/invocations"}, "route": way})
+    routes = []
+    if wanted.traffic is not None:
+        route = envoy_config.route(endpoint, wanted.traffic)
+        routes.append({**route, "route": {**route["route"], "retry_policy": _RETRIES}})
+    return {"clusters": json.dumps(clusters), "routes": json.dumps(routes), "inside": json.dumps(inside)}

@@ -48,7 +48,7 @@ def of_revision(
         "poddisruptionbudgets": _budget(endpoint, revision), "networkpolicies": _network(endpoint, revision),
         "horizontalpodautoscalers": _scaler(settings, endpoint, revision, pods),
     }  # fmt: skip
-    wanted = {kind: spec for kind, spec in made.items() if kind != "networkpolicies" or settings.network_policy}
+    wanted = {kind: spec for kind, spec in made.items() if kind != "networkpolicies" or _is_closed(settings)}
     if not revision.most_workers:
         del wanted["horizontalpodautoscalers"]
     name, labels = names.of_revision(endpoint, revision.name), names.labels(endpoint, revision.name, settings.labels)
@@ -60,6 +60,11 @@ def of_revision(
         )
         for kind, spec in wanted.items()
     ]
+
+
+def _is_closed(settings: KubernetesSettings) -> bool:
+    """Only of our own gateway is it known who may come."""
+    return settings.network_policy and settings.gateway is None
 
 
 def _noted(kind: str, revision: Revision) -> dict[str, str]:

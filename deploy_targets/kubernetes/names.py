@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 MANAGER = "headgate"
 """The field manager, and who everything is managed by."""
 MANAGED = "app.kubernetes.io/managed-by"
-VERSION, PODS = "headgate.io/version", "headgate.io/pods"
-"""What a Deployment notes: what it serves, and how many pods it has with all traffic."""
+VERSION, PODS, STATE = "headgate.io/version", "headgate.io/pods", "headgate.io/state"
+"""What a Deployment notes, what it serves and how many pods it has with all traffic; and what an endpoint's object
+knows."""
 GATEWAY = "headgate-gateway"
 GATEWAY_LABELS = {"app.kubernetes.io/name": GATEWAY}
 INSIDE_PORT = 9902
@@ -23,10 +24,17 @@ ADMIN_PORT = 9901
 
 _LONGEST = 63
 _KINDS = {
-    "configmaps": "ConfigMap", "deployments": "Deployment", "services": "Service", "serviceaccounts": "ServiceAccount",
-    "poddisruptionbudgets": "PodDisruptionBudget", "networkpolicies": "NetworkPolicy", "roles": "Role",
-    "rolebindings": "RoleBinding", "horizontalpodautoscalers": "HorizontalPodAutoscaler",
-}  # fmt: skip
+    "configmaps": "ConfigMap",
+    "deployments": "Deployment",
+    "horizontalpodautoscalers": "HorizontalPodAutoscaler",
+    "httproutes": "HTTPRoute",
+    "networkpolicies": "NetworkPolicy",
+    "poddisruptionbudgets": "PodDisruptionBudget",
+    "rolebindings": "RoleBinding",
+    "roles": "Role",
+    "serviceaccounts": "ServiceAccount",
+    "services": "Service",
+}
 
 __all__ = ["ENDPOINT", "PORT", "REVISION"]
 

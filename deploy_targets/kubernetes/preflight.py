@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from deploy_targets.kubernetes.api import Api
     from deploy_targets.kubernetes.capture import Captures
-    from deploy_targets.kubernetes.gateways import Gateways
+    from deploy_targets.kubernetes.routing import Routing
     from deploy_targets.kubernetes.settings import KubernetesSettings
     from headgate.findings import Finding
 
@@ -31,33 +31,42 @@ RULES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("", ("pods/proxy",), ("create", "get")),
 )
 """API group, resources and verbs of everything that a release asks of a namespace."""
+OF_GATEWAY_API = (
+    ("gateway.networking.k8s.io", ("httproutes",), ("create", "delete", "get", "list", "update")),
+    ("discovery.k8s.io", ("endpointslices",), ("list",)),
+)
+"""And with a gateway of the cluster's."""
 
 
-def findings(api: Api, gateways: Gateways, captures: Captures, settings: KubernetesSettings) -> list[Finding]:
+def findings(api: Api, routing: Routing, captures: Captures, settings: KubernetesSettings) -> list[Finding]:
     """Every problem; nothing where a release can start."""
     try:
         api.call("GET", "/version")
     except HeadgateError as error:
         return [problem("cluster", error.message, error.fix)]
-    looks = (_permissions(api), _gateway(gateways), _captures(captures, settings), _claim(api, settings))
+    looks = (_permissions(api, settings), routing.problems(), _captures(captures, settings), _claim(api, settings))
     return look_for_problems("cluster", looks)
 
 
-def role(namespace: str) -> str:
+def role(settings: KubernetesSettings) -> str:
     """The least that whoever releases needs, as `kubectl apply -f -` takes it."""
     rules = "".join(
         f'  - apiGroups: ["{group}"]\n    resources: [{", ".join(resources)}]\n    verbs: [{", ".join(verbs)}]\n'
-        for group, resources, verbs in RULES
+        for group, resources, verbs in _rules(settings)
     )
     return (
         "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\n"
-        f"metadata:\n  name: headgate-release\n  namespace: {namespace}\nrules:\n{rules}"
+        f"metadata:\n  name: headgate-release\n  namespace: {settings.namespace}\nrules:\n{rules}"
     )
 
 
-def _permissions(api: Api) -> Iterator[Finding]:
+def _rules(settings: KubernetesSettings) -> tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]:
+    return RULES if settings.gateway is None else (*RULES, *OF_GATEWAY_API)
+
+
+def _permissions(api: Api, settings: KubernetesSettings) -> Iterator[Finding]:
     missing = []
-    for group, resources, verbs in RULES:
+    for group, resources, verbs in _rules(settings):
         for named in resources:
             resource, _, part = named.partition("/")
             for verb in verbs:
@@ -78,13 +87,6 @@ def _permissions(api: Api) -> Iterator[Finding]:
     if missing:
         fix = "headgate doctor --policy release.yaml | kubectl apply -f -, then bind the role to the caller"
         yield problem("permissions", f"the caller may not {', '.join(missing)} in {api.namespace}", fix)
-
-
-def _gateway(gateways: Gateways) -> Iterator[Finding]:
-    try:
-        gateways.ready()
-    except HeadgateError as error:
-        yield problem("gateway", error.message, error.fix)
 
 
 def _captures(captures: Captures, settings: KubernetesSettings) -> Iterator[Finding]:

@@ -21,6 +21,15 @@ class Toleration(Strict):
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field("", description="Default: all of them.")
 
 
+class Gateway(Strict):
+    """A Gateway of the cluster, by Gateway API."""
+
+    name: str = Field(pattern=rf"^{_NAME}$", description="Its own.")
+    namespace: str = Field("", pattern=rf"^({_NAME})?$", description="Where it is; default: that of the target.")
+    section: str = Field("", description="One of its listeners; default: all that allow routes of the namespace.")
+    hostname: str = Field("", description="Of requests that come here; default: all of the listener's.")
+
+
 class KubernetesSettings(Target):
     """A namespace of a cluster, and how pods are made there."""
 
@@ -40,6 +49,9 @@ class KubernetesSettings(Target):
         "", pattern=r"^(https?://\S+)?$",
         description="Where clients reach the gateway; default: the name of its Service in the cluster.",
     )  # fmt: skip
+    gateway: Gateway | None = Field(
+        default=None, description="Whose HTTPRoute an endpoint is; default: Headgate's own gateway in the namespace."
+    )
     service_account: str = Field("", description="Of the servers, such as one that may write to `captures`.")
     secret: str = Field("", description="A Secret whose entries are in the servers' environment.")
     pull_secrets: tuple[str, ...] = Field((), description="Secrets by which nodes pull images.")
@@ -53,13 +65,19 @@ class KubernetesSettings(Target):
     cpu_target: int = Field(
         70, ge=1, le=100, description="Percent that the number of pods follows, where replicas.max is above min."
     )
-    network_policy: bool = Field(default=True, description="Servers take requests from the gateway only.")
+    network_policy: bool = Field(default=True, description="Servers take requests from Headgate's own gateway only.")
     labels: dict[str, str] = Field(default_factory=dict, description="On everything that is made, for bills.")
 
     @model_validator(mode="after")
     def _whole_captures(self) -> KubernetesSettings:
         if self.captures.startswith("file://") != bool(self.captures_claim):
             raise ValueError("captures_claim goes with a captures that begins with file://, and with no other")
+        return self
+
+    @model_validator(mode="after")
+    def _reached(self) -> KubernetesSettings:
+        if self.gateway is not None and not (self.url or self.gateway.hostname):
+            raise ValueError("gateway has no hostname, so url has to say where clients reach it")
         return self
 
     @property

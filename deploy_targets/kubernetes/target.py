@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from deploy_targets import envoy_config
 from deploy_targets.behind_envoy import PROMETHEUS_RINGS
 from deploy_targets.clouds import poll
-from deploy_targets.kubernetes import gateway, manifests, names
+from deploy_targets.kubernetes import manifests, names
 from deploy_targets.kubernetes.api import Api
 from deploy_targets.kubernetes.capture import Captures
 from deploy_targets.kubernetes.endpoint import Endpoint, Known, known
+from deploy_targets.kubernetes.gateway_api import GatewayApi
 from deploy_targets.kubernetes.gateways import Gateways
 from deploy_targets.kubernetes.names import ENDPOINT, REVISION
 from deploy_targets.kubernetes.pods import Pods, needed, ready
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from deploy_targets.kubernetes.routing import Routing
     from deploy_targets.kubernetes.settings import KubernetesSettings
     from headgate.findings import Finding
     from headgate.records import Alarm, Counts, Payload, Prediction, Revision, Window
@@ -71,7 +73,11 @@ class KubernetesTarget:
     def __init__(self, settings: KubernetesSettings) -> None:
         self._settings = settings
         self._api = Api(settings.context, settings.namespace)
-        self._gateways = Gateways(self._api)
+        self._routing: Routing = (
+            GatewayApi(self._api, settings, settings.gateway) if settings.gateway else Gateways(self._api, settings)
+        )
+        # The kind of target says what Headgate's own gateway has.
+        self.LATENCY_BOUNDS = self._routing.latency_bounds  # type: ignore[misc]
         self._captures = Captures(settings.captures)
 
     @classmethod
@@ -81,11 +87,11 @@ class KubernetesTarget:
 
     def preflight(self) -> list[Finding]:
         """Whether the cluster knows us, what we may, and whether it has the gateway and the place of the log."""
-        return findings(self._api, self._gateways, self._captures, self._settings)
+        return findings(self._api, self._routing, self._captures, self._settings)
 
     def permissions(self) -> str:
         """A Role, as `kubectl apply -f -` takes it."""
-        return role(self._settings.namespace)
+        return role(self._settings)
 
     def repository(self, model: str, named: str) -> ImageRepository:  # noqa: ARG002 - none is made
         """What the release file names; without one, nodes have to share this machine's Docker daemon."""
@@ -96,13 +102,13 @@ class KubernetesTarget:
         made = {one["metadata"]["labels"][ENDPOINT] for one in self._api.list("deployments", ENDPOINT)}
         kept = {
             one["metadata"]["labels"][ENDPOINT]
-            for one in self._api.list("configmaps", ENDPOINT)
+            for one in self._api.list(self._routing.form.kind, ENDPOINT)
             if _has_content(known(one))
         }
         return sorted(made | kept)
 
     def observe(self, endpoint: str) -> EndpointState | None:
-        """What Deployments, pods and the gateway say."""
+        """What Deployments, pods and who routes say."""
         there, made = self._endpoint(endpoint).known(), self._deployments(endpoint)
         if not made and not _has_content(there):
             return None
@@ -112,33 +118,37 @@ class KubernetesTarget:
                 name, RevisionState(name=name, ready=False, detail="its Deployment is gone", version=version)
             )
         return EndpointState(
-            endpoint=endpoint, url=f"{self._url}/{endpoint}/invocations", revisions=states,
+            endpoint=endpoint, url=self._routing.url(endpoint), revisions=states,
             traffic=self._traffic(endpoint, there),
         )  # fmt: skip
 
     def deploy(self, endpoint: str, revision: Revision) -> None:
         """Make what a revision consists of, wait for its pods, and make it known to the gateway."""
-        name, there = names.of_revision(endpoint, revision.name), self._endpoint(endpoint).known()
+        names.of_revision(endpoint, revision.name)
+        there = self._endpoint(endpoint).known()
         made = self._deployments(endpoint).get(revision.name)
         # One that is to get a part of the traffic grows with it.
         is_first = there.traffic is None or there.traffic.weight(revision.name) > 0
-        pods = max(revision.workers if is_first else 1, made["spec"]["replicas"] if made else 0)
+        pods = max(revision.workers if is_first else 1, made["spec"].get("replicas", 1) if made else 0)
         try:
             for kind, manifest in manifests.of_revision(self._settings, endpoint, revision, pods, self._api.version_of):
                 self._api.apply(kind, manifest)
+            if revision.most_workers:
+                # Its number is not in what we apply, as it is the autoscaler's; which looks four times a minute only.
+                self._api.merge("deployments", names.of_revision(endpoint, revision.name), {"spec": {"replicas": pods}})
             Pods(self._api, endpoint, revision.name).wait(pods, revision)
             self._endpoint(endpoint).change(None, lambda now: _with(now, revision))
             poll(
-                lambda: self._gateways.are_healthy(name), bool, _HEALTHY_SECONDS,
+                lambda: self._routing.are_reached(endpoint, revision.name), bool, _HEALTHY_SECONDS,
                 f"the gateway's first look at {revision.name}",
             )  # fmt: skip
         except BaseException:
-            if made is None:
+            if made is None and revision.name not in there.revisions:
                 self._remove(endpoint, revision.name, fence=None)
             raise
 
     def manifests(self, endpoint: str, revision: Revision) -> list[dict[str, Any]]:
-        """What `deploy` applies, at its full size, and the endpoint's ConfigMap after it; nothing is changed."""
+        """What `deploy` applies, at its full size, and the endpoint's object after it; nothing is changed."""
         made = manifests.of_revision(self._settings, endpoint, revision, revision.workers, self._api.version_of)
         there = self._endpoint(endpoint)
         return [*(manifest for _, manifest in made), there.manifest(_with(there.known(), revision))]
@@ -162,13 +172,13 @@ class KubernetesTarget:
         self._wait_for_effect(endpoint, traffic)
 
     def fence(self, endpoint: str, fence: int) -> None:
-        """Have the endpoint's ConfigMap keep the number."""
+        """Have the endpoint's object keep the number."""
         self._endpoint(endpoint).change(fence, lambda now: now)
 
     def counts(self, endpoint: str) -> Mapping[str, Counts]:
-        """The counters of all Envoys, one reading of each."""
+        """The counters of all who count, one reading of each."""
         there = self._endpoint(endpoint).known()
-        return self._gateways.counts(endpoint, {names.of_revision(endpoint, one): one for one in there.revisions})
+        return self._routing.counts(endpoint, there.revisions)
 
     def alarms(self) -> list[Alarm]:
         """None: those of Prometheus come to the receiver."""
@@ -180,23 +190,23 @@ class KubernetesTarget:
 
     def invoke(self, endpoint: str, payload: Payload, revision: str | None = None) -> Prediction:
         """Ask through the gateway, which is reached through the API server."""
-        return self._gateways.ask(endpoint, payload, revision, str(uuid.uuid4()))
+        return self._routing.ask(endpoint, payload, revision, str(uuid.uuid4()))
 
     def retire(self, endpoint: str, revision: str, *, fence: int | None = None) -> None:
-        """Take the revision out of Envoy once its last request is answered, then remove what it consists of."""
+        """Take the revision out of the routes once its last request is answered, then remove what it consists of."""
         traffic = self._endpoint(endpoint).known().traffic
         if traffic is not None and traffic.uses(revision):
             raise TargetError(
                 f"{revision} of {endpoint} still has traffic: {traffic.weight(revision)} basis points"
                 + (", mirrored" if traffic.mirror and traffic.mirror.revision == revision else "")
             )
-        name, deadline = names.of_revision(endpoint, revision), time.monotonic() + _DRAIN_SECONDS
-        while self._gateways.active(name) and time.monotonic() < deadline:
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while self._routing.active(endpoint, revision) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
         self._remove(endpoint, revision, fence)
 
     def delete(self, endpoint: str, *, fence: int | None = None) -> None:
-        """Remove the endpoint's ConfigMap, and so its routes; then every revision."""
+        """Remove the endpoint's object, and so its routes; then every revision."""
         there = self._endpoint(endpoint).known()
         found = {
             one["metadata"]["labels"][REVISION]
@@ -240,26 +250,26 @@ class KubernetesTarget:
         for name, wanted in grown.items():
             Pods(self._api, endpoint, name).wait_until_ready(wanted, _GROW_SECONDS)
             poll(
-                lambda name=name: self._gateways.are_healthy(names.of_revision(endpoint, name)), bool,  # type: ignore[misc]
+                lambda name=name: self._routing.are_reached(endpoint, name), bool,  # type: ignore[misc]
                 _HEALTHY_SECONDS, f"the gateway's look at the new pods of {name}",
             )  # fmt: skip
 
     def _wait_for_effect(self, endpoint: str, traffic: Traffic) -> None:
         deadline = time.monotonic() + _EFFECT_SECONDS
-        while any(told != traffic for told in self._gateways.traffic(endpoint)):
+        while any(told != traffic for told in self._routing.traffic(endpoint)):
             if time.monotonic() > deadline:
                 raise TargetError(
                     f"the gateway did not take over the routes of {endpoint} within {_EFFECT_SECONDS:g} s",
-                    fix=f"kubectl logs -n {self._settings.namespace} deployment/{names.GATEWAY} -c steering",
+                    fix=self._routing.why_not(endpoint),
                 )
             time.sleep(_POLL_SECONDS)
 
     def _traffic(self, endpoint: str, there: Known) -> Traffic | None:
-        """What is in effect in all Envoys, or will be when there is one."""
+        """What is in effect everywhere, or will be when somebody routes."""
         deadline = time.monotonic() + _AGREE_SECONDS
         while True:
             try:
-                told = self._gateways.traffic(endpoint)
+                told = self._routing.traffic(endpoint)
             except TargetUnavailableError:
                 return there.traffic
             if all(one == told[0] for one in told):
@@ -267,7 +277,7 @@ class KubernetesTarget:
             if time.monotonic() > deadline:
                 raise TargetUnavailableError(
                     f"the gateway's pods do not agree on the traffic of {endpoint}",
-                    fix=f"kubectl logs -n {self._settings.namespace} deployment/{names.GATEWAY} -c steering",
+                    fix=self._routing.why_not(endpoint),
                 )
             time.sleep(_POLL_SECONDS)
 
@@ -283,11 +293,7 @@ class KubernetesTarget:
         return {one["metadata"]["labels"][REVISION]: one for one in found}
 
     def _endpoint(self, endpoint: str) -> Endpoint:
-        return Endpoint(self._api, endpoint, self._settings.labels)
-
-    @property
-    def _url(self) -> str:
-        return self._settings.url.rstrip("/") or gateway.address(self._settings)
+        return Endpoint(self._api, endpoint, self._routing.form, self._settings.labels)
 
 
 def _has_content(there: Known) -> bool:

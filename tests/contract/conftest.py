@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from harness import (
     AzureMlHarness,
     DockerHarness,
+    GatewayApiHarness,
     Harness,
     KubernetesHarness,
     LocalHarness,
@@ -22,9 +23,13 @@ from harness import (
 )
 from support import cluster
 from support.azure_server import azure_ml
+from support.gateway_translator import NAME as GATEWAY
+from support.gateway_translator import translator
 from support.moto_server import sagemaker
 from support.vertex_server import vertex
 
+from deploy_targets.kubernetes.api import Api
+from deploy_targets.kubernetes.settings import Gateway as KubernetesGateway
 from headgate.home import Home
 from headgate.records import Traffic
 
@@ -32,8 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-TARGETS = ("local", "docker", "sagemaker", "vertex", "azure_ml", *(["kubernetes"] if cluster.CONTEXT else []))
+TARGETS = ("local", "docker", "sagemaker", "vertex", "azure_ml", *cluster.KINDS)
 BEHIND_ENVOY = TARGETS[:2]
+collect_ignore = [] if cluster.CONTEXT else ["test_kubernetes_target.py"]
 
 
 @pytest.fixture(scope="session", params=TARGETS)
@@ -91,6 +97,17 @@ def azure_ml_harness(gateway_home: Path, docker_base: str, tmp_path_factory) -> 
 def kubernetes_harness(gateway_home: Path, docker_base: str) -> Iterator[KubernetesHarness]:
     with cluster.namespace(Home(gateway_home), docker_base, gateway_home / "captures") as settings:
         yield KubernetesHarness(gateway_home, docker_base, settings)
+
+
+@pytest.fixture(scope="session")
+def kubernetes_gateway_api_harness(gateway_home: Path, docker_base: str) -> Iterator[GatewayApiHarness]:
+    folder = gateway_home / "gateway-api"
+    with (
+        cluster.namespace(Home(gateway_home), docker_base, folder / "captures", own_gateway=False) as settings,
+        translator(Api(settings.context, settings.namespace), folder) as url,
+    ):
+        outside = {"gateway": KubernetesGateway(name=GATEWAY), "url": url}
+        yield GatewayApiHarness(gateway_home, docker_base, settings.model_copy(update=outside))
 
 
 @pytest.fixture(scope="session")

@@ -393,6 +393,8 @@ class AzureMlHarness(_Cloud):
 class KubernetesHarness(_BehindEnvoy):
     """The Kubernetes target on a real cluster."""
 
+    routes = "configmaps"
+
     def __init__(self, root: Path, base: str, settings: KubernetesSettings) -> None:
         self._home, self._base, self._settings = Home(root), base, settings
         self.target = KubernetesTarget(settings)
@@ -409,8 +411,8 @@ class KubernetesHarness(_BehindEnvoy):
 
     def kills(self) -> list[Kill]:
         return [
-            Kill("PATCH deployments", 1, "before"), Kill("PATCH deployments"), Kill("PATCH networkpolicies"),
-            *(Kill("PUT configmaps", number) for number in range(1, 5)), Kill("DELETE networkpolicies"),
+            Kill("PATCH deployments", 1, "before"), Kill("PATCH deployments"), Kill("PATCH services"),
+            *(Kill(f"PUT {self.routes}", number) for number in range(1, 5)), Kill("DELETE services"),
             Kill("DELETE deployments"),
         ]  # fmt: skip
 
@@ -426,7 +428,13 @@ class KubernetesHarness(_BehindEnvoy):
         )
 
     def traces(self, endpoint: str) -> list[str]:
-        kinds = (*KINDS, "configmaps", "pods")
+        kinds = (*KINDS, self.routes, "pods")
         found = [one for kind in kinds for one in self._api.list(kind, {kubernetes_names.ENDPOINT: endpoint})]
         folder = Path(self._settings.captures.removeprefix("file://")) / endpoint
         return [one["metadata"]["name"] for one in found] + [str(path) for path in folder.glob("*")]
+
+
+class GatewayApiHarness(KubernetesHarness):
+    """The same, behind a gateway of the cluster's."""
+
+    routes = "httproutes"

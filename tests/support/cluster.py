@@ -29,6 +29,10 @@ LOAD = os.environ.get("HEADGATE_TEST_KUBERNETES_LOAD", "")
 """A command that brings an image of this machine's Docker to the nodes, such as `kind load docker-image`."""
 
 
+KINDS = ("kubernetes", *(() if LOAD else ("kubernetes_gateway_api",))) if CONTEXT else ()
+"""The targets of the suite that are run: a gateway of this machine's reaches pods where nodes share its network."""
+
+
 def load(image: str) -> None:
     """Bring an image to the nodes, where they do not share this machine's Docker."""
     if LOAD:
@@ -41,7 +45,7 @@ def kubectl(*arguments: str) -> str:
 
 
 @contextmanager
-def namespace(home: Home, base: str, captures: Path) -> Iterator[KubernetesSettings]:
+def namespace(home: Home, base: str, captures: Path, *, own_gateway: bool = True) -> Iterator[KubernetesSettings]:
     """A new namespace with everything that a release needs; it is removed with all that is in it."""
     name = f"headgate-test-{uuid.uuid4().hex[:6]}"
     captures.mkdir(parents=True, exist_ok=True)
@@ -64,6 +68,9 @@ def namespace(home: Home, base: str, captures: Path) -> Iterator[KubernetesSetti
         )  # fmt: skip
         api.create("persistentvolumeclaims", {"apiVersion": "v1", "kind": "PersistentVolumeClaim",
                                               "metadata": {"name": "captures"}, "spec": claim})  # fmt: skip
+        if not own_gateway:
+            yield settings
+            return
         image = build_gateway(home, ImageSettings(base=base))
         load(names.image(image))
         gateway.install(settings, image, 2)

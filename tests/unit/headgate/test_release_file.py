@@ -98,7 +98,7 @@ def test_what_cannot_be_is_refused_with_a_reason(entry, says):
 
 
 def test_a_target_that_is_not_built_yet_is_refused():
-    found = problems(MINIMAL.replace("local", "kubernetes"))
+    found = problems(MINIMAL.replace("local", "cloud-run"))
     assert "not built yet" in found["target.kind"][2]
 
 

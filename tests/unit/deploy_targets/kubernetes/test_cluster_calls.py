@@ -9,13 +9,15 @@ from support.api_server import api_server, kubeconfig
 
 from deploy_targets.kubernetes.api import Api, ChangedError, operation
 from deploy_targets.kubernetes.endpoint import Endpoint, Known
-from deploy_targets.kubernetes.gateways import Gateways
+from deploy_targets.kubernetes.gateways import ConfigMap, Gateways
 from deploy_targets.kubernetes.pods import Pods, needed, ready
+from deploy_targets.kubernetes.settings import KubernetesSettings
 from headgate.errors import LeaseLostError, RevisionFailedError, TargetError, TargetUnavailableError
 from headgate.records import Counts, Image, ModelVersion, Revision, Traffic
 
 VERSION = ModelVersion(name="wine", version=1, digest="sha256:a")
 IMAGE = Image(digest="sha256:a", lock_digest="", path=Path("/a"), interpreter=None, size=1)
+SETTINGS = KubernetesSettings(kind="kubernetes", captures="s3://bucket/live")
 REVISION = Revision(name="v1-a", version=VERSION, image=IMAGE)
 
 
@@ -89,7 +91,7 @@ def test_calls_have_names(verb, path, name):
 
 
 def test_a_change_is_made_on_what_somebody_else_has_made_of_it(server, api):
-    ours, theirs = Endpoint(api, "wine", {}), Endpoint(api, "wine", {})
+    ours, theirs = Endpoint(api, "wine", ConfigMap(), {}), Endpoint(api, "wine", ConfigMap(), {})
     ours.change(3, lambda now: now.model_copy(update={"revisions": {"v1-a": VERSION}}))
     server.before_write.append(lambda: theirs.change(None, lambda now: with_revision(now, "v2-b")))
     ours.change(3, lambda now: now.model_copy(update={"traffic": Traffic.all_to("v1-a")}))
@@ -103,7 +105,7 @@ def with_revision(now, name):
 
 
 def test_who_is_late_changes_nothing_also_between_its_reading_and_its_writing(server, api):
-    ours, theirs = Endpoint(api, "wine", {}), Endpoint(api, "wine", {})
+    ours, theirs = Endpoint(api, "wine", ConfigMap(), {}), Endpoint(api, "wine", ConfigMap(), {})
     ours.change(3, lambda now: with_revision(now, "v1-a"))
     server.before_write.append(lambda: theirs.change(4, lambda now: now))
     with pytest.raises(LeaseLostError, match=r"later lease of wine .*fence 4, ours was 3"):
@@ -116,7 +118,7 @@ def test_who_is_late_changes_nothing_also_between_its_reading_and_its_writing(se
 
 
 def test_what_is_so_already_is_not_written(server, api):
-    there = Endpoint(api, "wine", {})
+    there = Endpoint(api, "wine", ConfigMap(), {})
     there.change(3, lambda now: with_revision(now, "v1-a"))
     server.asked.clear()
     there.change(3, lambda now: with_revision(now, "v1-a"))
@@ -211,7 +213,7 @@ class Envoys:
 
 def test_what_an_envoy_had_counted_stays_counted(monkeypatch):
     envoys = Envoys()
-    gateways = Gateways(envoys)
+    gateways = Gateways(envoys, SETTINGS)
     monkeypatch.setattr(
         "deploy_targets.envoy_admin.EnvoyAdmin.counts",
         lambda admin, *_: {"v1-a": Counts(requests=envoys.counted[admin._of], failures=0)},
@@ -226,7 +228,7 @@ def test_what_an_envoy_had_counted_stays_counted(monkeypatch):
     monkeypatch.setattr(Gateways, "_pod", watched)
 
     def total():
-        return gateways.counts("wine", {"wine--v1-a": "v1-a"})["v1-a"].requests
+        return gateways.counts("wine", ["v1-a"])["v1-a"].requests
 
     envoys.counted = {("a", "1"): 10, ("b", "1"): 5}
     assert total() == 15

@@ -10,7 +10,7 @@ import yaml
 from kubernetes import client
 from pydantic import ValidationError
 
-from deploy_targets.kubernetes import endpoint, gateway, manifests, names, preflight
+from deploy_targets.kubernetes import endpoint, gateway, gateways, manifests, names, preflight
 from deploy_targets.kubernetes.api import GROUPS, NEWEST
 from deploy_targets.kubernetes.settings import KubernetesSettings
 from headgate.errors import TargetError
@@ -21,6 +21,7 @@ VERSION = ModelVersion(name="wine", version=3, digest="sha256:ab")
 IMAGE = Image(digest="sha256:ab", lock_digest="", path=Path("/a"), interpreter=None, size=1,
               reference="registry.example/wine@sha256:ab")  # fmt: skip
 SETTINGS = KubernetesSettings(kind="kubernetes", captures="s3://bucket/live")
+IN_MODELS = SETTINGS.model_copy(update={"namespace": "models"})
 
 
 def revision(**more):
@@ -43,7 +44,7 @@ def model_of(manifest):
 @pytest.mark.parametrize("manifest", [
     *made(most_workers=9, resources=Resources(cpu=1.5, memory=2**30, gpu=1)).values(),
     *gateway.manifests(SETTINGS, "sha256:0123456789abcdef", 2),
-    *yaml.safe_load_all(preflight.role("models")),
+    *yaml.safe_load_all(preflight.role(IN_MODELS)),
 ], ids=lambda one: f"{one['kind']} {one['metadata']['name']}")  # fmt: skip
 def test_every_field_is_one_of_the_api(manifest):
     # What it does not know is left out by it.
@@ -119,7 +120,7 @@ def test_what_envoy_gets_tells_weights_copies_and_whom_to_ask_alone():
     known = endpoint.Known(
         traffic=Traffic.split("v1-a", "v2-b", 2500), revisions={"v1-a": VERSION, "v2-b": VERSION},
     )  # fmt: skip
-    told = {part: json.loads(text) for part, text in endpoint.resources("wine", known).items()}
+    told = {part: json.loads(text) for part, text in gateways.resources("wine", known).items()}
     (route,) = told["routes"]
     weights = {one["name"]: one["weight"] for one in route["route"]["weighted_clusters"]["clusters"]}
     assert weights == {"wine--v1-a": 7500, "wine--v2-b": 2500}
@@ -131,4 +132,4 @@ def test_what_envoy_gets_tells_weights_copies_and_whom_to_ask_alone():
 
 def test_the_workers_account_may_do_what_a_release_needs_and_no_more():
     written = list(yaml.safe_load_all((ROOT / "ops/kubernetes/worker.yaml").read_text()))
-    assert yaml.safe_load(preflight.role("models")) in written
+    assert yaml.safe_load(preflight.role(IN_MODELS)) in written

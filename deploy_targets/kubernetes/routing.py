@@ -1,0 +1,102 @@
+"""Who routes an endpoint's traffic in a cluster: what each of them can be asked."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Protocol
+
+from headgate.records import Counts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from deploy_targets.kubernetes.endpoint import Form
+    from headgate.findings import Finding
+    from headgate.records import Payload, Prediction, Traffic
+
+
+class Routing(Protocol):
+    """Headgate's own Envoys (gateways.py), or what else the cluster has, by Gateway API (gateway_api.py).
+
+    Who routes reads the endpoint's object, whose form is theirs; to change that is all that a change of traffic is.
+    """
+
+    @property
+    def form(self) -> Form:
+        """The kind of object that an endpoint is."""
+        ...
+
+    @property
+    def latency_bounds(self) -> tuple[float, ...]:
+        """Upper bounds of the latency buckets in `counts`, in seconds."""
+        ...
+
+    def url(self, endpoint: str) -> str:
+        """What clients call."""
+        ...
+
+    def problems(self) -> Iterator[Finding]:
+        """What is missing before a release can start."""
+        ...
+
+    def traffic(self, endpoint: str) -> list[Traffic | None]:
+        """What is in effect, in each place where it may be another.
+
+        Raises:
+            TargetUnavailableError: nobody routes anything.
+        """
+        ...
+
+    def why_not(self, endpoint: str) -> str:
+        """Why a change does not come into effect, or where that is said."""
+        ...
+
+    def are_reached(self, endpoint: str, revision: str) -> bool:
+        """Whether requests to a revision would reach its servers."""
+        ...
+
+    def active(self, endpoint: str, revision: str) -> int:
+        """Requests that a revision is answering."""
+        ...
+
+    def counts(self, endpoint: str, revisions: Iterable[str]) -> dict[str, Counts]:
+        """Cumulative counters of some revisions."""
+        ...
+
+    def ask(self, endpoint: str, payload: Payload, revision: str | None, request_id: str) -> Prediction:
+        """A prediction: by whoever has the traffic, or by one revision."""
+        ...
+
+
+class Tally:
+    """Counters that are read in many places, each of which may begin anew or be gone."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, dict[tuple[str, str], Mapping[str, Counts]]] = defaultdict(dict)
+
+    def take(self, endpoint: str, source: tuple[str, str], told: Mapping[str, Counts]) -> None:
+        """What a place says now.
+
+        Args:
+            endpoint: whose.
+            source: its name, and what changes when it begins anew.
+            told: by revision.
+        """
+        self._told[endpoint][source] = told
+
+    def knows(self, endpoint: str, source: tuple[str, str]) -> bool:
+        """Whether a place has said anything before."""
+        return source in self._told[endpoint]
+
+    def total(self, endpoint: str, revisions: Iterable[str]) -> dict[str, Counts]:
+        """The sum over all places, also those that are gone."""
+        places = self._told[endpoint].values()
+        return {name: _sum([told[name] for told in places if name in told]) for name in revisions}
+
+
+def _sum(some: Sequence[Counts]) -> Counts:
+    buckets = [one.latency for one in some if one.latency]
+    return Counts(
+        requests=sum(one.requests for one in some), failures=sum(one.failures for one in some),
+        latency=tuple(map(sum, zip(*buckets, strict=True))) if buckets else (),
+    )  # fmt: skip
