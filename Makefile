@@ -13,7 +13,7 @@ say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
 demo: .venv/runtime  ## five releases of real models under live traffic, in about three minutes; TARGET=docker for containers
 	$(call say,running the demo; its state is in $${HEADGATE_HOME:-~/.headgate}; add ARGS=--keep to keep the stack up)
-	@$(BIN)/python examples/demo.py --target $(TARGET) $(ARGS)
+	@$(BIN)/python examples/demo.py --target '$(TARGET)' $(ARGS)
 
 test: .venv/dev  ## every test, on real servers
 	$(call say,running the tests; some forty minutes on two cores; WORKERS=1 for one at a time)
