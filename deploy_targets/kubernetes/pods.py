@@ -89,14 +89,14 @@ class Pods:
                 )
             time.sleep(_POLL_SECONDS)
 
-    def wait_until_gone(self) -> None:
-        """Return once none is left.
+    def wait_until_ended(self) -> None:
+        """Return once no process of theirs is left; kubelets may keep what is written of them for a minute more.
 
         Raises:
             TargetUnavailableError: some still are after two minutes.
         """
         deadline = time.monotonic() + GONE_SECONDS
-        while pods := self._list():
+        while pods := [one for one in self._list() if not has_ended(one)]:
             if time.monotonic() > deadline:
                 raise TargetUnavailableError(
                     f"pods of {self._revision} do not end: {', '.join(one['metadata']['name'] for one in pods)}",
@@ -133,6 +133,12 @@ def ready(deployment: Mapping[str, Any]) -> int:
     if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0):
         return 0
     return int(min(status.get("readyReplicas", 0), status.get("updatedReplicas", 0)))
+
+
+def has_ended(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod that was told to end has."""
+    states = [one["state"] for one in _statuses(pod)]
+    return "deletionTimestamp" in pod["metadata"] and bool(states) and all("terminated" in one for one in states)
 
 
 def needed(share: int, pods: int) -> int:

@@ -229,7 +229,7 @@ class KubernetesTarget:
     def _take_down(self, endpoint: str, revision: str) -> None:
         for kind in reversed(manifests.KINDS):
             self._api.delete(kind, names.of_revision(endpoint, revision))
-        Pods(self._api, endpoint, revision).wait_until_gone()
+        Pods(self._api, endpoint, revision).wait_until_ended()
 
     def _grow(
         self, endpoint: str, shares: Mapping[str, int], there: Known, made: Mapping[str, dict[str, Any]]

@@ -26,6 +26,7 @@ from deploy_targets.kubernetes import names as kubernetes_names
 from deploy_targets.kubernetes.api import Api
 from deploy_targets.kubernetes.api import operation as operation_in_cluster
 from deploy_targets.kubernetes.manifests import KINDS
+from deploy_targets.kubernetes.pods import has_ended
 from deploy_targets.kubernetes.target import KubernetesTarget
 from deploy_targets.local import LocalTarget
 from deploy_targets.sagemaker.aws import Aws
@@ -428,8 +429,9 @@ class KubernetesHarness(_BehindEnvoy):
         )
 
     def traces(self, endpoint: str) -> list[str]:
-        kinds = (*KINDS, self.routes, "pods")
-        found = [one for kind in kinds for one in self._api.list(kind, {kubernetes_names.ENDPOINT: endpoint})]
+        kinds, chosen = (*KINDS, self.routes), {kubernetes_names.ENDPOINT: endpoint}
+        found = [one for kind in kinds for one in self._api.list(kind, chosen)]
+        found += [one for one in self._api.list("pods", chosen) if not has_ended(one)]
         folder = Path(self._settings.captures.removeprefix("file://")) / endpoint
         return [one["metadata"]["name"] for one in found] + [str(path) for path in folder.glob("*")]
 

@@ -10,7 +10,7 @@ from support.api_server import api_server, kubeconfig
 from deploy_targets.kubernetes.api import Api, ChangedError, operation
 from deploy_targets.kubernetes.endpoint import Endpoint, Known
 from deploy_targets.kubernetes.gateways import ConfigMap, Gateways
-from deploy_targets.kubernetes.pods import Pods, needed, ready
+from deploy_targets.kubernetes.pods import Pods, has_ended, needed, ready
 from deploy_targets.kubernetes.settings import KubernetesSettings
 from headgate.errors import LeaseLostError, RevisionFailedError, TargetError, TargetUnavailableError
 from headgate.records import Counts, Image, ModelVersion, Revision, Traffic
@@ -185,6 +185,17 @@ def test_a_deployment_that_was_not_looked_at_since_it_changed_is_not_ready():
     assert ready(told) == 0
     told["status"]["observedGeneration"] = 2
     assert ready(told) == 3
+
+
+@pytest.mark.parametrize(("told", "ended"), [
+    (pod(ENDED, deletionTimestamp="now"), True), (pod(ENDED), False), (pod(deletionTimestamp="now"), False),
+])  # fmt: skip
+def test_a_pod_has_ended_once_it_was_told_to_and_its_containers_have(told, ended):
+    assert has_ended(told) is ended
+
+
+def test_one_whose_containers_were_never_made_has_not_ended():
+    assert not has_ended({"metadata": {"deletionTimestamp": "now"}, "status": {}})
 
 
 @pytest.mark.parametrize(("share", "pods", "wanted"), [(500, 10, 1), (2500, 10, 3), (10_000, 10, 10), (1, 1, 1)])

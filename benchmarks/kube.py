@@ -1,7 +1,7 @@
 """A traffic step on a real cluster: how long until it is in effect in every Envoy, and what it asks of the API server.
 
 Beside it, what a mounted ConfigMap takes, which is how a gateway without a process of its own would hear of it.
-Run with a context of your kubeconfig: `python benchmarks/kubernetes.py --context kind-kind`.
+Run with a context of your kubeconfig: `python benchmarks/kube.py --context kind-kind`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 
 from support.base_image import find_base
 from support.models import Models
