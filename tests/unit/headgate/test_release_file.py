@@ -58,7 +58,7 @@ def test_five_mistakes_are_five_messages_each_at_its_place():
         "target.kind": (
             3,
             10,
-            "no such target; installed: azure-ml, docker, local, sagemaker, vertex; did you mean `local`?",
+            "no such target; installed: azure-ml, docker, kubernetes, local, sagemaker, vertex; did you mean `local`?",
         ),
         "strategy.steps": (5, 3, "steps rise from above 0% to below 100%, such as [5%, 25%, 50%]; "),
         "strategy.min_requests": (6, 3, "input should be greater than or equal to 0; "),
