@@ -34,16 +34,19 @@ class EnvoyAdmin:
         tables = [entry["route_config"] for entry in dump.get("configs", [])]
         return traffic_of(table for table in tables if table.get("name") == envoy_config.ROUTES_NAME)
 
+    def healthy_hosts(self) -> dict[str, int]:
+        """How many hosts of each cluster pass their health checks."""
+        reply = self._ask("/clusters", format="json")
+        return {
+            status["name"]: sum(map(_is_healthy, status.get("host_statuses", [])))
+            for status in reply.get("cluster_statuses", [])
+        }
+
     def health(self) -> dict[str, bool]:
         """Whether each cluster has hosts, all of which pass their health checks."""
         reply = self._ask("/clusters", format="json")
         return {
-            status["name"]: all(
-                host.get("health_status", {}).get("eds_health_status") == "HEALTHY"
-                and not host["health_status"].get("failed_active_health_check", False)
-                for host in status.get("host_statuses", [])
-            )
-            and bool(status.get("host_statuses"))
+            status["name"]: all(map(_is_healthy, status.get("host_statuses", []))) and bool(status.get("host_statuses"))
             for status in reply.get("cluster_statuses", [])
         }
 
@@ -90,6 +93,11 @@ class EnvoyAdmin:
         )
         # None are above: routes have a timeout that is the last bound.
         return {item["name"]: (*(bucket["cumulative"] for bucket in item["buckets"]), 0) for item in histograms}
+
+
+def _is_healthy(host: Mapping[str, Any]) -> bool:
+    health = host.get("health_status", {})
+    return health.get("eds_health_status") == "HEALTHY" and not health.get("failed_active_health_check", False)
 
 
 def traffic_of(tables: Iterable[Mapping[str, Any]]) -> dict[str, Traffic]:

@@ -190,6 +190,8 @@ def in_file(folder: str, name: str) -> dict[str, Any]:
         "eds_cluster_config": {
             "service_name": name, "eds_config": {"path_config_source": {"path": f"{folder}/{name}.json"}},
         },
+        # Else one that is told to end gets requests until it fails its health checks.
+        "ignore_health_on_host_removal": True,
     }  # fmt: skip
 
 

@@ -30,6 +30,7 @@ logger = logging.getLogger("serving")
 SHIP_SECONDS = 2.0
 MOST_BYTES = 64 * 2**20
 """Of one object."""
+_HOUR = 3_600_000_000
 _NOTES = ".shipped.json"
 _LAST_SECONDS = 30.0
 
@@ -134,12 +135,18 @@ def next_piece(path: Path, start: int) -> Piece | None:
             if not first:
                 rows = pa.ipc.read_record_batch(message, schema)
                 first = rows["time"][0].value
+            elif pa.ipc.read_record_batch(message, schema)["time"][0].value // _HOUR != first // _HOUR:
+                return Piece(begin, end, _start_of(file, header), first, is_last=False)
             end = file.tell()
         is_last = end - begin < MOST_BYTES and _is_ended(path, end)
         if end == begin and not is_last:
             return None
-        file.seek(0)
-        return Piece(begin, end, file.read(header), first, is_last)
+        return Piece(begin, end, _start_of(file, header), first, is_last)
+
+
+def _start_of(file: pa.NativeFile, length: int) -> bytes:
+    file.seek(0)
+    return bytes(file.read(length))
 
 
 def _message(file: pa.NativeFile) -> pa.ipc.Message | None:
@@ -173,28 +180,32 @@ def main() -> int:
     assert settings.scratch is not None  # noqa: S101 - it has just been looked at
     folder = settings.scratch / "predictions"
     folder.mkdir(parents=True, exist_ok=True)
-    store, base = fs.FileSystem.from_uri(captures)
-    shipper = Shipper(
-        folder, store, f"{base.rstrip('/')}/{settings.endpoint}/{settings.revision}", socket.gethostname()
-    )
+    shipper: Shipper | None = None
     ending = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ending.set())
     deadline = None
     while True:
-        # Whoever writes is to have ended before what it has written is looked at for the last time.
+        # A server that takes no more connections still answers some; it has ended once its files have.
         is_over = ending.is_set() and not _is_served(settings.port)
         try:
+            # Some stores are asked for as they are opened, and may be away then.
+            shipper = shipper or _open(captures, folder, f"{settings.endpoint}/{settings.revision}")
             shipper.ship()
         except OSError as error:
             logger.warning("prediction log: not sent, and tried again: %s", error)
-            is_over = is_over and deadline is not None and time.monotonic() > deadline
-        if is_over:
+        is_late = deadline is not None and time.monotonic() > deadline
+        if is_over and (is_late or not any(folder.glob("*.arrows"))):
             return 0
         if ending.is_set():
             deadline = deadline or time.monotonic() + _LAST_SECONDS
             time.sleep(SHIP_SECONDS / 10)
         else:
             ending.wait(SHIP_SECONDS)
+
+
+def _open(captures: str, folder: Path, revision: str) -> Shipper:
+    store, base = fs.FileSystem.from_uri(captures)
+    return Shipper(folder, store, f"{base.rstrip('/')}/{revision}", socket.gethostname())
 
 
 def _is_served(port: int) -> bool:

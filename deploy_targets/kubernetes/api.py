@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 _SECONDS = 30.0
+_ASK_SECONDS = 5.0
+"""For a pod to say something of itself."""
 _CONNECT_TRIES = 2
 _RETRIED = {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.REQUEST_TIMEOUT}
 
@@ -66,12 +68,14 @@ class Api:
     @cached_property
     def _client(self) -> httpx.Client:
         found = _configuration(self._context)
-        trusted = ssl.create_default_context(cafile=found.ssl_ca_cert) if found.verify_ssl else False
-        if isinstance(trusted, ssl.SSLContext) and found.cert_file:
+        trusted = ssl.create_default_context(cafile=found.ssl_ca_cert)
+        if not found.verify_ssl:
+            trusted.check_hostname, trusted.verify_mode = False, ssl.CERT_NONE
+        if found.cert_file:
             trusted.load_cert_chain(found.cert_file, found.key_file)
         client = httpx.Client(
             base_url=found.host, timeout=_SECONDS, auth=_Signed(found),
-            transport=httpx.HTTPTransport(verify=trusted, retries=_CONNECT_TRIES),
+            transport=httpx.HTTPTransport(verify=trusted, retries=_CONNECT_TRIES, proxy=found.proxy or None),
         )  # fmt: skip
         # Targets are made and dropped freely; their connections go with them.
         weakref.finalize(self, client.close)
@@ -158,16 +162,20 @@ class Api:
 
     def ask(self, pod: str, port: int, path: str, **params: str) -> httpx.Response:
         """A GET to a port of a pod, through the API server. Raises as `call` does."""
-        return self._send("GET", f"{self.path('pods', f'{pod}:{port}')}/proxy{path}", params=params)
+        url = f"{self.path('pods', f'{pod}:{port}')}/proxy{path}"
+        return self._send("GET", url, params=params, seconds=_ASK_SECONDS)
 
     def post(self, pod: str, port: int, path: str, body: bytes, headers: Mapping[str, str]) -> httpx.Response:
         """A POST to a port of a pod, through the API server; also where the pod answers that it failed."""
         url = f"{self.path('pods', f'{pod}:{port}')}/proxy{path}"
         try:
             with self.around("POST proxy"):
-                return self._client.post(url, content=body, headers=dict(headers), timeout=_SECONDS * 3)
-        except httpx.HTTPError as error:
+                reply = self._client.post(url, content=body, headers=dict(headers), timeout=_SECONDS * 3)
+        except (httpx.HTTPError, ConfigException) as error:
             raise _away("POST proxy", error) from error
+        if reply.status_code >= httpx.codes.BAD_REQUEST and _is_the_servers_own(reply):
+            raise _meaning(reply, "POST proxy")
+        return reply
 
     def call(self, verb: str, path: str, body: object = None) -> dict[str, Any]:
         """One call.
@@ -181,12 +189,13 @@ class Api:
 
     def _send(
         self, verb: str, path: str, *, body: object = None, params: Mapping[str, str] | None = None,
-        content_type: str = "application/json", excused: tuple[int, ...] = (),
+        content_type: str = "application/json", excused: tuple[int, ...] = (), seconds: float = _SECONDS,
     ) -> httpx.Response:  # fmt: skip
         name = operation(verb, path)
         request = self._client.build_request(
-            verb, path, params=params, json=body, headers={"content-type": content_type} if body is not None else None
-        )
+            verb, path, params=params, json=body, timeout=seconds,
+            headers={"content-type": content_type} if body is not None else None,
+        )  # fmt: skip
         try:
             with self.around(name):
                 reply = self._client.send(request)
@@ -251,6 +260,15 @@ def _meaning(reply: httpx.Response, name: str) -> TargetError:
     if status in _RETRIED or status >= httpx.codes.INTERNAL_SERVER_ERROR:
         return TargetUnavailableError(f"the cluster does not answer {name} ({status}): {said}", fix="try again")
     return TargetError(f"the cluster refuses {name} ({status}): {said}")
+
+
+def _is_the_servers_own(reply: httpx.Response) -> bool:
+    """Whether the API server has answered, and not the pod behind it."""
+    try:
+        told = reply.json()
+    except ValueError:
+        return False
+    return isinstance(told, dict) and told.get("kind") == "Status" and told.get("apiVersion") == "v1"
 
 
 def _json(reply: httpx.Response) -> dict[str, Any]:

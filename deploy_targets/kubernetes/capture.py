@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from headgate.records import Window
 
 _HOUR = timedelta(hours=1)
+_CLOCKS = timedelta(minutes=1)
+"""By which the clocks of servers and of the storage may differ."""
 _FORMAT = "%Y%m%d%H"
 """serving/ship.py writes it so."""
 
@@ -86,8 +88,8 @@ def _folders(store: fs.FileSystem, path: str) -> list[str]:
 
 
 def _hours(window: Window) -> Iterator[str]:
-    """Those whose folders may have rows of a window."""
-    hour = window.start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    """Those whose folders may have rows of a window: what was sent together is in the hour of its first row."""
+    hour = window.start.astimezone(UTC).replace(minute=0, second=0, microsecond=0) - _HOUR
     while hour < window.end:
         yield hour.strftime(_FORMAT)
         hour += _HOUR
@@ -97,7 +99,10 @@ def _rows(
     store: fs.FileSystem, folder: str, endpoint: str, revision: str, window: Window
 ) -> Iterator[pa.RecordBatch]:  # fmt: skip
     found = store.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+    since = window.start - _CLOCKS
     for file in sorted(found, key=lambda one: one.base_name):
+        if file.mtime is not None and file.mtime < since:
+            continue
         try:
             with store.open_input_stream(file.path) as stream:
                 yield from prediction_log.rows(prediction_log.batches(stream), endpoint, revision, window)

@@ -36,6 +36,10 @@ class Known(Record):
     traffic: Traffic | None = None
     revisions: dict[str, ModelVersion] = Field(default_factory=dict)
 
+    def uses(self, revision: str) -> bool:
+        """Whether a revision receives live or mirrored requests."""
+        return self.traffic is not None and self.traffic.uses(revision)
+
 
 class Form(Protocol):
     """The kind of object that an endpoint is, and what is in it for those who route."""

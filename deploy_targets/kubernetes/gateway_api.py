@@ -7,6 +7,7 @@ their host, `…-shadow`, as those do that are built on Envoy.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -33,6 +34,7 @@ LATENCY_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 """The buckets of serving/metrics.py."""
 
 _HTTP_ERROR = 400
+_QUIET_SECONDS = 5.0
 _SERVICE_PORT = 80
 _OF_SERVICE = "kubernetes.io/service-name"
 
@@ -118,6 +120,7 @@ class GatewayApi:
     def __init__(self, api: Api, settings: KubernetesSettings, gateway: Gateway) -> None:
         self._api, self._settings, self._gateway = api, settings, gateway
         self._tally = Tally()
+        self._quiet: dict[tuple[str, str], tuple[int, float]] = {}
         self.form = HttpRoute(gateway)
 
     def url(self, endpoint: str) -> str:
@@ -160,14 +163,27 @@ class GatewayApi:
             return ""
         return f"gateway {self._gateway.name} says nothing of it"
 
-    def are_reached(self, endpoint: str, revision: str) -> bool:
-        """Whether the revision's Service has a ready pod; a weight before that is refused requests."""
+    def are_reached(self, endpoint: str, revision: str, pods: int) -> bool:
+        """Whether the revision's Service has so many ready pods; a weight before that is refused requests."""
         slices = self._api.list("endpointslices", {_OF_SERVICE: names.of_revision(endpoint, revision)})
-        return any(one.get("conditions", {}).get("ready") for found in slices for one in found.get("endpoints") or [])
+        ready = [
+            one for found in slices for one in found.get("endpoints") or [] if one.get("conditions", {}).get("ready")
+        ]
+        return len(ready) >= pods
 
     def active(self, endpoint: str, revision: str) -> int:
-        """Requests that its servers are answering."""
-        return sum(int(told.get("headgate_requests_in_progress", 0)) for _, told in self._told(endpoint, revision))
+        """Requests that its servers are answering; one at least until none has come for some seconds.
+
+        That a gateway has accepted a route does not say that all of its proxies have it.
+        """
+        told = [values for _, values in self._told(endpoint, revision)]
+        seen, now = sum(_counts(values).requests for values in told), time.monotonic()
+        last, since = self._quiet.get((endpoint, revision), (-1, now))
+        if seen != last:
+            since = now
+        self._quiet[endpoint, revision] = seen, since
+        in_progress = sum(int(values.get("headgate_requests_in_progress", 0)) for values in told)
+        return max(in_progress, int(bool(told) and now - since < _QUIET_SECONDS))
 
     def counts(self, endpoint: str, revisions: Iterable[str]) -> dict[str, Counts]:
         """What the servers of each have counted; what one had counted that is gone stays in it."""
@@ -201,7 +217,8 @@ class GatewayApi:
             try:
                 text = self._api.ask(source[0], PORT, "/metrics").text
             except TargetError:
-                # It is ending, or loads its model: what it said last is late, and not wrong.
+                # It is ending, or loads its model.
+                self._tally.miss(endpoint, source)
                 continue
             yield source, _metrics(text)
 

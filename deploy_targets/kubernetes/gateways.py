@@ -10,8 +10,8 @@ from deploy_targets.clouds import problem
 from deploy_targets.envoy_admin import EnvoyAdmin
 from deploy_targets.kubernetes import gateway
 from deploy_targets.kubernetes.names import GATEWAY, GATEWAY_LABELS, INSIDE_PORT, PORT
-from deploy_targets.kubernetes.routing import Tally
-from headgate.errors import HeadgateError, TargetError, TargetUnavailableError
+from deploy_targets.kubernetes.routing import NobodyRoutesError, Tally
+from headgate.errors import HeadgateError, TargetError
 from headgate.records import Prediction
 
 if TYPE_CHECKING:
@@ -81,9 +81,13 @@ class Gateways:
     def problems(self) -> Iterator[Finding]:
         """Whether there is one that takes requests."""
         try:
-            self.ready()
-        except HeadgateError as error:
+            for pod in self.ready():
+                pod.envoy.routes()
+        except NobodyRoutesError as error:
             yield problem("gateway", error.message, error.fix)
+        except HeadgateError as error:
+            fix = f"let the API server reach ports {PORT} and {INSIDE_PORT} of pods, and the caller use pods/proxy"
+            yield problem("gateway", error.message, fix)
 
     def why_not(self, endpoint: str) -> str:  # noqa: ARG002 - it is of all endpoints
         """Where it is said why a change does not come into effect."""
@@ -105,7 +109,7 @@ class Gateways:
         """
         found = [pod for pod in self.pods() if pod.is_ready]
         if not found:
-            raise TargetUnavailableError(
+            raise NobodyRoutesError(
                 f"no pod of the gateway in {self._api.namespace} is ready", fix="headgate gateway release.yaml --apply"
             )
         return found
@@ -114,14 +118,15 @@ class Gateways:
         """What is in effect in each."""
         return [pod.envoy.routes().get(endpoint) for pod in self.ready()]
 
-    def are_reached(self, endpoint: str, revision: str) -> bool:
-        """Whether each of them finds a revision's servers, all of them healthy."""
+    def are_reached(self, endpoint: str, revision: str, pods: int) -> bool:
+        """Whether each of them finds so many healthy servers of a revision."""
         name = envoy_config.cluster_name(endpoint, revision)
-        return all(pod.envoy.health().get(name, False) for pod in self.ready())
+        return all(pod.envoy.healthy_hosts().get(name, 0) >= pods for pod in self.ready())
 
     def active(self, endpoint: str, revision: str) -> int:
         """Requests that a revision is answering."""
-        return sum(pod.envoy.active(envoy_config.cluster_name(endpoint, revision)) for pod in self.pods())
+        name = envoy_config.cluster_name(endpoint, revision)
+        return sum(pod.envoy.active(name) for pod in self.pods() if pod.is_ready)
 
     def counts(self, endpoint: str, revisions: Iterable[str]) -> dict[str, Counts]:
         """The sum over all of them; what one had counted that is gone, or began anew, stays in it."""
@@ -131,9 +136,7 @@ class Gateways:
             try:
                 self._tally.take(endpoint, source, pod.envoy.counts(endpoint, by_cluster))
             except TargetError:
-                # It has just ended, or cannot be asked now: what it said last is late, and not wrong.
-                if pod.is_ready and not self._tally.knows(endpoint, source):
-                    raise
+                self._tally.miss(endpoint, source)
         return self._tally.total(endpoint, by_cluster.values())
 
     def ask(self, endpoint: str, payload: Payload, revision: str | None, request_id: str) -> Prediction:

@@ -28,6 +28,7 @@ _LEAVE = "import time; time.sleep(5)"
 """From the moment that a pod is told to end until its server stops to take requests: nobody knows of it at once."""
 _DRAIN_SECONDS = 45
 _PATIENCE_SECONDS = 30
+_OF_LOG = {"cpu": "25m", "memory": "96Mi"}
 _SCRATCH_SIZE, _TMP_SIZE = "2Gi", "256Mi"
 
 
@@ -46,7 +47,7 @@ def of_revision(
     made = {
         "deployments": _deployment(settings, endpoint, revision, pods), "services": _service(endpoint, revision),
         "poddisruptionbudgets": _budget(endpoint, revision), "networkpolicies": _network(endpoint, revision),
-        "horizontalpodautoscalers": _scaler(settings, endpoint, revision, pods),
+        "horizontalpodautoscalers": _scaler(settings, endpoint, revision, min(pods, revision.workers)),
     }  # fmt: skip
     wanted = {kind: spec for kind, spec in made.items() if kind != "networkpolicies" or _is_closed(settings)}
     if not revision.most_workers:
@@ -71,7 +72,8 @@ def _noted(kind: str, revision: Revision) -> dict[str, str]:
     """What is read back from a Deployment."""
     if kind != "deployments":
         return {}
-    return {names.VERSION: revision.version.model_dump_json(), names.PODS: str(revision.workers)}
+    most = {names.MOST: str(revision.most_workers)} if revision.most_workers else {}
+    return {names.VERSION: revision.version.model_dump_json(), names.PODS: str(revision.workers), **most}
 
 
 def _chosen(endpoint: str, revision: Revision) -> dict[str, str]:
@@ -108,7 +110,12 @@ def _pod(settings: KubernetesSettings, endpoint: str, revision: Revision) -> dic
     servers = [
         _container(settings, endpoint, revision) | _serving(settings, revision) | {"volumeMounts": mounts},
         _container(settings, endpoint, revision)
-        | {"name": "log", "command": ["python3", "-m", "serving.ship"], "volumeMounts": [*mounts, *shared]},
+        | {
+            "name": "log",
+            "command": ["python3", "-m", "serving.ship"],
+            "resources": {"requests": _OF_LOG},
+            "volumeMounts": [*mounts, *shared],
+        },
     ]
     return {
         "automountServiceAccountToken": False,
@@ -173,7 +180,9 @@ def _resources(settings: KubernetesSettings, revision: Revision) -> dict[str, An
         settings.gpu_resource: str(asked.gpu) if asked.gpu else None,
     }
     limits = {name: value for name, value in found.items() if value is not None}
-    return {"limits": limits, "requests": limits} if limits else {}
+    # An autoscaler takes its percent of what is asked for.
+    requests = {"cpu": "1", **limits} if revision.most_workers else limits
+    return {**({"limits": limits} if limits else {}), **({"requests": requests} if requests else {})}
 
 
 def _service(endpoint: str, revision: Revision) -> dict[str, Any]:
@@ -198,13 +207,13 @@ def _network(endpoint: str, revision: Revision) -> dict[str, Any]:
     }
 
 
-def _scaler(settings: KubernetesSettings, endpoint: str, revision: Revision, pods: int) -> dict[str, Any]:
+def _scaler(settings: KubernetesSettings, endpoint: str, revision: Revision, least: int) -> dict[str, Any]:
     return {
         "scaleTargetRef": {
             "apiVersion": "apps/v1", "kind": "Deployment", "name": names.of_revision(endpoint, revision.name),
         },
-        "minReplicas": pods,
-        "maxReplicas": max(pods, revision.most_workers),
+        "minReplicas": least,
+        "maxReplicas": revision.most_workers,
         "metrics": [
             {
                 "type": "Resource",

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 MANAGER = "headgate"
 """The field manager, and who everything is managed by."""
 MANAGED = "app.kubernetes.io/managed-by"
-VERSION, PODS, STATE = "headgate.io/version", "headgate.io/pods", "headgate.io/state"
-"""What a Deployment notes, what it serves and how many pods it has with all traffic; and what an endpoint's object
-knows."""
+VERSION, PODS, MOST = "headgate.io/version", "headgate.io/pods", "headgate.io/most-pods"
+"""What a Deployment notes: what it serves, how many pods it has with all traffic at least, and, where their number
+follows the load, at most."""
+STATE = "headgate.io/state"
+"""What an endpoint's object knows."""
 GATEWAY = "headgate-gateway"
 GATEWAY_LABELS = {"app.kubernetes.io/name": GATEWAY}
 INSIDE_PORT = 9902

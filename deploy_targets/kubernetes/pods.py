@@ -53,6 +53,8 @@ class Pods:
             if found is not None and ready(found) >= wanted:
                 return
             pods = self._answered(self._list) or []
+            if found is not None and not pods and (refused := _refusal(found)):
+                raise RevisionFailedError(f"{revision.name} gets no pods: {refused}", fix=_fix(refused))
             if why := next(filter(None, map(_hopeless, pods)), ""):
                 raise RevisionFailedError(f"{revision.name} cannot start ({why}):\n{self._log(pods)}", fix=_fix(why))
             now = time.monotonic()
@@ -135,6 +137,11 @@ def ready(deployment: Mapping[str, Any]) -> int:
     return int(min(status.get("readyReplicas", 0), status.get("updatedReplicas", 0)))
 
 
+def answering(deployment: Mapping[str, Any]) -> int:
+    """How many of a Deployment's pods take requests, also while it is being changed."""
+    return int(deployment.get("status", {}).get("readyReplicas", 0))
+
+
 def has_ended(pod: Mapping[str, Any]) -> bool:
     """Whether a pod that was told to end has."""
     states = [one["state"] for one in _statuses(pod)]
@@ -144,6 +151,13 @@ def has_ended(pod: Mapping[str, Any]) -> bool:
 def needed(share: int, pods: int) -> int:
     """How many pods a share of the traffic needs, of which so many have all of it; one at least."""
     return max(1, math.ceil(share * pods / BASIS_POINTS))
+
+
+def _refusal(deployment: Mapping[str, Any]) -> str:
+    """Why the cluster makes no pods, such as a quota or a policy; empty where it does."""
+    told = {one["type"]: one for one in deployment.get("status", {}).get("conditions", [])}
+    failure = told.get("ReplicaFailure", {})
+    return str(failure.get("message", "")) if failure.get("status") == "True" else ""
 
 
 def _statuses(pod: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -192,6 +206,7 @@ def _fix(why: str) -> str:
     fixes = {
         "OOMKilled": "raise runtime.memory",
         "Image": "see that nodes may pull the image: image.repository, and target.pull_secrets",
+        "quota": "raise the namespace's quota, or lower runtime's limits",
         "Unschedulable": "make room, or see runtime and the target's node_selector and tolerations",
         "exit code 3": "mend the model and log it again",
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Protocol
 
+from headgate.errors import TargetUnavailableError
 from headgate.records import Counts
 
 if TYPE_CHECKING:
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from deploy_targets.kubernetes.endpoint import Form
     from headgate.findings import Finding
     from headgate.records import Payload, Prediction, Traffic
+
+
+class NobodyRoutesError(TargetUnavailableError):
+    """There is no pod of a gateway that takes requests."""
 
 
 class Routing(Protocol):
@@ -43,7 +48,8 @@ class Routing(Protocol):
         """What is in effect, in each place where it may be another.
 
         Raises:
-            TargetUnavailableError: nobody routes anything.
+            NobodyRoutesError: nobody routes anything.
+            TargetUnavailableError: one of them does not answer.
         """
         ...
 
@@ -51,8 +57,8 @@ class Routing(Protocol):
         """Why a change does not come into effect, or where that is said."""
         ...
 
-    def are_reached(self, endpoint: str, revision: str) -> bool:
-        """Whether requests to a revision would reach its servers."""
+    def are_reached(self, endpoint: str, revision: str, pods: int) -> bool:
+        """Whether requests to a revision would reach so many of its servers."""
         ...
 
     def active(self, endpoint: str, revision: str) -> int:
@@ -73,6 +79,8 @@ class Tally:
 
     def __init__(self) -> None:
         self._told: dict[str, dict[tuple[str, str], Mapping[str, Counts]]] = defaultdict(dict)
+        self._before: dict[tuple[str, str], Mapping[str, Counts]] = {}
+        self._missed: set[tuple[str, str]] = set()
 
     def take(self, endpoint: str, source: tuple[str, str], told: Mapping[str, Counts]) -> None:
         """What a place says now.
@@ -82,16 +90,39 @@ class Tally:
             source: its name, and what changes when it begins anew.
             told: by revision.
         """
-        self._told[endpoint][source] = told
+        known = self._told[endpoint].get(source, {})
+        if source in self._missed:
+            # What it had counted when it could not be asked is nobody's evidence.
+            self._missed.discard(source)
+            self._before[source] = told
+        # It has begun anew under its old name: the next reading has the new one.
+        if all(told[name].requests >= counts.requests for name, counts in known.items() if name in told):
+            self._told[endpoint][source] = {**known, **told}
 
-    def knows(self, endpoint: str, source: tuple[str, str]) -> bool:
-        """Whether a place has said anything before."""
-        return source in self._told[endpoint]
+    def miss(self, endpoint: str, source: tuple[str, str]) -> None:
+        """A place could not be asked: what it said last is late, and not wrong."""
+        if source not in self._told[endpoint]:
+            self._missed.add(source)
 
     def total(self, endpoint: str, revisions: Iterable[str]) -> dict[str, Counts]:
         """The sum over all places, also those that are gone."""
-        places = self._told[endpoint].values()
-        return {name: _sum([told[name] for told in places if name in told]) for name in revisions}
+        places = self._told[endpoint].items()
+        return {
+            name: _sum(
+                [_less(told[name], self._before.get(source, {}).get(name)) for source, told in places if name in told]
+            )
+            for name in revisions
+        }
+
+
+def _less(counts: Counts, before: Counts | None) -> Counts:
+    if before is None:
+        return counts
+    return Counts(
+        requests=counts.requests - before.requests, failures=counts.failures - before.failures,
+        latency=tuple(now - then for now, then in zip(counts.latency, before.latency or counts.latency, strict=True))
+        if before.latency else counts.latency,
+    )  # fmt: skip
 
 
 def _sum(some: Sequence[Counts]) -> Counts:

@@ -19,10 +19,11 @@ from deploy_targets.kubernetes.endpoint import Endpoint, Known, known
 from deploy_targets.kubernetes.gateway_api import GatewayApi
 from deploy_targets.kubernetes.gateways import Gateways
 from deploy_targets.kubernetes.names import ENDPOINT, REVISION
-from deploy_targets.kubernetes.pods import Pods, needed, ready
+from deploy_targets.kubernetes.pods import Pods, answering, needed
 from deploy_targets.kubernetes.preflight import findings, role
+from deploy_targets.kubernetes.routing import NobodyRoutesError
 from deploy_targets.protocol import Feature, ImageRepository
-from headgate.errors import TargetError, TargetUnavailableError
+from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
 from headgate.records import EndpointState, ModelVersion, RevisionState, Traffic
 from headgate.units import BASIS_POINTS
 
@@ -41,6 +42,7 @@ _AGREE_SECONDS = 3.0
 _HEALTHY_SECONDS = 60.0
 _GROW_SECONDS = 900.0
 _DRAIN_SECONDS = 20.0
+_ANY_NUMBER = 1_000_000
 _POLL_SECONDS = 0.05
 
 
@@ -138,12 +140,10 @@ class KubernetesTarget:
                 self._api.merge("deployments", names.of_revision(endpoint, revision.name), {"spec": {"replicas": pods}})
             Pods(self._api, endpoint, revision.name).wait(pods, revision)
             self._endpoint(endpoint).change(None, lambda now: _with(now, revision))
-            poll(
-                lambda: self._routing.are_reached(endpoint, revision.name), bool, _HEALTHY_SECONDS,
-                f"the gateway's first look at {revision.name}",
-            )  # fmt: skip
-        except BaseException:
-            if made is None and revision.name not in there.revisions:
+            self._wait_until_reached(endpoint, revision.name, pods)
+        except RevisionFailedError:
+            # What may still become ready is tried again; and another process may have made more of it by now.
+            if made is None and not self._endpoint(endpoint).known().uses(revision.name):
                 self._remove(endpoint, revision.name, fence=None)
             raise
 
@@ -155,6 +155,9 @@ class KubernetesTarget:
 
     def route(self, endpoint: str, traffic: Traffic, *, fence: int | None = None) -> None:
         """Let those that get more grow first, then write the weights."""
+        if fence is not None:
+            # Pods are not added for one who is late.
+            self.fence(endpoint, fence)
         made = self._deployments(endpoint)
         there = self._endpoint(endpoint).known()
         shares = dict(traffic.weights)
@@ -164,11 +167,11 @@ class KubernetesTarget:
             if name not in made or name not in there.revisions:
                 raise TargetError(f"no traffic to {name} of {endpoint}: it is not deployed", fix="headgate status")
         for name in traffic.weights:
-            if not ready(made[name]):
+            if not answering(made[name]):
                 why = Pods(self._api, endpoint, name).why_not() or "is not ready"
                 raise TargetError(f"no traffic to {name} of {endpoint}: it {why}", fix="headgate status")
         self._grow(endpoint, shares, there, made)
-        self._endpoint(endpoint).change(fence, lambda now: now.model_copy(update={"traffic": traffic}))
+        self._endpoint(endpoint).change(fence, lambda now: _routed(now, traffic))
         self._wait_for_effect(endpoint, traffic)
 
     def fence(self, endpoint: str, fence: int) -> None:
@@ -204,6 +207,7 @@ class KubernetesTarget:
         while self._routing.active(endpoint, revision) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
         self._remove(endpoint, revision, fence)
+        self._relax(endpoint)
 
     def delete(self, endpoint: str, *, fence: int | None = None) -> None:
         """Remove the endpoint's object, and so its routes; then every revision."""
@@ -227,32 +231,54 @@ class KubernetesTarget:
             self._endpoint(endpoint).remove(None)
 
     def _take_down(self, endpoint: str, revision: str) -> None:
-        for kind in reversed(manifests.KINDS):
-            self._api.delete(kind, names.of_revision(endpoint, revision))
+        """Its pods first: who still knows its Service finds them ending, and not a Service that is gone."""
+        name = names.of_revision(endpoint, revision)
+        self._api.delete("deployments", name)
         Pods(self._api, endpoint, revision).wait_until_ended()
+        for kind in manifests.KINDS:
+            self._api.delete(kind, name)
+
+    def _relax(self, endpoint: str) -> None:
+        """Nobody goes back any more, so the autoscaler of what is live may take what nobody needs."""
+        traffic = self._endpoint(endpoint).known().traffic
+        holder = traffic.holder if traffic else None
+        found = self._deployments(endpoint).get(holder) if holder else None
+        if holder and found and names.MOST in found["metadata"]["annotations"]:
+            own = int(found["metadata"]["annotations"][names.PODS])
+            self._scale(endpoint, holder, "horizontalpodautoscalers", {"minReplicas": own})
 
     def _grow(
         self, endpoint: str, shares: Mapping[str, int], there: Known, made: Mapping[str, dict[str, Any]]
     ) -> None:  # fmt: skip
         """Give revisions the pods that their shares need; nothing shrinks here, as going back is not to wait."""
-        holder = there.traffic.holder if there.traffic else None
-        live = made[holder]["spec"]["replicas"] if holder is not None and holder in made else 0
+        before = there.traffic.weights if there.traffic else {}
+        live = max((made[name]["spec"]["replicas"] for name in before if name in made), default=0)
         grown = {}
-        for name, share in shares.items():
-            own, has = int(made[name]["metadata"]["annotations"][names.PODS]), made[name]["spec"]["replicas"]
-            wanted = needed(share, max(own, live))
+        for name, found in made.items():
+            noted, has, share = found["metadata"]["annotations"], found["spec"]["replicas"], shares.get(name, 0)
+            own, most = int(noted[names.PODS]), int(noted.get(names.MOST, _ANY_NUMBER))
+            wanted = min(needed(share, max(own, live)), most) if share else 0
+            if names.MOST in noted:
+                # Its autoscaler would take pods from what was live, or is to be, while that has less to do.
+                least = max(wanted, has if name in before else 1)
+                self._scale(endpoint, name, "horizontalpodautoscalers", {"minReplicas": least})
             if has < wanted:
-                grown[name] = wanted
-                object_name = names.of_revision(endpoint, name)
-                least = {"spec": {"minReplicas": needed(share, own)}}
-                self._api.merge("horizontalpodautoscalers", object_name, least)
-                self._api.merge("deployments", object_name, {"spec": {"replicas": wanted}})
+                self._scale(endpoint, name, "deployments", {"replicas": wanted})
+                # What was live before has what it had then: clients go back at once, and it grows meanwhile.
+                is_back = name not in before and answering(found) >= needed(share, own)
+                grown.update({} if is_back else {name: wanted})
         for name, wanted in grown.items():
             Pods(self._api, endpoint, name).wait_until_ready(wanted, _GROW_SECONDS)
-            poll(
-                lambda name=name: self._routing.are_reached(endpoint, name), bool,  # type: ignore[misc]
-                _HEALTHY_SECONDS, f"the gateway's look at the new pods of {name}",
-            )  # fmt: skip
+            self._wait_until_reached(endpoint, name, wanted)
+
+    def _scale(self, endpoint: str, revision: str, kind: str, spec: Mapping[str, int]) -> None:
+        self._api.merge(kind, names.of_revision(endpoint, revision), {"spec": spec})
+
+    def _wait_until_reached(self, endpoint: str, revision: str, pods: int) -> None:
+        poll(
+            lambda: self._routing.are_reached(endpoint, revision, pods), bool, _HEALTHY_SECONDS,
+            f"the gateway's look at the pods of {revision}",
+        )  # fmt: skip
 
     def _wait_for_effect(self, endpoint: str, traffic: Traffic) -> None:
         deadline = time.monotonic() + _EFFECT_SECONDS
@@ -270,7 +296,7 @@ class KubernetesTarget:
         while True:
             try:
                 told = self._routing.traffic(endpoint)
-            except TargetUnavailableError:
+            except NobodyRoutesError:
                 return there.traffic
             if all(one == told[0] for one in told):
                 return told[0]
@@ -283,7 +309,7 @@ class KubernetesTarget:
 
     def _state(self, endpoint: str, name: str, found: Mapping[str, Any], there: Known) -> RevisionState:
         version = ModelVersion.model_validate_json(found["metadata"]["annotations"][names.VERSION])
-        detail = "" if ready(found) else Pods(self._api, endpoint, name).why_not() or "has no ready pod"
+        detail = "" if answering(found) else Pods(self._api, endpoint, name).why_not() or "has no ready pod"
         if not detail and name not in there.revisions:
             detail = "is not known to the gateway"
         return RevisionState(name=name, ready=not detail, detail=detail, version=version)
@@ -304,5 +330,15 @@ def _with(now: Known, revision: Revision) -> Known:
     return now.model_copy(update={"revisions": {**now.revisions, revision.name: revision.version}})
 
 
+def _routed(now: Known, traffic: Traffic) -> Known:
+    """Raises TargetError where somebody has removed one of them meanwhile."""
+    if gone := [name for name in traffic.weights if name not in now.revisions]:
+        raise TargetError(f"no traffic to {gone[0]}: it is not deployed any more", fix="headgate status")
+    return now.model_copy(update={"traffic": traffic})
+
+
 def _without(now: Known, revision: str) -> Known:
+    """Raises TargetError where somebody has given it traffic meanwhile."""
+    if now.uses(revision):
+        raise TargetError(f"{revision} still has traffic, live or mirrored", fix="headgate status")
     return now.model_copy(update={"revisions": {name: one for name, one in now.revisions.items() if name != revision}})

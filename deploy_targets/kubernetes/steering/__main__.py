@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 from .cluster import Cluster
-from .files import render, write_changed
+from .files import STEERED, render, write_changed
 from .table import Table
 
 _GATHER_SECONDS = 0.01
@@ -26,6 +26,8 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    mark = options.folder / STEERED
+    mark.unlink(missing_ok=True)
     changed = threading.Event()
     tables = [Table(Cluster.around_this_pod(), kind, changed) for kind in ("configmaps", "pods")]
     for table in tables:
@@ -35,6 +37,7 @@ def main() -> int:
         write_changed(options.folder, render(*(table.items() for table in tables)))
         if options.once:
             return 0
+        mark.touch()
         for table in tables:
             table.follow()
         changed.wait()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _WATCH_SECONDS = 240
 _ANSWER_SECONDS = 15.0
+_ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 3), (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)  # fmt: skip
+"""A watch that nobody answers any more is noticed within some fifteen seconds."""
 SELECTOR = "headgate.io/endpoint"
 """The label of everything of an endpoint."""
 
@@ -45,8 +51,9 @@ class Cluster:
         host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
         trusted = ssl.create_default_context(cafile=str(_ACCOUNT / "ca.crt"))
         client = httpx.Client(
-            base_url=f"https://{f'[{host}]' if ':' in host else host}:{port}", verify=trusted, timeout=_ANSWER_SECONDS
-        )
+            base_url=f"https://{f'[{host}]' if ':' in host else host}:{port}", timeout=_ANSWER_SECONDS,
+            transport=httpx.HTTPTransport(verify=trusted, socket_options=_ALIVE),
+        )  # fmt: skip
         return cls(client, (_ACCOUNT / "namespace").read_text(encoding="utf-8"), _ACCOUNT / "token")
 
     def read(self, kind: str) -> tuple[list[dict[str, Any]], str]:

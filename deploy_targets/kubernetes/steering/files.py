@@ -19,6 +19,9 @@ PORT = 8080
 ADMIN = ("/ready", "/stats", "/clusters", "/config_dump")
 """What of Envoy's admin endpoint may be asked from outside of the pod; none of it changes anything."""
 
+STEERED = ".steered"
+"""The file that is there once what was read after this container's start has been written."""
+
 _ROUTES = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 _HOSTS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 _TABLES = {"routes": "endpoints", "inside": "inside"}

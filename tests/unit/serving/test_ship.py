@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
 from pyarrow import fs
+from support.stack import wait_for
 
 from deploy_targets.kubernetes.capture import Captures
 from headgate.records import Window
@@ -154,3 +159,27 @@ def test_rows_outside_of_a_window_and_revisions_that_are_gone_are_not_read(shipp
     captures.remove("wine", "v1-a")
     captures.remove("wine", "v1-a")
     assert arrived(there) == []
+
+
+def test_it_ends_after_the_server_has_answered_its_last_request(tmp_path, there):
+    folder = tmp_path / "scratch" / "predictions"
+    folder.mkdir(parents=True)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        env = {
+            **os.environ, "HEADGATE_SCRATCH": str(folder.parent), "HEADGATE_CAPTURES": f"file://{there}",
+            "HEADGATE_ENDPOINT": "wine", "HEADGATE_REVISION": "v1-a", "PORT": str(server.getsockname()[1]),
+        }  # fmt: skip
+        process = subprocess.Popen([sys.executable, "-m", "serving.ship"], env=env)
+        log = Log(Shipper(folder, fs.LocalFileSystem(), "", ""))
+        log.write("a")
+        wait_for(lambda: arrived(there) == ["a"], 20)
+        process.terminate()
+        log.write("while it is served")
+        wait_for(lambda: len(arrived(there)) == 2, 20)
+    log.write("while it drains")
+    wait_for(lambda: len(arrived(there)) == 3, 20)
+    assert process.poll() is None
+    log.write("last")
+    log.end()
+    assert process.wait(20) == 0
+    assert arrived(there) == ["a", "while it is served", "while it drains", "last"]

@@ -76,7 +76,13 @@ def test_limits_are_what_the_release_file_says():
     (server, log) = pods_of(made(resources=Resources(cpu=1.5, memory=2**30, gpu=2))["deployments"])["containers"]
     assert server["resources"]["limits"] == {"cpu": "1500m", "memory": str(2**30), "nvidia.com/gpu": "2"}
     assert server["resources"]["requests"] == server["resources"]["limits"]
-    assert "resources" not in log
+    assert "limits" not in log["resources"]
+
+
+def test_every_container_asks_for_cpu_where_an_autoscaler_takes_its_percent_of_that():
+    server, log = pods_of(made(most_workers=9)["deployments"])["containers"]
+    assert "limits" not in server["resources"]
+    assert all(one["resources"]["requests"]["cpu"] for one in (server, log))
 
 
 def test_a_number_that_follows_the_load_is_not_in_the_deployment():

@@ -12,6 +12,7 @@ from deploy_targets.kubernetes.endpoint import Known
 from deploy_targets.kubernetes.gateway_api import GatewayApi, HttpRoute, traffic_of
 from deploy_targets.kubernetes.settings import Gateway, KubernetesSettings
 from deploy_targets.kubernetes.target import KubernetesTarget
+from headgate.errors import TargetUnavailableError
 from headgate.records import Counts, Mirror, Traffic
 from serving import metrics
 
@@ -83,10 +84,10 @@ def test_what_its_gateway_has_not_accepted_is_not_in_effect(wrong, says):
     assert says in told.why_not("wine")
 
 
-@pytest.mark.parametrize(("ready", "reached"), [([True, False], True), ([False], False), (None, False)])
-def test_a_revision_is_reached_once_its_service_has_a_ready_pod(ready, reached):
+@pytest.mark.parametrize(("ready", "reached"), [([True, True], True), ([True, False], False), (None, False)])
+def test_a_revision_is_reached_once_its_service_has_as_many_ready_pods(ready, reached):
     endpoints = None if ready is None else [{"conditions": {"ready": one}} for one in ready]
-    assert of(Told(pods=[{"endpoints": endpoints}])).are_reached("wine", "v1-a") is reached
+    assert of(Told(pods=[{"endpoints": endpoints}])).are_reached("wine", "v1-a", 2) is reached
 
 
 TEXT = """\
@@ -117,6 +118,53 @@ def test_servers_count_and_what_one_had_counted_stays():
     told.pods = [pod("a", start="2")]
     told.texts = {"a": TEXT % (1, 0)}
     assert counting.counts("wine", ["v1-a"])["v1-a"].requests == 21
+
+
+def test_a_revision_is_in_use_until_no_request_has_come_for_a_while(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(gateway_api.time, "monotonic", lambda: now[0])
+    told = Told(pods=[pod("a")], texts={"a": (TEXT % (8, 2)).replace("in_progress 2.0", "in_progress 0.0")})
+    watching = of(told)
+    assert watching.active("wine", "v1-a") == 1
+    now[0] += 4
+    told.texts["a"] = told.texts["a"].replace('"200"} 8.0', '"200"} 9.0')
+    assert watching.active("wine", "v1-a") == 1
+    now[0] += 4
+    assert watching.active("wine", "v1-a") == 1
+    now[0] += 4
+    assert watching.active("wine", "v1-a") == 0
+    told.pods = []
+    assert of(told).active("wine", "v1-a") == 0
+
+
+def test_what_a_server_had_counted_before_it_could_be_asked_is_nobodys_evidence(monkeypatch):
+    told = Told(pods=[pod("a"), pod("b")], texts={"a": TEXT % (8, 2)})
+    counting = of(told)
+    monkeypatch.setattr(Told, "ask", refusing(Told.ask))
+    assert counting.counts("wine", ["v1-a"])["v1-a"].requests == 10
+    told.texts["b"] = TEXT % (500, 100)
+    assert counting.counts("wine", ["v1-a"])["v1-a"].requests == 10
+    told.texts["b"] = TEXT % (501, 102)
+    assert counting.counts("wine", ["v1-a"])["v1-a"] == Counts(requests=13, failures=4, latency=(5, 4, 1))
+
+
+def refusing(ask):
+    def asked(self, pod, port, path):
+        if pod not in self.texts:
+            raise TargetUnavailableError("later")
+        return ask(self, pod, port, path)
+
+    return asked
+
+
+def test_a_reading_that_falls_is_of_one_that_has_just_begun_anew():
+    told = Told(pods=[pod("a")], texts={"a": TEXT % (100, 0)})
+    counting = of(told)
+    assert counting.counts("wine", ["v1-a"])["v1-a"].requests == 100
+    told.texts["a"] = TEXT % (1, 0)
+    assert counting.counts("wine", ["v1-a"])["v1-a"].requests == 100
+    told.pods = [pod("a", start="2")]
+    assert counting.counts("wine", ["v1-a"])["v1-a"].requests == 101
 
 
 def test_the_buckets_are_those_of_the_servers():
