@@ -181,7 +181,7 @@ def _resources(settings: KubernetesSettings, revision: Revision) -> dict[str, An
     }
     limits = {name: value for name, value in found.items() if value is not None}
     # An autoscaler takes its percent of what is asked for.
-    requests = {"cpu": "1", **limits} if revision.most_workers else limits
+    requests = {"cpu": "500m", **limits} if revision.most_workers else limits
     return {**({"limits": limits} if limits else {}), **({"requests": requests} if requests else {})}
 
 
