@@ -154,7 +154,6 @@ def _pod(settings: KubernetesSettings, image: str) -> dict[str, Any]:
             "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
         },
     }  # fmt: skip
-    steering = ["python3", "-m", "steering", FOLDER]
     return {
         "serviceAccountName": GATEWAY,
         "terminationGracePeriodSeconds": 2 * _DRAIN_SECONDS + _LAST_SECONDS,
@@ -170,32 +169,34 @@ def _pod(settings: KubernetesSettings, image: str) -> dict[str, Any]:
             }
         ],
         # Envoy starts with what there is, and not with nothing.
-        "initContainers": [{**container, "name": "first", "command": [*steering, "--once"]}],
-        "containers": [
-            {
-                **container, "name": "envoy", "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
-                "command": ["python3", "-c", _ENVOY, "-c", f"{_CONFIG}/envoy.json", "--log-level", "warn",
-                            "--drain-time-s", str(_DRAIN_SECONDS), "--drain-strategy", "immediate"],
-                "ports": [
-                    names.port("http", PORT, of_container=True), names.port("inside", INSIDE_PORT, of_container=True),
-                ],
-                "readinessProbe": {
-                    "httpGet": {"path": "/ready", "port": INSIDE_PORT}, "periodSeconds": 2, "failureThreshold": 2,
-                },
-                "lifecycle": {"preStop": {"exec": {"command": ["python3", "-c", _DRAIN]}}},
-            },
-            {
-                **container, "name": "steering", "command": steering,
-                "resources": {"requests": {"cpu": "25m", "memory": "64Mi"}},
-                "lifecycle": {"preStop": {"exec": {"command": ["python3", "-c", _STAY]}}},
-                # Until then Envoy may have what was true when the pod began, and no client is to come.
-                "startupProbe": {
-                    "exec": {"command": ["python3", "-c", _IS_STEERED]}, "periodSeconds": 1, "failureThreshold": 600,
-                },
-            },
-        ],
+        "initContainers": [{**container, "name": "first", "command": [*_STEER, "--once"]}],
+        "containers": [_envoy(container), {**container, **_STEERING}],
         "volumes": [
             {"name": "files", "emptyDir": {"sizeLimit": "64Mi"}},
             {"name": "config", "configMap": {"name": GATEWAY}},
         ],
     }  # fmt: skip
+
+
+def _envoy(container: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **container, "name": "envoy", "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
+        "command": ["python3", "-c", _ENVOY, "-c", f"{_CONFIG}/envoy.json", "--log-level", "warn",
+                    "--drain-time-s", str(_DRAIN_SECONDS), "--drain-strategy", "immediate"],
+        "ports": [names.port("http", PORT, of_container=True), names.port("inside", INSIDE_PORT, of_container=True)],
+        "readinessProbe": {
+            "httpGet": {"path": "/ready", "port": INSIDE_PORT}, "periodSeconds": 2, "failureThreshold": 2,
+        },
+        "lifecycle": {"preStop": {"exec": {"command": ["python3", "-c", _DRAIN]}}},
+    }  # fmt: skip
+
+
+_STEER = ["python3", "-m", "steering", FOLDER]
+_STEERING = {
+    "name": "steering", "command": _STEER, "resources": {"requests": {"cpu": "25m", "memory": "64Mi"}},
+    "lifecycle": {"preStop": {"exec": {"command": ["python3", "-c", _STAY]}}},
+    # Until then Envoy may have what was true when the pod began, and no client is to come.
+    "startupProbe": {
+        "exec": {"command": ["python3", "-c", _IS_STEERED]}, "periodSeconds": 1, "failureThreshold": 600,
+    },
+}  # fmt: skip

@@ -11,12 +11,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from cluster_harness import GatewayApiHarness, KubernetesHarness
 from harness import (
     AzureMlHarness,
     DockerHarness,
-    GatewayApiHarness,
     Harness,
-    KubernetesHarness,
     LocalHarness,
     SageMakerHarness,
     VertexHarness,

@@ -6,13 +6,11 @@ import contextlib
 import ssl
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 from botocore.exceptions import ClientError
 from support import azure_ml as azure
-from support import cluster
 from support.chaos import Kill
 from support.sagemaker import ROLE
 from support.sagemaker_evidence import BUCKET
@@ -22,12 +20,6 @@ from deploy_targets.azure_ml.arm import Arm, operation
 from deploy_targets.azure_ml.settings import AzureMlSettings
 from deploy_targets.azure_ml.target import AzureMlTarget
 from deploy_targets.docker import DockerTarget
-from deploy_targets.kubernetes import names as kubernetes_names
-from deploy_targets.kubernetes.api import Api
-from deploy_targets.kubernetes.api import operation as operation_in_cluster
-from deploy_targets.kubernetes.manifests import KINDS
-from deploy_targets.kubernetes.pods import has_ended
-from deploy_targets.kubernetes.target import KubernetesTarget
 from deploy_targets.local import LocalTarget
 from deploy_targets.sagemaker.aws import Aws
 from deploy_targets.sagemaker.settings import SageMakerSettings
@@ -42,11 +34,12 @@ from headgate.spec import ImageSettings
 from images import build_container, build_image, fetch_artifact
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from support.sagemaker import SageMaker
     from support.vertex import Vertex
 
     from deploy_targets import DeployTarget
-    from deploy_targets.kubernetes.settings import KubernetesSettings
 
 
 @dataclass
@@ -107,7 +100,7 @@ def revision_of(image: Image, version: int, ready_timeout: float, **more: Any) -
     )  # fmt: skip
 
 
-class _BehindEnvoy:
+class BehindEnvoy:
     """What the local and the Docker target share."""
 
     target: DeployTarget
@@ -137,7 +130,7 @@ class _BehindEnvoy:
         return [(target, "_start", "start"), (target, "_end", "end"), (type(self.target._gateway), "_write", "write")]
 
 
-class LocalHarness(_BehindEnvoy):
+class LocalHarness(BehindEnvoy):
     """The local target on a real supervisord and a real Envoy."""
 
     def __init__(self, root: Path) -> None:
@@ -167,7 +160,7 @@ class LocalHarness(_BehindEnvoy):
         return programs + files + folders
 
 
-class DockerHarness(_BehindEnvoy):
+class DockerHarness(BehindEnvoy):
     """The Docker target on a real daemon and a real Envoy."""
 
     def __init__(self, root: Path, base: str) -> None:
@@ -389,54 +382,3 @@ class AzureMlHarness(_Cloud):
             *("/".join(key) for key in double.environments if key[0] == f"headgate-{endpoint}"),
             *double.blobs(f"modelDataCollector/{endpoint}/"),
         ]  # fmt: skip
-
-
-class KubernetesHarness(_BehindEnvoy):
-    """The Kubernetes target on a real cluster."""
-
-    routes = "configmaps"
-
-    def __init__(self, root: Path, base: str, settings: KubernetesSettings) -> None:
-        self._home, self._base, self._settings = Home(root), base, settings
-        self.target = KubernetesTarget(settings)
-        self._api = self.target._api
-
-    def revision(self, model: Path, version: int, *, ready_timeout: float = 60.0, **more: Any) -> Revision:
-        artifact = fetch_artifact(str(model), self._home.root)
-        image = build_container(self._home, artifact, "contract", ImageSettings(base=self._base))
-        cluster.load(kubernetes_names.image(image.reference))
-        return revision_of(image, version, ready_timeout, **more)
-
-    def again(self) -> DeployTarget:
-        return KubernetesTarget(self._settings)
-
-    def kills(self) -> list[Kill]:
-        return [
-            Kill("PATCH deployments", 1, "before"), Kill("PATCH deployments"), Kill("PATCH services"),
-            *(Kill(f"PUT {self.routes}", number) for number in range(1, 5)), Kill("DELETE services"),
-            Kill("DELETE deployments"),
-        ]  # fmt: skip
-
-    def points(self) -> list[tuple[Any, str, Any]]:
-        return [(Api, "_send", lambda _api, verb, path, **_: operation_in_cluster(verb, path))]
-
-    def kill(self, endpoint: str, revision: str) -> None:
-        # The first process of a container takes no SIGKILL from within.
-        end = "import os, signal; os.kill(1, signal.SIGTERM)"
-        name = kubernetes_names.of_revision(endpoint, revision)
-        cluster.kubectl(
-            "exec", "-n", self._settings.namespace, f"deployment/{name}", "-c", "server", "--", "python3", "-c", end
-        )
-
-    def traces(self, endpoint: str) -> list[str]:
-        kinds, chosen = (*KINDS, self.routes), {kubernetes_names.ENDPOINT: endpoint}
-        found = [one for kind in kinds for one in self._api.list(kind, chosen)]
-        found += [one for one in self._api.list("pods", chosen) if not has_ended(one)]
-        folder = Path(self._settings.captures.removeprefix("file://")) / endpoint
-        return [one["metadata"]["name"] for one in found] + [str(path) for path in folder.glob("*")]
-
-
-class GatewayApiHarness(KubernetesHarness):
-    """The same, behind a gateway of the cluster's."""
-
-    routes = "httproutes"

@@ -1,0 +1,75 @@
+"""What the contract suite needs of a real cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import BehindEnvoy, revision_of
+from support import cluster
+from support.chaos import Kill
+
+from deploy_targets.kubernetes import names
+from deploy_targets.kubernetes.api import Api, operation
+from deploy_targets.kubernetes.manifests import KINDS
+from deploy_targets.kubernetes.pods import has_ended
+from deploy_targets.kubernetes.target import KubernetesTarget
+from headgate.home import Home
+from headgate.spec import ImageSettings
+from images import build_container, fetch_artifact
+
+if TYPE_CHECKING:
+    from deploy_targets import DeployTarget
+    from deploy_targets.kubernetes.settings import KubernetesSettings
+    from headgate.records import Revision
+
+
+class KubernetesHarness(BehindEnvoy):
+    """The Kubernetes target on a real cluster."""
+
+    routes = "configmaps"
+
+    def __init__(self, root: Path, base: str, settings: KubernetesSettings) -> None:
+        self._home, self._base, self._settings = Home(root), base, settings
+        self.target = KubernetesTarget(settings)
+        self._api = self.target._api
+
+    def revision(self, model: Path, version: int, *, ready_timeout: float = 60.0, **more: Any) -> Revision:
+        artifact = fetch_artifact(str(model), self._home.root)
+        image = build_container(self._home, artifact, "contract", ImageSettings(base=self._base))
+        cluster.load(names.image(image.reference))
+        return revision_of(image, version, ready_timeout, **more)
+
+    def again(self) -> DeployTarget:
+        return KubernetesTarget(self._settings)
+
+    def kills(self) -> list[Kill]:
+        return [
+            Kill("PATCH deployments", 1, "before"), Kill("PATCH deployments"), Kill("PATCH services"),
+            *(Kill(f"PUT {self.routes}", number) for number in range(1, 5)), Kill("DELETE services"),
+            Kill("DELETE deployments"),
+        ]  # fmt: skip
+
+    def points(self) -> list[tuple[Any, str, Any]]:
+        return [(Api, "_send", lambda _api, verb, path, **_: operation(verb, path))]
+
+    def kill(self, endpoint: str, revision: str) -> None:
+        # The first process of a container takes no SIGKILL from within.
+        end = "import os, signal; os.kill(1, signal.SIGTERM)"
+        name = names.of_revision(endpoint, revision)
+        cluster.kubectl(
+            "exec", "-n", self._settings.namespace, f"deployment/{name}", "-c", "server", "--", "python3", "-c", end
+        )
+
+    def traces(self, endpoint: str) -> list[str]:
+        kinds, chosen = (*KINDS, self.routes), {names.ENDPOINT: endpoint}
+        found = [one for kind in kinds for one in self._api.list(kind, chosen)]
+        found += [one for one in self._api.list("pods", chosen) if not has_ended(one)]
+        folder = Path(self._settings.captures.removeprefix("file://")) / endpoint
+        return [one["metadata"]["name"] for one in found] + [str(path) for path in folder.glob("*")]
+
+
+class GatewayApiHarness(KubernetesHarness):
+    """The same, behind a gateway of the cluster's."""
+
+    routes = "httproutes"
