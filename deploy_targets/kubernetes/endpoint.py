@@ -30,11 +30,13 @@ class Known(Record):
         fence: the highest that was seen.
         traffic: what is wanted.
         revisions: what the gateway knows, and the version of each.
+        served: those of them that have had all traffic.
     """
 
     fence: int = 0
     traffic: Traffic | None = None
     revisions: dict[str, ModelVersion] = Field(default_factory=dict)
+    served: tuple[str, ...] = ()
 
     def uses(self, revision: str) -> bool:
         """Whether a revision receives live or mirrored requests."""

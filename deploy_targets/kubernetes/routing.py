@@ -79,8 +79,9 @@ class Tally:
 
     def __init__(self) -> None:
         self._told: dict[str, dict[tuple[str, str], Mapping[str, Counts]]] = defaultdict(dict)
-        self._before: dict[tuple[str, str], Mapping[str, Counts]] = {}
-        self._missed: set[tuple[str, str]] = set()
+        # A place may count for many endpoints, and be missed when one of them is read.
+        self._before: dict[tuple[str, tuple[str, str]], Mapping[str, Counts]] = {}
+        self._missed: set[tuple[str, tuple[str, str]]] = set()
 
     def take(self, endpoint: str, source: tuple[str, str], told: Mapping[str, Counts]) -> None:
         """What a place says now.
@@ -91,10 +92,10 @@ class Tally:
             told: by revision.
         """
         known = self._told[endpoint].get(source, {})
-        if source in self._missed:
+        if (endpoint, source) in self._missed:
             # What it had counted when it could not be asked is nobody's evidence.
-            self._missed.discard(source)
-            self._before[source] = told
+            self._missed.discard((endpoint, source))
+            self._before[endpoint, source] = told
         # It has begun anew under its old name: the next reading has the new one.
         if all(told[name].requests >= counts.requests for name, counts in known.items() if name in told):
             self._told[endpoint][source] = {**known, **told}
@@ -102,14 +103,18 @@ class Tally:
     def miss(self, endpoint: str, source: tuple[str, str]) -> None:
         """A place could not be asked: what it said last is late, and not wrong."""
         if source not in self._told[endpoint]:
-            self._missed.add(source)
+            self._missed.add((endpoint, source))
 
     def total(self, endpoint: str, revisions: Iterable[str]) -> dict[str, Counts]:
         """The sum over all places, also those that are gone."""
         places = self._told[endpoint].items()
         return {
             name: _sum(
-                [_less(told[name], self._before.get(source, {}).get(name)) for source, told in places if name in told]
+                [
+                    _less(told[name], self._before.get((endpoint, source), {}).get(name))
+                    for source, told in places
+                    if name in told
+                ]
             )
             for name in revisions
         }
@@ -120,7 +125,7 @@ def _less(counts: Counts, before: Counts | None) -> Counts:
         return counts
     return Counts(
         requests=counts.requests - before.requests, failures=counts.failures - before.failures,
-        latency=tuple(now - then for now, then in zip(counts.latency, before.latency or counts.latency, strict=True))
+        latency=tuple(now - then for now, then in zip(counts.latency, before.latency, strict=True))
         if before.latency else counts.latency,
     )  # fmt: skip
 

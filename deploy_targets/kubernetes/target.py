@@ -264,8 +264,8 @@ class KubernetesTarget:
                 self._scale(endpoint, name, "horizontalpodautoscalers", {"minReplicas": least})
             if has < wanted:
                 self._scale(endpoint, name, "deployments", {"replicas": wanted})
-                # What was live before has what it had then: clients go back at once, and it grows meanwhile.
-                is_back = name not in before and answering(found) >= needed(share, own)
+                # What had all traffic before has its pods still: clients go back at once, and it grows meanwhile.
+                is_back = name in there.served and answering(found) >= needed(share, own)
                 grown.update({} if is_back else {name: wanted})
         for name, wanted in grown.items():
             Pods(self._api, endpoint, name).wait_until_ready(wanted, _GROW_SECONDS)
@@ -334,11 +334,13 @@ def _routed(now: Known, traffic: Traffic) -> Known:
     """Raises TargetError where somebody has removed one of them meanwhile."""
     if gone := [name for name in traffic.weights if name not in now.revisions]:
         raise TargetError(f"no traffic to {gone[0]}: it is not deployed any more", fix="headgate status")
-    return now.model_copy(update={"traffic": traffic})
+    served = {*now.served, *([traffic.holder] if traffic.holder else [])}
+    return now.model_copy(update={"traffic": traffic, "served": tuple(sorted(served))})
 
 
 def _without(now: Known, revision: str) -> Known:
     """Raises TargetError where somebody has given it traffic meanwhile."""
     if now.uses(revision):
         raise TargetError(f"{revision} still has traffic, live or mirrored", fix="headgate status")
-    return now.model_copy(update={"revisions": {name: one for name, one in now.revisions.items() if name != revision}})
+    left = {name: one for name, one in now.revisions.items() if name != revision}
+    return now.model_copy(update={"revisions": left, "served": tuple(name for name in now.served if name != revision)})
