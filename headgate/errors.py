@@ -15,6 +15,7 @@
     │           └── ImageRegistryUnavailableError   it did not answer; trying again may help
     ├── TargetError                     1   a platform did not do what it was asked
     │   ├── TargetUnavailableError          it did not answer; trying again may help
+    │   │   └── NobodyRoutesError           there is nobody that would take a request
     │   └── RevisionFailedError             a revision cannot start, or never became ready
     ├── RegistryError                   1   the journal or MLflow
     │   ├── RegistryUnavailableError        it did not answer; trying again may help
@@ -136,6 +137,10 @@ class TargetError(HeadgateError):
 
 class TargetUnavailableError(TargetError):
     """The platform did not answer; trying again may help."""
+
+
+class NobodyRoutesError(TargetUnavailableError):
+    """There is nobody that would take a request, such as a gateway without a pod."""
 
 
 class RevisionFailedError(TargetError):

@@ -76,7 +76,9 @@ class Shipper:
         """
         found = False
         for path in sorted(self._folder.glob("*.arrows")):
-            while (piece := next_piece(path, self._sent.get(path.name, 0))) is not None:
+            at = self._sent.get(path.name, 0)
+            while (piece := next_piece(path, at)) is not None:
+                at = piece.end
                 if piece.end > piece.start:
                     self._send(path, piece)
                     found = True

@@ -10,8 +10,8 @@ from deploy_targets.clouds import problem
 from deploy_targets.envoy_admin import EnvoyAdmin
 from deploy_targets.kubernetes import gateway
 from deploy_targets.kubernetes.names import GATEWAY, GATEWAY_LABELS, INSIDE_PORT, PORT
-from deploy_targets.kubernetes.routing import NobodyRoutesError, Tally
-from headgate.errors import HeadgateError, TargetError
+from deploy_targets.kubernetes.routing import Tally
+from headgate.errors import HeadgateError, NobodyRoutesError, TargetError
 from headgate.records import Prediction
 
 if TYPE_CHECKING:

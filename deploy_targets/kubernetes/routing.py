@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Protocol
 
-from headgate.errors import TargetUnavailableError
 from headgate.records import Counts
 
 if TYPE_CHECKING:
@@ -14,10 +13,6 @@ if TYPE_CHECKING:
     from deploy_targets.kubernetes.endpoint import Form
     from headgate.findings import Finding
     from headgate.records import Payload, Prediction, Traffic
-
-
-class NobodyRoutesError(TargetUnavailableError):
-    """There is no pod of a gateway that takes requests."""
 
 
 class Routing(Protocol):

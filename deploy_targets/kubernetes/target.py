@@ -21,9 +21,8 @@ from deploy_targets.kubernetes.gateways import Gateways
 from deploy_targets.kubernetes.names import ENDPOINT, REVISION
 from deploy_targets.kubernetes.pods import Pods, answering, needed
 from deploy_targets.kubernetes.preflight import findings, role
-from deploy_targets.kubernetes.routing import NobodyRoutesError
 from deploy_targets.protocol import Feature, ImageRepository
-from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
+from headgate.errors import NobodyRoutesError, RevisionFailedError, TargetError, TargetUnavailableError
 from headgate.records import EndpointState, ModelVersion, RevisionState, Traffic
 from headgate.units import BASIS_POINTS
 
