@@ -44,6 +44,7 @@ NEWEST = {
     "horizontalpodautoscalers": ("autoscaling", ("v2", "v2beta2")),
     "endpointslices": ("discovery.k8s.io", ("v1", "v1beta1")),
     "httproutes": ("gateway.networking.k8s.io", ("v1", "v1beta1")),
+    "scaledobjects": ("keda.sh", ("v1alpha1",)),
 }
 """Kinds whose version has to be asked for: the group, and its versions that we know, the newest first."""
 

@@ -140,10 +140,17 @@ def _deployment(settings: KubernetesSettings, image: str, replicas: int) -> dict
         "selector": {"matchLabels": GATEWAY_LABELS},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
         "template": {
-            "metadata": {"labels": {**settings.labels, **GATEWAY_LABELS, MANAGED: MANAGER}},
+            "metadata": {
+                "labels": {**settings.labels, **GATEWAY_LABELS, MANAGED: MANAGER},
+                # As the usual configurations of Prometheus look for pods.
+                "annotations": {
+                    "prometheus.io/scrape": "true", "prometheus.io/port": str(INSIDE_PORT),
+                    "prometheus.io/path": "/stats/prometheus",
+                },
+            },
             "spec": _pod(settings, image),
         },
-    }
+    }  # fmt: skip
 
 
 def _pod(settings: KubernetesSettings, image: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from deploy_targets.kubernetes import names
+from deploy_targets.kubernetes import names, scaling
 from deploy_targets.kubernetes.names import ENDPOINT, PORT, REVISION
 
 if TYPE_CHECKING:
@@ -47,16 +47,17 @@ def of_revision(
     made = {
         "deployments": _deployment(settings, endpoint, revision, pods), "services": _service(endpoint, revision),
         "poddisruptionbudgets": _budget(endpoint, revision), "networkpolicies": _network(endpoint, revision),
-        "horizontalpodautoscalers": _scaler(settings, endpoint, revision, min(pods, revision.workers)),
     }  # fmt: skip
     wanted = {kind: spec for kind, spec in made.items() if kind != "networkpolicies" or _is_closed(settings)}
-    if not revision.most_workers:
-        del wanted["horizontalpodautoscalers"]
+    if revision.most_workers:
+        # Until it has all traffic it is not to be without a pod.
+        least = max(1, min(pods, revision.workers))
+        wanted[scaling.kind_for(settings)] = scaling.spec(settings, endpoint, revision, least)
     name, labels = names.of_revision(endpoint, revision.name), names.labels(endpoint, revision.name, settings.labels)
     return [
         (
             kind,
-            names.object_of(kind, path_of(kind), settings.namespace, name, labels, _noted(kind, revision))
+            names.object_of(kind, path_of(kind), settings.namespace, name, labels, _noted(kind, settings, revision))
             | {"spec": spec},
         )
         for kind, spec in wanted.items()
@@ -68,11 +69,13 @@ def _is_closed(settings: KubernetesSettings) -> bool:
     return settings.network_policy and settings.gateway is None
 
 
-def _noted(kind: str, revision: Revision) -> dict[str, str]:
+def _noted(kind: str, settings: KubernetesSettings, revision: Revision) -> dict[str, str]:
     """What is read back from a Deployment."""
     if kind != "deployments":
         return {}
+    scaler = scaling.kind_for(settings)
     most = {names.MOST: str(revision.most_workers)} if revision.most_workers else {}
+    most |= {names.SCALER: scaler} if most and scaler != scaling.HPA else {}
     return {names.VERSION: revision.version.model_dump_json(), names.PODS: str(revision.workers), **most}
 
 
@@ -205,21 +208,3 @@ def _network(endpoint: str, revision: Revision) -> dict[str, Any]:
             }
         ],
     }
-
-
-def _scaler(settings: KubernetesSettings, endpoint: str, revision: Revision, least: int) -> dict[str, Any]:
-    return {
-        "scaleTargetRef": {
-            "apiVersion": "apps/v1", "kind": "Deployment", "name": names.of_revision(endpoint, revision.name),
-        },
-        "minReplicas": least,
-        "maxReplicas": revision.most_workers,
-        "metrics": [
-            {
-                "type": "Resource",
-                "resource": {
-                    "name": "cpu", "target": {"type": "Utilization", "averageUtilization": settings.cpu_target},
-                },
-            }
-        ],
-    }  # fmt: skip

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 MANAGER = "headgate"
 """The field manager, and who everything is managed by."""
 MANAGED = "app.kubernetes.io/managed-by"
-VERSION, PODS, MOST = "headgate.io/version", "headgate.io/pods", "headgate.io/most-pods"
+VERSION, PODS, MOST, SCALER = "headgate.io/version", "headgate.io/pods", "headgate.io/most-pods", "headgate.io/scaler"
 """What a Deployment notes: what it serves, how many pods it has with all traffic at least, and, where their number
-follows the load, at most."""
+follows the load, at most, and what has it do so if that is not Kubernetes' own autoscaler."""
 STATE = "headgate.io/state"
 """What an endpoint's object knows."""
 GATEWAY = "headgate-gateway"
@@ -35,6 +35,7 @@ _KINDS = {
     "rolebindings": "RoleBinding",
     "roles": "Role",
     "serviceaccounts": "ServiceAccount",
+    "scaledobjects": "ScaledObject",
     "services": "Service",
 }
 

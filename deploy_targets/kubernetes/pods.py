@@ -91,6 +91,23 @@ class Pods:
                 )
             time.sleep(_POLL_SECONDS)
 
+    def wait_until_told_to_end(self, left: int, seconds: float) -> None:
+        """Return once no more than so many are left that were not told to end.
+
+        Raises:
+            TargetUnavailableError: not within that time.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            found = self._answered(lambda: self._api.find("deployments", self._name))
+            if found is not None and _is_seen(found) and found["status"].get("replicas", 0) <= left:
+                return
+            if time.monotonic() > deadline:
+                raise TargetUnavailableError(
+                    f"{self._revision} still has more than {left} pods after {seconds:g} s", fix="kubectl describe pod"
+                )
+            time.sleep(_POLL_SECONDS)
+
     def wait_until_ended(self) -> None:
         """Return once no process of theirs is left; kubelets may keep what is written of them for a minute more.
 
@@ -132,14 +149,23 @@ class Pods:
 def ready(deployment: Mapping[str, Any]) -> int:
     """How many of a Deployment's pods are ready, of those that are as it wants them."""
     status = deployment.get("status", {})
-    if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0):
-        return 0
-    return int(min(status.get("readyReplicas", 0), status.get("updatedReplicas", 0)))
+    return 0 if not _is_seen(deployment) else int(min(status.get("readyReplicas", 0), status.get("updatedReplicas", 0)))
+
+
+def _is_seen(deployment: Mapping[str, Any]) -> bool:
+    """Whether what it says of its pods is said since it was changed."""
+    seen = deployment.get("status", {}).get("observedGeneration", 0)
+    return bool(seen >= deployment["metadata"].get("generation", 0))
 
 
 def answering(deployment: Mapping[str, Any]) -> int:
     """How many of a Deployment's pods take requests, also while it is being changed."""
     return int(deployment.get("status", {}).get("readyReplicas", 0))
+
+
+def is_asleep(deployment: Mapping[str, Any]) -> bool:
+    """Whether it has no pod because nobody asks, as it was made to."""
+    return not deployment["spec"]["replicas"] and deployment["metadata"]["annotations"][names.PODS] == "0"
 
 
 def has_ended(pod: Mapping[str, Any]) -> bool:
@@ -149,8 +175,11 @@ def has_ended(pod: Mapping[str, Any]) -> bool:
 
 
 def needed(share: int, pods: int) -> int:
-    """How many pods a share of the traffic needs, of which so many have all of it; one at least."""
-    return max(1, math.ceil(share * pods / BASIS_POINTS))
+    """How many pods a share of the traffic needs, of which so many have all of it; one at least.
+
+    A third is no whole number of basis points, and two of three pods are enough for the rest of it.
+    """
+    return max(1, math.ceil((share - 1) * pods / BASIS_POINTS))
 
 
 def _refusal(deployment: Mapping[str, Any]) -> str:

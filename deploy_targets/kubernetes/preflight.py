@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deploy_targets.clouds import look_for_problems, problem
-from headgate.errors import HeadgateError
+from deploy_targets.kubernetes.scaling import KEDA
+from headgate.errors import HeadgateError, TargetError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +37,8 @@ OF_GATEWAY_API = (
     ("discovery.k8s.io", ("endpointslices",), ("list",)),
 )
 """And with a gateway of the cluster's."""
+OF_KEDA = (("keda.sh", ("scaledobjects",), ("create", "delete", "get", "patch")),)
+"""And where KEDA scales."""
 
 
 def findings(api: Api, routing: Routing, captures: Captures, settings: KubernetesSettings) -> list[Finding]:
@@ -44,7 +47,10 @@ def findings(api: Api, routing: Routing, captures: Captures, settings: Kubernete
         api.call("GET", "/version")
     except HeadgateError as error:
         return [problem("cluster", error.message, error.fix)]
-    looks = (_permissions(api, settings), routing.problems(), _captures(captures, settings), _claim(api, settings))
+    looks = (
+        _permissions(api, settings), routing.problems(), _captures(captures, settings), _claim(api, settings),
+        _scaler(api, settings),
+    )  # fmt: skip
     return look_for_problems("cluster", looks)
 
 
@@ -61,7 +67,8 @@ def role(settings: KubernetesSettings) -> str:
 
 
 def _rules(settings: KubernetesSettings) -> tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]:
-    return RULES if settings.gateway is None else (*RULES, *OF_GATEWAY_API)
+    of_gateway = OF_GATEWAY_API if settings.gateway is not None else ()
+    return (*RULES, *of_gateway, *(OF_KEDA if settings.keda is not None else ()))
 
 
 def _permissions(api: Api, settings: KubernetesSettings) -> Iterator[Finding]:
@@ -93,6 +100,15 @@ def _captures(captures: Captures, settings: KubernetesSettings) -> Iterator[Find
     if said := captures.problem():
         fix = "make it, and see that this machine and the pods may read and write it"
         yield problem("target.captures", f"{settings.captures} cannot be read: {said}", fix)
+
+
+def _scaler(api: Api, settings: KubernetesSettings) -> Iterator[Finding]:
+    if settings.keda is not None:
+        try:
+            api.version_of(KEDA)
+        except TargetError as error:
+            fix = "install it, https://keda.sh/docs/latest/deploy, or take keda out and set replicas.min to 1"
+            yield problem("target.keda", f"the cluster has no KEDA: {error.message}", fix)
 
 
 def _claim(api: Api, settings: KubernetesSettings) -> Iterator[Finding]:

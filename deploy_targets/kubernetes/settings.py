@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from headgate.operating import Strict
 from headgate.target_settings import Target
+from headgate.units import Duration
 
 _NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 
@@ -19,6 +20,24 @@ class Toleration(Strict):
     operator: Literal["Equal", "Exists"] = Field("Equal", description="Whether `value` has to be the taint's.")
     value: str = Field("", description="The taint's.")
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field("", description="Default: all of them.")
+
+
+class Trigger(Strict):
+    """What KEDA looks at."""
+
+    type: str = Field(pattern=r"^[a-z][a-z0-9-]*$", description="Of KEDA's scalers, such as prometheus.")
+    metadata: dict[str, str] = Field(
+        description="What that scaler takes; $ENDPOINT, $REVISION and $DEPLOYMENT are the names of what is scaled."
+    )
+    authentication: str = Field("", pattern=rf"^({_NAME})?$", description="A TriggerAuthentication of the namespace.")
+
+
+class Keda(Strict):
+    """KEDA scales, instead of Kubernetes' own autoscaler: down to no pod where replicas.min is 0."""
+
+    triggers: tuple[Trigger, ...] = Field(min_length=1, description="The one that asks for most pods is followed.")
+    polling: Duration = Field(15.0, ge=1, description="How often KEDA looks while there is no pod.")
+    cooldown: Duration = Field(300.0, description="How long nobody has asked before the last pod goes.")
 
 
 class Gateway(Strict):
@@ -65,6 +84,16 @@ class KubernetesSettings(Target):
     cpu_target: int = Field(
         70, ge=1, le=100, description="Percent that the number of pods follows, where replicas.max is above min."
     )
+    memory_target: int | None = Field(default=None, ge=1, le=100, description="The same, of memory; default: none.")
+    metrics: tuple[dict[str, Any], ...] = Field(
+        (), description="More metrics of an autoscaling/v2 HorizontalPodAutoscaler; $ENDPOINT, $REVISION and "
+        "$DEPLOYMENT in them are the names of what is scaled.",
+    )  # fmt: skip
+    keda: Keda | None = Field(default=None, description="Have KEDA scale, also to zero; cpu_target is not looked at.")
+    surge: int | None = Field(
+        default=None, ge=1,
+        description="How many pods there may be beside the live version's, where GPUs are scarce; default: any number.",
+    )  # fmt: skip
     network_policy: bool = Field(default=True, description="Servers take requests from Headgate's own gateway only.")
     labels: dict[str, str] = Field(default_factory=dict, description="On everything that is made, for bills.")
 
@@ -78,6 +107,12 @@ class KubernetesSettings(Target):
     def _reached(self) -> KubernetesSettings:
         if self.gateway is not None and not (self.url or self.gateway.hostname):
             raise ValueError("gateway has no hostname, so url has to say where clients reach it")
+        return self
+
+    @model_validator(mode="after")
+    def _one_scaler(self) -> KubernetesSettings:
+        if self.keda is not None and (self.metrics or self.memory_target):
+            raise ValueError("keda scales by its triggers; put what memory_target and metrics say there")
         return self
 
     @property

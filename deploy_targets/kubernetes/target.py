@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import time
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from deploy_targets import envoy_config
 from deploy_targets.behind_envoy import PROMETHEUS_RINGS
 from deploy_targets.clouds import poll
-from deploy_targets.kubernetes import manifests, names
+from deploy_targets.kubernetes import manifests, names, scaling
 from deploy_targets.kubernetes.api import Api
 from deploy_targets.kubernetes.capture import Captures
 from deploy_targets.kubernetes.endpoint import Endpoint, Known, known
 from deploy_targets.kubernetes.gateway_api import GatewayApi
 from deploy_targets.kubernetes.gateways import Gateways
+from deploy_targets.kubernetes.growth import Growth
 from deploy_targets.kubernetes.names import ENDPOINT, REVISION
-from deploy_targets.kubernetes.pods import Pods, answering, needed
+from deploy_targets.kubernetes.pods import Pods, answering, is_asleep
 from deploy_targets.kubernetes.preflight import findings, role
 from deploy_targets.protocol import Feature, ImageRepository
 from headgate.errors import NobodyRoutesError, RevisionFailedError, TargetError, TargetUnavailableError
@@ -39,9 +41,7 @@ if TYPE_CHECKING:
 _EFFECT_SECONDS = 20.0
 _AGREE_SECONDS = 3.0
 _HEALTHY_SECONDS = 60.0
-_GROW_SECONDS = 900.0
 _DRAIN_SECONDS = 20.0
-_ANY_NUMBER = 1_000_000
 _POLL_SECONDS = 0.05
 
 
@@ -53,8 +53,8 @@ class KubernetesTarget:
     """
 
     UNSUPPORTED: ClassVar[Mapping[Feature, str]] = {
-        Feature.SCALE_TO_ZERO: "a request that finds no pod is refused, not kept until there is one; "
-        "set replicas.min to 1",
+        Feature.SCALE_TO_ZERO: "Kubernetes' own autoscaler leaves one pod; have KEDA scale, by target.keda, or set "
+        "replicas.min to 1",
         Feature.ALARMS: PROMETHEUS_RINGS,
     }
     SUBSTITUTED: ClassVar[Mapping[Feature, str]] = {}
@@ -79,6 +79,9 @@ class KubernetesTarget:
         )
         # The kind of target says what Headgate's own gateway has.
         self.LATENCY_BOUNDS = self._routing.latency_bounds  # type: ignore[misc]
+        if settings.keda is not None:
+            able = {Feature.SCALE_TO_ZERO}
+            self.UNSUPPORTED = {one: why for one, why in self.UNSUPPORTED.items() if one not in able}  # type: ignore[misc]
         self._captures = Captures(settings.captures)
 
     @classmethod
@@ -130,10 +133,9 @@ class KubernetesTarget:
         made = self._deployments(endpoint).get(revision.name)
         # One that is to get a part of the traffic grows with it.
         is_first = there.traffic is None or there.traffic.weight(revision.name) > 0
-        pods = max(revision.workers if is_first else 1, made["spec"].get("replicas", 1) if made else 0)
+        pods = max(1, revision.workers if is_first else 1, made["spec"].get("replicas", 1) if made else 0)
         try:
-            for kind, manifest in manifests.of_revision(self._settings, endpoint, revision, pods, self._api.version_of):
-                self._api.apply(kind, manifest)
+            self._apply(endpoint, revision, pods, made)
             if revision.most_workers:
                 # Its number is not in what we apply, as it is the autoscaler's; which looks four times a minute only.
                 self._api.merge("deployments", names.of_revision(endpoint, revision.name), {"spec": {"replicas": pods}})
@@ -159,19 +161,16 @@ class KubernetesTarget:
             self.fence(endpoint, fence)
         made = self._deployments(endpoint)
         there = self._endpoint(endpoint).known()
-        shares = dict(traffic.weights)
-        if traffic.mirror is not None:
-            shares[traffic.mirror.revision] = max(shares.get(traffic.mirror.revision, 0), traffic.mirror.share)
-        for name in shares:
+        for name in (*traffic.weights, *([traffic.mirror.revision] if traffic.mirror else [])):
             if name not in made or name not in there.revisions:
                 raise TargetError(f"no traffic to {name} of {endpoint}: it is not deployed", fix="headgate status")
         for name in traffic.weights:
-            if not answering(made[name]):
+            if not (answering(made[name]) or is_asleep(made[name])):
                 why = Pods(self._api, endpoint, name).why_not() or "is not ready"
                 raise TargetError(f"no traffic to {name} of {endpoint}: it {why}", fix="headgate status")
-        self._grow(endpoint, shares, there, made)
-        self._endpoint(endpoint).change(fence, lambda now: _routed(now, traffic))
-        self._wait_for_effect(endpoint, traffic)
+        for stage in self._growth(endpoint, there, made).stages(traffic):
+            self._endpoint(endpoint).change(fence, partial(_routed, traffic=stage))
+            self._wait_for_effect(endpoint, stage)
 
     def fence(self, endpoint: str, fence: int) -> None:
         """Have the endpoint's object keep the number."""
@@ -206,7 +205,7 @@ class KubernetesTarget:
         while self._routing.active(endpoint, revision) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
         self._remove(endpoint, revision, fence)
-        self._relax(endpoint)
+        self._growth(endpoint, self._endpoint(endpoint).known(), self._deployments(endpoint)).relax()
 
     def delete(self, endpoint: str, *, fence: int | None = None) -> None:
         """Remove the endpoint's object, and so its routes; then every revision."""
@@ -220,6 +219,20 @@ class KubernetesTarget:
         for revision in sorted(found | set(there.revisions)):
             self._take_down(endpoint, revision)
         self._captures.remove(endpoint)
+
+    def _apply(self, endpoint: str, revision: Revision, pods: int, before: Mapping[str, Any] | None) -> None:
+        name, scaler = names.of_revision(endpoint, revision.name), scaling.kind_for(self._settings)
+        if before is not None and scaling.kind_of(before) not in ("", scaler):
+            # Two would each undo what the other does.
+            self._api.delete(scaling.kind_of(before), name)
+        owner: dict[str, Any] = {}
+        for kind, manifest in manifests.of_revision(self._settings, endpoint, revision, pods, self._api.version_of):
+            if kind == scaling.KEDA:
+                # It goes with its Deployment, also where KEDA is not in the release file any more.
+                manifest["metadata"]["ownerReferences"] = [owner]
+            there = self._api.apply(kind, manifest)
+            if kind == "deployments":
+                owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "uid": there["metadata"]["uid"]}
 
     def _remove(self, endpoint: str, revision: str, fence: int | None) -> None:
         self._endpoint(endpoint).change(fence, lambda now: _without(now, revision))
@@ -236,42 +249,6 @@ class KubernetesTarget:
         Pods(self._api, endpoint, revision).wait_until_ended()
         for kind in manifests.KINDS:
             self._api.delete(kind, name)
-
-    def _relax(self, endpoint: str) -> None:
-        """Nobody goes back any more, so the autoscaler of what is live may take what nobody needs."""
-        traffic = self._endpoint(endpoint).known().traffic
-        holder = traffic.holder if traffic else None
-        found = self._deployments(endpoint).get(holder) if holder else None
-        if holder and found and names.MOST in found["metadata"]["annotations"]:
-            own = int(found["metadata"]["annotations"][names.PODS])
-            self._scale(endpoint, holder, "horizontalpodautoscalers", {"minReplicas": own})
-
-    def _grow(
-        self, endpoint: str, shares: Mapping[str, int], there: Known, made: Mapping[str, dict[str, Any]]
-    ) -> None:  # fmt: skip
-        """Give revisions the pods that their shares need; nothing shrinks here, as going back is not to wait."""
-        before = there.traffic.weights if there.traffic else {}
-        live = max((made[name]["spec"]["replicas"] for name in before if name in made), default=0)
-        grown = {}
-        for name, found in made.items():
-            noted, has, share = found["metadata"]["annotations"], found["spec"]["replicas"], shares.get(name, 0)
-            own, most = int(noted[names.PODS]), int(noted.get(names.MOST, _ANY_NUMBER))
-            wanted = min(needed(share, max(own, live)), most) if share else 0
-            if names.MOST in noted:
-                # Its autoscaler would take pods from what was live, or is to be, while that has less to do.
-                least = max(wanted, has if name in before else 1)
-                self._scale(endpoint, name, "horizontalpodautoscalers", {"minReplicas": least})
-            if has < wanted:
-                self._scale(endpoint, name, "deployments", {"replicas": wanted})
-                # What had all traffic before has its pods still: clients go back at once, and it grows meanwhile.
-                is_back = name in there.served and answering(found) >= needed(share, own)
-                grown.update({} if is_back else {name: wanted})
-        for name, wanted in grown.items():
-            Pods(self._api, endpoint, name).wait_until_ready(wanted, _GROW_SECONDS)
-            self._wait_until_reached(endpoint, name, wanted)
-
-    def _scale(self, endpoint: str, revision: str, kind: str, spec: Mapping[str, int]) -> None:
-        self._api.merge(kind, names.of_revision(endpoint, revision), {"spec": spec})
 
     def _wait_until_reached(self, endpoint: str, revision: str, pods: int) -> None:
         poll(
@@ -308,7 +285,8 @@ class KubernetesTarget:
 
     def _state(self, endpoint: str, name: str, found: Mapping[str, Any], there: Known) -> RevisionState:
         version = ModelVersion.model_validate_json(found["metadata"]["annotations"][names.VERSION])
-        detail = "" if answering(found) else Pods(self._api, endpoint, name).why_not() or "has no ready pod"
+        is_well = answering(found) or is_asleep(found)
+        detail = "" if is_well else Pods(self._api, endpoint, name).why_not() or "has no ready pod"
         if not detail and name not in there.revisions:
             detail = "is not known to the gateway"
         return RevisionState(name=name, ready=not detail, detail=detail, version=version)
@@ -316,6 +294,10 @@ class KubernetesTarget:
     def _deployments(self, endpoint: str) -> dict[str, dict[str, Any]]:
         found = self._api.list("deployments", {ENDPOINT: endpoint, names.MANAGED: names.MANAGER})
         return {one["metadata"]["labels"][REVISION]: one for one in found}
+
+    def _growth(self, endpoint: str, there: Known, made: Mapping[str, dict[str, Any]]) -> Growth:
+        reached = partial(self._wait_until_reached, endpoint)
+        return Growth(self._api, endpoint, there, made, reached, self._settings.surge)
 
     def _endpoint(self, endpoint: str) -> Endpoint:
         return Endpoint(self._api, endpoint, self._routing.form, self._settings.labels)

@@ -51,7 +51,8 @@ class SageMakerTarget:
 
     UNSUPPORTED: ClassVar[Mapping[Feature, str]] = {
         Feature.SCALE_TO_ZERO: "only inference components scale to zero; requests name theirs, and SageMaker splits "
-        "and copies none between two of them, so there would be no canary; set replicas.min to 1",
+        "and copies none between two of them and logs none, so there would be nothing to compare; set replicas.min to "
+        "1, or have KEDA scale on EKS",
         Feature.CPU_LIMIT: _INSTANCE,
         Feature.MEMORY_LIMIT: _INSTANCE,
         Feature.GPU: _INSTANCE,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from harness import BehindEnvoy, revision_of
 from support import cluster
 from support.chaos import Kill
+from support.stack import wait_for
 
 from deploy_targets.kubernetes import names
 from deploy_targets.kubernetes.api import Api, operation
@@ -21,7 +23,7 @@ from images import build_container, fetch_artifact
 if TYPE_CHECKING:
     from deploy_targets import DeployTarget
     from deploy_targets.kubernetes.settings import KubernetesSettings
-    from headgate.records import Revision
+    from headgate.records import Payload, Revision
 
 
 class KubernetesHarness(BehindEnvoy):
@@ -73,3 +75,34 @@ class GatewayApiHarness(KubernetesHarness):
     """The same, behind a gateway of the cluster's."""
 
     routes = "httproutes"
+
+
+class Clients:
+    """Two that ask all the time, and count what they get."""
+
+    def __init__(self, cloud: KubernetesHarness, endpoint: str, payload: Payload) -> None:
+        self._cloud, self._endpoint, self._payload = cloud, endpoint, payload
+        self.statuses: list[int] = []
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(2)]
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self.statuses.extend(reply.status for reply in self._cloud.ask(self._endpoint, self._payload, 10))
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        wait_for(lambda: len(self.statuses) > 20)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def pods(cloud: KubernetesHarness, endpoint: str, revision: Revision) -> list[str]:
+    """Those that were not told to end."""
+    found = cloud.target._api.list("pods", {names.ENDPOINT: endpoint, names.REVISION: revision.name})
+    return [one["metadata"]["name"] for one in found if "deletionTimestamp" not in one["metadata"]]

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 TARGETS = ("local", "docker", "sagemaker", "vertex", "azure_ml", *cluster.KINDS)
 BEHIND_ENVOY = TARGETS[:2]
-collect_ignore = [] if cluster.CONTEXT else ["test_kubernetes_target.py"]
+collect_ignore = [] if cluster.CONTEXT else ["test_kubernetes_target.py", "test_kubernetes_scaling.py"]
 
 
 @pytest.fixture(scope="session", params=TARGETS)
@@ -101,6 +101,7 @@ def kubernetes_harness(gateway_home: Path, docker_base: str) -> Iterator[Kuberne
 @pytest.fixture(scope="session")
 def kubernetes_gateway_api_harness(gateway_home: Path, docker_base: str) -> Iterator[GatewayApiHarness]:
     folder = gateway_home / "gateway-api"
+    cluster.make_kind("httproutes")
     with (
         cluster.namespace(Home(gateway_home), docker_base, folder / "captures", own_gateway=False) as settings,
         translator(Api(settings.context, settings.namespace), folder) as url,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 import pytest
+from cluster_harness import Clients, pods
 from support.stack import wait_for
 from test_targets import GOOD
 
 from deploy_targets.kubernetes import names
-from deploy_targets.kubernetes.names import ENDPOINT, REVISION
 from headgate.errors import RevisionFailedError, TargetError
 from headgate.records import Traffic
 
@@ -24,34 +23,6 @@ def cloud(kubernetes_harness):
 def double():
     """Nothing is doubled here."""
     return type("Nothing", (), {"faults": {}})
-
-
-class Clients:
-    """Two that ask all the time, and count what they get."""
-
-    def __init__(self, cloud, endpoint):
-        self._cloud, self._endpoint, self.statuses, self._stop = cloud, endpoint, [], threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(2)]
-
-    def _run(self):
-        while not self._stop.is_set():
-            self.statuses.extend(reply.status for reply in self._cloud.ask(self._endpoint, GOOD, 10))
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        wait_for(lambda: len(self.statuses) > 20)
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-
-def pods(cloud, endpoint, revision):
-    found = cloud.target._api.list("pods", {ENDPOINT: endpoint, REVISION: revision.name})
-    return [one["metadata"]["name"] for one in found if "deletionTimestamp" not in one["metadata"]]
 
 
 @pytest.fixture
@@ -69,7 +40,7 @@ def of_two(cloud, models):
 def test_a_pod_that_is_evicted_fails_no_request(cloud, of_two):
     endpoint, first = of_two
     api = cloud.target._api
-    with Clients(cloud, endpoint) as clients:
+    with Clients(cloud, endpoint, GOOD) as clients:
         before = pods(cloud, endpoint, first)
         path = f"{api.path('pods', before[0])}/eviction"
         eviction = {"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": before[0]}}
@@ -87,7 +58,7 @@ def test_a_candidate_has_as_many_pods_as_its_share_needs_and_what_was_live_keeps
     endpoint, first = of_two
     second = cloud.revision(models("pyfunc", does="negative"), 2).model_copy(update={"workers": 2})
     cloud.target.deploy(endpoint, second)
-    with Clients(cloud, endpoint) as clients:
+    with Clients(cloud, endpoint, GOOD) as clients:
         assert len(pods(cloud, endpoint, second)) == 1
         cloud.target.route(endpoint, Traffic.split(first.name, second.name, 5000))
         assert len(pods(cloud, endpoint, second)) == 1

@@ -16,6 +16,7 @@ from deploy_targets.kubernetes.api import Api
 from deploy_targets.kubernetes.settings import KubernetesSettings
 from headgate.spec import ImageSettings
 from images.gateway import build_gateway
+from support import crds
 from support.stack import wait_for
 
 if TYPE_CHECKING:
@@ -42,6 +43,17 @@ def load(image: str) -> None:
 def kubectl(*arguments: str) -> str:
     done = subprocess.run(["kubectl", "--context", CONTEXT, *arguments], capture_output=True, text=True, check=True)
     return done.stdout
+
+
+def make_kind(plural: str) -> None:
+    """See that the cluster has a kind of custom resource."""
+    definition = crds.definition(plural)
+    api = Api(CONTEXT, "default")
+    where = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    known = {one["metadata"]["name"] for one in api.call("GET", where)["items"]}
+    if definition["metadata"]["name"] not in known:
+        api.call("POST", where, definition)
+    wait_for(lambda: definition["spec"]["group"] in {one["name"] for one in api.call("GET", "/apis")["groups"]})
 
 
 @contextmanager

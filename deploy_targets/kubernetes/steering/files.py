@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 ENDPOINT, REVISION = "headgate.io/endpoint", "headgate.io/revision"
 PORT = 8080
-ADMIN = ("/ready", "/stats", "/clusters", "/config_dump")
+ADMIN = ("/ready", "/stats", "/stats/prometheus", "/clusters", "/config_dump")
 """What of Envoy's admin endpoint may be asked from outside of the pod; none of it changes anything."""
 
 STEERED = ".steered"

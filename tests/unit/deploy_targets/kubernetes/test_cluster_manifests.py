@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import yaml
-from kubernetes import client
 from pydantic import ValidationError
+from support import crds
 
 from deploy_targets.kubernetes import endpoint, gateway, gateways, manifests, names, preflight
-from deploy_targets.kubernetes.api import GROUPS, NEWEST
-from deploy_targets.kubernetes.settings import KubernetesSettings
+from deploy_targets.kubernetes.api import GROUPS, NEWEST, Api
+from deploy_targets.kubernetes.gateway_api import GatewayApi
+from deploy_targets.kubernetes.settings import KubernetesSettings, Toleration
+from deploy_targets.kubernetes.target import KubernetesTarget
+from deploy_targets.protocol import Feature
 from headgate.errors import TargetError
-from headgate.records import Image, ModelVersion, Resources, Revision, Traffic
+from headgate.records import Image, Mirror, ModelVersion, Resources, Revision, Traffic
 
 ROOT = Path(__file__).parents[4]
 VERSION = ModelVersion(name="wine", version=3, digest="sha256:ab")
+KNOWN = endpoint.Known(traffic=Traffic.split("v1-a", "v2-b", 2500), revisions={"v1-a": VERSION, "v2-b": VERSION})
 IMAGE = Image(digest="sha256:ab", lock_digest="", path=Path("/a"), interpreter=None, size=1,
               reference="registry.example/wine@sha256:ab")  # fmt: skip
 SETTINGS = KubernetesSettings(kind="kubernetes", captures="s3://bucket/live")
@@ -36,20 +41,83 @@ def made(settings=SETTINGS, pods=1, **more):
     return dict(manifests.of_revision(settings, "wine", revision(**more), pods, path_of))
 
 
-def model_of(manifest):
-    version = manifest["apiVersion"].rpartition("/")[2]
-    return getattr(client, f"{version.capitalize()}{manifest['kind']}")
-
-
-@pytest.mark.parametrize("manifest", [
-    *made(most_workers=9, resources=Resources(cpu=1.5, memory=2**30, gpu=1)).values(),
+EVERYTHING = [
+    *made(
+        KubernetesSettings(
+            kind="kubernetes", captures="file:///live", captures_claim="log", service_account="servers",
+            secret="keys",  # noqa: S106 - what it is called
+            pull_secrets=("registry",), node_selector={"gpu": "a100"}, priority_class="models", memory_target=80,
+            tolerations=(Toleration(key="gpu", operator="Exists"),), labels={"team": "a"},
+            metrics=({"type": "Pods", "pods": {"metric": {"name": "waiting"},
+                      "target": {"type": "AverageValue", "averageValue": "5"}}},),
+        ),
+        most_workers=9, resources=Resources(cpu=1.5, memory=2**30, gpu=1),
+    ).values(),
     *gateway.manifests(SETTINGS, "sha256:0123456789abcdef", 2),
     *yaml.safe_load_all(preflight.role(IN_MODELS)),
-], ids=lambda one: f"{one['kind']} {one['metadata']['name']}")  # fmt: skip
-def test_every_field_is_one_of_the_api(manifest):
-    # What it does not know is left out by it.
-    known = model_of(manifest).from_dict(manifest)
-    assert client.ApiClient().sanitize_for_serialization(known) == manifest
+    endpoint.Endpoint(Api("", "models"), "wine", gateways.ConfigMap(), {}).manifest(KNOWN),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("version", ["1.25", "1.31", "1.37"])
+@pytest.mark.parametrize("manifest", EVERYTHING, ids=lambda one: f"{one['kind']} {one['metadata']['name']}")
+def test_every_manifest_is_one_of_the_api(manifest, version):
+    """By Kubernetes' own OpenAPI description; `strict` knows no field that is not there."""
+    assert kubernetes_validate.validate(manifest, version, strict=True) == version
+
+
+def test_a_field_that_the_api_does_not_have_is_found():
+    wrong = {**EVERYTHING[0], "spec": {**EVERYTHING[0]["spec"], "replica": 1}}
+    with pytest.raises(kubernetes_validate.ValidationError, match="replica"):
+        kubernetes_validate.validate(wrong, "1.31", strict=True)
+
+
+WITH_KEDA = KubernetesSettings.model_validate({
+    "kind": "kubernetes", "captures": "s3://bucket/live", "keda": {"triggers": [
+        {"type": "prometheus", "metadata": {
+            "serverAddress": "http://prometheus:9090", "threshold": "20",
+            "query": 'sum(rate(rq{cluster="$DEPLOYMENT"}[1m])) # $ENDPOINT $REVISION',
+        }},
+        {"type": "aws-sqs-queue", "metadata": {"queueURL": "https://q", "queueLength": "5"}, "authentication": "sqs"},
+    ]},
+})  # fmt: skip
+
+
+def test_keda_scales_in_the_place_of_kubernetes_own_autoscaler():
+    found = made(WITH_KEDA, workers=0, most_workers=9)
+    assert "horizontalpodautoscalers" not in found
+    assert found["deployments"]["metadata"]["annotations"]["headgate.io/scaler"] == "scaledobjects"
+    scaled = found["scaledobjects"]
+    crds.validate(scaled)
+    assert scaled["spec"]["minReplicaCount"] == 1, "until it has all traffic"
+    assert scaled["spec"]["maxReplicaCount"] == 9
+    query = scaled["spec"]["triggers"][0]["metadata"]["query"]
+    assert query.endswith(f"# wine {revision(workers=0, most_workers=9).name}")
+    assert f'cluster="{scaled["metadata"]["name"]}"' in query
+    with pytest.raises(crds.InvalidError, match="minReplicas"):
+        crds.validate({**scaled, "spec": {**scaled["spec"], "minReplicas": 1}})
+
+
+def test_a_number_that_does_not_follow_the_load_has_no_scaler():
+    assert made(WITH_KEDA).keys().isdisjoint(("scaledobjects", "horizontalpodautoscalers"))
+
+
+def test_only_keda_leaves_no_pod():
+    of = {one: KubernetesTarget(settings).UNSUPPORTED for one, settings in (("hpa", SETTINGS), ("keda", WITH_KEDA))}
+    assert Feature.SCALE_TO_ZERO in of["hpa"]
+    assert Feature.SCALE_TO_ZERO not in of["keda"]
+    assert Feature.SCALE_TO_ZERO in KubernetesTarget.UNSUPPORTED
+
+
+def test_a_route_is_one_of_gateway_api():
+    settings = KubernetesSettings.model_validate({
+        "kind": "kubernetes", "captures": "s3://b/live",
+        "gateway": {"name": "public", "namespace": "edge", "section": "https", "hostname": "models.example"},
+    })  # fmt: skip
+    there = GatewayApi(Api("", "models"), settings, settings.gateway)
+    traffic = Traffic(weights={"v1-a": 7500, "v2-b": 2500}, mirror=Mirror(revision="v2-b", share=100))
+    spec = there.form.content("wine", KNOWN.model_copy(update={"traffic": traffic}))
+    crds.validate({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {}, **spec})
 
 
 def pods_of(manifest):
@@ -104,7 +172,9 @@ def test_a_folder_of_a_claim_is_mounted_where_it_is_named():
 
 @pytest.mark.parametrize("wrong", [
     {"captures": "file:///live"}, {"captures": "s3://bucket", "captures_claim": "log"}, {"captures": "ftp://x"},
-    {"captures": "s3://bucket", "namespace": "Models"},
+    {"captures": "s3://bucket", "namespace": "Models"}, {"captures": "s3://bucket", "surge": 0},
+    {"captures": "s3://bucket", "keda": {"triggers": []}},
+    {"captures": "s3://bucket", "memory_target": 80, "keda": {"triggers": [{"type": "cpu", "metadata": {}}]}},
 ])  # fmt: skip
 def test_settings_that_cannot_work_are_refused(wrong):
     with pytest.raises(ValidationError):
@@ -123,10 +193,7 @@ def test_an_image_that_only_a_daemon_has_is_named_as_it_is_there():
 
 
 def test_what_envoy_gets_tells_weights_copies_and_whom_to_ask_alone():
-    known = endpoint.Known(
-        traffic=Traffic.split("v1-a", "v2-b", 2500), revisions={"v1-a": VERSION, "v2-b": VERSION},
-    )  # fmt: skip
-    told = {part: json.loads(text) for part, text in gateways.resources("wine", known).items()}
+    told = {part: json.loads(text) for part, text in gateways.resources("wine", KNOWN).items()}
     (route,) = told["routes"]
     weights = {one["name"]: one["weight"] for one in route["route"]["weighted_clusters"]["clusters"]}
     assert weights == {"wine--v1-a": 7500, "wine--v2-b": 2500}

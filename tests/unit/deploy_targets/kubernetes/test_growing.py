@@ -4,41 +4,69 @@ from __future__ import annotations
 
 import pytest
 
-from deploy_targets.kubernetes import target as module
+from deploy_targets.kubernetes import growth
 from deploy_targets.kubernetes.endpoint import Known
+from deploy_targets.kubernetes.growth import Growth
+from deploy_targets.kubernetes.pods import is_asleep, needed
 from deploy_targets.kubernetes.routing import Tally
-from deploy_targets.kubernetes.settings import KubernetesSettings
-from deploy_targets.kubernetes.target import KubernetesTarget, _routed, _without
+from deploy_targets.kubernetes.scaling import HPA, KEDA
+from deploy_targets.kubernetes.target import _routed, _without
 from headgate.errors import TargetError
-from headgate.records import Counts, ModelVersion, Traffic
+from headgate.records import Counts, Mirror, ModelVersion, Traffic
 
 VERSION = ModelVersion(name="wine", version=1, digest="sha256:a")
 BOTH = {"v1-a": VERSION, "v2-b": VERSION}
 
 
-def deployment(pods, own, most=0, ready=None):
-    noted = {"headgate.io/pods": str(own), **({"headgate.io/most-pods": str(most)} if most else {})}
+def deployment(pods, own, most=0, ready=None, keda=False):
+    noted = {"headgate.io/pods": str(own), **({"headgate.io/most-pods": str(most)} if most else {}),
+             **({"headgate.io/scaler": "scaledobjects"} if keda else {})}  # fmt: skip
     return {"metadata": {"annotations": noted}, "spec": {"replicas": pods},
             "status": {"readyReplicas": pods if ready is None else ready}}  # fmt: skip
 
 
-@pytest.fixture
-def grow(monkeypatch):
-    """Grows for some traffic; gives what was scaled to, and what was waited for."""
-    target = KubernetesTarget(KubernetesSettings(kind="kubernetes", captures="s3://bucket/live"))
-    scaled, waited = {}, {}
-    monkeypatch.setattr(
-        target, "_scale", lambda _, name, kind, spec: scaled.update({(name, kind): next(iter(spec.values()))})
-    )
-    monkeypatch.setattr(target, "_wait_until_reached", lambda *_: None)
-    monkeypatch.setattr(
-        module, "Pods",
-        lambda _api, _endpoint, name: type("P", (), {"wait_until_ready": lambda _, n, __: waited.update({name: n})})(),
-    )  # fmt: skip
+class Cluster:
+    """What was asked of one, in order: of revisions by name, how many pods each is to have, or is left."""
 
-    def carry_out(made, before, traffic):
-        target._grow("wine", dict(traffic.weights), before, made)
-        return {name: pods for (name, kind), pods in scaled.items() if kind == "deployments"}, waited, scaled
+    def __init__(self):
+        self.asked, self.waited = [], {}
+
+    def merge(self, kind, name, change):
+        self.asked.append((name.partition("--")[2], kind, next(iter(change["spec"].values()))))
+
+    def last(self, kind="deployments"):
+        return {name: pods for name, its, pods in self.asked if its == kind}
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    found = Cluster()
+
+    class Pods:
+        def __init__(self, _api, _endpoint, name):
+            self._name = name
+
+        def wait_until_ready(self, pods, _seconds):
+            found.waited[self._name] = pods
+
+        def wait_until_told_to_end(self, left, _seconds):
+            assert found.asked[-1] == (self._name, "deployments", left)
+
+    monkeypatch.setattr(growth, "Pods", Pods)
+    return found
+
+
+@pytest.fixture
+def grow(cluster):
+    """Grows for some traffic; gives what was scaled to, what was waited for, and each traffic on the way."""
+
+    def carry_out(made, before, traffic, surge=None):
+        stages = Growth(cluster, "wine", before, made, lambda *_: None, surge).stages(traffic)
+        ways = []
+        for stage in stages:
+            cluster.asked.append(("", "route", stage))
+            ways.append(stage)
+        return cluster.last(), cluster.waited, ways
 
     return carry_out
 
@@ -61,19 +89,90 @@ def test_all_at_once_waits_for_as_many_pods_as_are_live(grow):
     assert scaled == waited == {"v2-b": 10}
 
 
-def test_going_back_waits_for_nobody(grow):
+def test_going_back_waits_for_nobody(grow, cluster):
     made = {"v1-a": deployment(2, 2, 12), "v2-b": deployment(10, 2, 12)}
-    scaled, waited, every = grow(made, known(Traffic.all_to("v2-b"), "v1-a", "v2-b"), Traffic.all_to("v1-a"))
+    scaled, waited, _ = grow(made, known(Traffic.all_to("v2-b"), "v1-a", "v2-b"), Traffic.all_to("v1-a"))
     assert scaled == {"v1-a": 10}
     assert waited == {}
-    assert every["v2-b", "horizontalpodautoscalers"] == 10, "an autoscaler leaves what was live its pods"
+    assert cluster.last(HPA)["v2-b"] == 10, "an autoscaler leaves what was live its pods"
 
 
-def test_nobody_grows_above_what_its_autoscaler_may(grow):
+def test_nobody_grows_above_what_its_autoscaler_may(grow, cluster):
     made = {"v1-a": deployment(15, 2, 20), "v2-b": deployment(8, 2, 10)}
-    scaled, _, every = grow(made, known(Traffic.split("v1-a", "v2-b", 5000), "v1-a"), Traffic.all_to("v2-b"))
+    scaled, _, _ = grow(made, known(Traffic.split("v1-a", "v2-b", 5000), "v1-a"), Traffic.all_to("v2-b"))
     assert scaled == {"v2-b": 10}
-    assert every["v2-b", "horizontalpodautoscalers"] == 10
+    assert cluster.last(HPA)["v2-b"] == 10
+
+
+def test_a_first_version_may_end_its_last_pod_once_it_is_live(grow, cluster):
+    made = {"v1-a": deployment(1, 0, 5, keda=True)}
+    scaled, _, _ = grow(made, known(None), Traffic.all_to("v1-a"))
+    assert scaled == {}
+    assert cluster.last(KEDA) == {"v1-a": 0}
+
+
+def test_what_is_asleep_wakes_for_a_release_and_stays_awake_until_nobody_goes_back(grow, cluster):
+    made = {"v1-a": deployment(0, 0, 5, keda=True), "v2-b": deployment(1, 0, 5, keda=True)}
+    before = known(Traffic.all_to("v1-a"), "v1-a")
+    scaled, waited, _ = grow(made, before, Traffic.all_to("v1-a", Mirror(revision="v2-b", share=10000)))
+    assert scaled == waited == {"v1-a": 1}
+    assert cluster.last(KEDA) == {"v1-a": 1, "v2-b": 1}
+    left = known(Traffic.all_to("v2-b"), "v2-b")
+    Growth(cluster, "wine", left, {"v2-b": deployment(1, 0, 5, keda=True)}, lambda *_: None, None).relax()
+    assert cluster.last(KEDA)["v2-b"] == 0
+
+
+def test_only_what_was_made_to_sleep_is_asleep():
+    assert is_asleep(deployment(0, 0, 5))
+    assert not is_asleep(deployment(0, 1, 5))
+    assert not is_asleep(deployment(1, 0, 5))
+
+
+@pytest.mark.parametrize("surge", [1, 2, 4])
+@pytest.mark.parametrize(("start", "to"), [(0, 10000), (500, 10000), (5000, 10000), (500, 2500), (100, 9900)])
+@pytest.mark.parametrize("full", [1, 2, 3, 4, 7, 10])
+def test_with_scarce_pods_traffic_goes_as_far_as_they_reach(grow, cluster, full, surge, start, to):
+    """There are never more than may be, and each has at most the load that it had when all were of one version."""
+    live = Traffic.split("v1-a", "v2-b", start) if start else Traffic.all_to("v1-a")
+    has = {"v2-b": needed(start, full)}
+    has["v1-a"] = min(full, full + surge - has["v2-b"])
+    made = {name: deployment(pods, full) for name, pods in has.items()}
+    wanted = Traffic.all_to("v2-b") if to == 10000 else Traffic.split("v1-a", "v2-b", to)
+    *_, ways = grow(made, known(live, "v1-a"), wanted, surge)
+    assert ways[-1] == wanted
+    shares = [start, *(one.weight("v2-b") for one in ways)]
+    assert shares == sorted(set(shares)), "forward only"
+    for name, kind, told in cluster.asked:
+        if kind == "deployments":
+            has[name] = told
+            assert sum(has.values()) <= full + surge
+        elif kind == "route":
+            assert all(needed(told.weight(one), full) <= has[one] for one in told.weights)
+    assert has["v2-b"] == needed(to, full)
+
+
+def test_with_scarce_pods_going_back_is_at_once_and_they_follow(grow, cluster):
+    made = {"v1-a": deployment(2, 4), "v2-b": deployment(3, 4)}
+    live = known(Traffic.split("v1-a", "v2-b", 7500), "v1-a")
+    scaled, waited, ways = grow(made, live, Traffic.all_to("v1-a"), surge=1)
+    assert cluster.asked[0] == ("", "route", Traffic.all_to("v1-a"))
+    assert ways == [Traffic.all_to("v1-a")]
+    assert scaled == {"v2-b": 1, "v1-a": 4}
+    assert waited == {}
+
+
+def test_who_goes_back_a_second_time_still_gets_its_pods(grow):
+    made = {"v1-a": deployment(2, 4), "v2-b": deployment(3, 4)}
+    scaled, waited, _ = grow(made, known(Traffic.all_to("v1-a"), "v1-a"), Traffic.all_to("v1-a"), surge=1)
+    assert scaled == {"v2-b": 1, "v1-a": 4}
+    assert waited == {"v1-a": 4}
+
+
+def test_copies_that_need_more_pods_than_there_may_be_are_refused(grow):
+    made = {"v1-a": deployment(4, 4), "v2-b": deployment(1, 4)}
+    with pytest.raises(TargetError, match=r"copies of 100% .* need 4 pods .* target.surge allows 1"):
+        grow(made, known(Traffic.all_to("v1-a"), "v1-a"), Traffic.all_to("v1-a", Mirror(revision="v2-b", share=10000)),
+             surge=1)  # fmt: skip
 
 
 def test_who_had_all_traffic_is_known_until_it_is_removed():

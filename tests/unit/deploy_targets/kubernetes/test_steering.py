@@ -45,7 +45,9 @@ def test_requests_go_to_the_pods_of_a_revision_that_were_not_told_to_end():
 def test_only_reading_is_let_through_to_the_admin_endpoint():
     (table,) = render([], [])["inside"]
     routes = table["virtual_hosts"][0]["routes"]
-    assert {one["match"]["path"] for one in routes} == {"/ready", "/stats", "/clusters", "/config_dump"}
+    assert {one["match"]["path"] for one in routes} == {
+        "/ready", "/stats", "/stats/prometheus", "/clusters", "/config_dump"
+    }  # fmt: skip
     assert {one["match"]["headers"][0]["string_match"]["exact"] for one in routes} == {"GET"}
 
 

@@ -1,0 +1,172 @@
+"""How many pods each revision of an endpoint has: they grow with its share of the traffic, before it is given.
+
+What was live keeps its pods until it is retired, as going back is not to wait for any; with a limit of pods it gives
+up those that its share does not need any more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from deploy_targets.kubernetes import names, scaling
+from deploy_targets.kubernetes.pods import Pods, answering, needed
+from headgate.errors import TargetError
+from headgate.records import Traffic
+from headgate.units import BASIS_POINTS, format_percent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from deploy_targets.kubernetes.api import Api
+    from deploy_targets.kubernetes.endpoint import Known
+
+_GROW_SECONDS = 900.0
+_END_SECONDS = 60.0
+_ANY_NUMBER = 1_000_000
+
+
+class Growth:
+    """The pods of one endpoint, on the way from the traffic that it has to another.
+
+    Args:
+        api: the namespace.
+        endpoint: whose.
+        there: what is known of it.
+        made: its Deployments, by revision.
+        reached: waits until requests reach so many pods of a revision.
+        surge: how many more pods than the live revision's there may be; None where that does not matter.
+    """
+
+    def __init__(
+        self, api: Api, endpoint: str, there: Known, made: Mapping[str, dict[str, Any]],
+        reached: Callable[[str, int], None], surge: int | None,
+    ) -> None:  # fmt: skip
+        self._api, self._endpoint, self._reached, self._surge = api, endpoint, reached, surge
+        self._made, self._served = made, there.served
+        self._now = there.traffic
+        self._has = {name: int(found["spec"]["replicas"]) for name, found in made.items()}
+
+    def stages(self, wanted: Traffic) -> Iterator[Traffic]:
+        """Each traffic on the way, once there are the pods for it: one, where their number is not limited.
+
+        Raises:
+            TargetError: copies need more pods than there may be.
+            TargetUnavailableError: they are not ready in time.
+        """
+        if self._surge is not None and self._is_way_back(wanted):
+            # Not to wait is what matters now: it takes everything with the pods that it has, and grows after.
+            yield wanted
+            self._now = wanted
+            self._grow(wanted, waits=False)
+            return
+        while (stage := self._next(wanted)) != wanted:
+            self._grow(stage)
+            yield stage
+            self._now = stage
+        self._grow(wanted)
+        yield wanted
+
+    def relax(self) -> None:
+        """Nobody goes back any more: a scaler may take from what is live what nobody needs."""
+        holder = self._now.holder if self._now else None
+        if holder is not None and holder in self._made:
+            self._leave(holder, self._own(holder))
+
+    def _next(self, wanted: Traffic) -> Traffic:
+        """As far as one goes at once with the pods that there may be."""
+        now, surge = self._now, self._surge
+        if surge is None or now is None or wanted.mirror is not None:
+            return wanted
+        growing = [name for name in wanted.weights if wanted.weight(name) > now.weight(name)]
+        giving = [name for name in now.weights if name not in growing]
+        if len(growing) != 1 or len(giving) != 1:
+            return wanted
+        (more,), (less,) = growing, giving
+        room = self._full(more) + surge - self._pods(less, now.weight(less))
+        share = room * BASIS_POINTS // self._full(more)
+        if self._pods(more, wanted.weight(more)) <= room or not now.weight(more) < share < BASIS_POINTS:
+            return wanted
+        return Traffic.split(less, more, share)
+
+    def _grow(self, wanted: Traffic, *, waits: bool = True) -> None:
+        shares = dict(wanted.weights)
+        if wanted.mirror is not None:
+            copied = wanted.mirror
+            shares[copied.revision] = max(shares.get(copied.revision, 0), copied.share)
+            self._see_that_there_is_room(copied.revision, copied.share)
+        targets = {name: self._pods(name, shares.get(name, 0)) for name in self._made}
+        if self._surge is not None:
+            self._make_room(wanted, targets)
+        before, grown = self._now.weights if self._now else {}, {}
+        for name, found in self._made.items():
+            pods, has, share = targets[name], self._has[name], shares.get(name, 0)
+            # Its scaler would take pods from what was live, or is to be, while that has less to do.
+            keeps = has if name in before and self._surge is None else 1
+            self._leave(name, self._own(name) if len(self._made) == 1 else max(pods, keeps))
+            if has < pods:
+                self._set(name, pods)
+                # What had all traffic before has its pods still: clients go back at once, and it grows meanwhile.
+                is_back = name in self._served and answering(found) >= needed(share, self._own(name))
+                grown.update({name: pods} if waits and not is_back else {})
+        for name, pods in grown.items():
+            Pods(self._api, self._endpoint, name).wait_until_ready(pods, _GROW_SECONDS)
+            self._reached(name, pods)
+
+    def _make_room(self, wanted: Traffic, targets: Mapping[str, int]) -> None:
+        """Take pods, down to what its share of now needs, from whoever has less of it."""
+        assert self._surge is not None  # noqa: S101 - it was asked
+        now = self._now or wanted
+        most = max(map(self._full, wanted.weights)) + self._surge
+        surplus = sum(max(self._has[name], targets[name]) for name in self._made) - most
+        for name in sorted(self._made, key=now.weight):
+            least = max(1, targets[name], self._pods(name, now.weight(name)))
+            if (gives := min(surplus, self._has[name] - least)) > 0:
+                self._leave(name, self._has[name] - gives)
+                self._set(name, self._has[name] - gives)
+                Pods(self._api, self._endpoint, name).wait_until_told_to_end(self._has[name], _END_SECONDS)
+                surplus -= gives
+
+    def _see_that_there_is_room(self, revision: str, share: int) -> None:
+        if self._surge is not None and (pods := self._pods(revision, share)) > self._surge:
+            raise TargetError(
+                f"copies of {format_percent(share / BASIS_POINTS)} of the requests need {pods} pods beside those of "
+                f"the live version, and target.surge allows {self._surge}",
+                fix="lower gates.shadow.percent, or raise target.surge; blue-green needs as many pods again",
+            )
+
+    def _is_way_back(self, wanted: Traffic) -> bool:
+        back = wanted.holder
+        return (
+            back in self._served
+            and wanted.mirror is None
+            and self._now is not None
+            and self._now.weight(back) < BASIS_POINTS
+            and answering(self._made[back]) > 0
+        )
+
+    def _pods(self, name: str, share: int) -> int:
+        """How many pods of a revision a share of the traffic needs."""
+        most = int(self._made[name]["metadata"]["annotations"].get(names.MOST, _ANY_NUMBER))
+        return min(needed(share, self._full(name)), most) if share else 0
+
+    def _full(self, name: str) -> int:
+        """How many it has with all traffic: what was asked for, or as many as the load of now needs."""
+        live = [self._has[one] for one in (self._now.weights if self._now else {}) if one in self._has]
+        if self._surge is not None and len(live) > 1:
+            return max(self._own(name), sum(live) - self._surge)
+        return max(1, self._own(name), *live)
+
+    def _own(self, name: str) -> int:
+        return int(self._made[name]["metadata"]["annotations"][names.PODS])
+
+    def _leave(self, name: str, pods: int) -> None:
+        """Have a revision's scaler, if it has one, leave it so many."""
+        if kind := scaling.kind_of(self._made[name]):
+            self._merge(name, kind, scaling.at_least(kind, pods))
+
+    def _set(self, name: str, pods: int) -> None:
+        self._merge(name, "deployments", {"replicas": pods})
+        self._has[name] = pods
+
+    def _merge(self, name: str, kind: str, spec: Mapping[str, int]) -> None:
+        self._api.merge(kind, names.of_revision(self._endpoint, name), {"spec": spec})
