@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
-.PHONY: demo test test-kubernetes check bench chaos day docs schema lock base-image clean
+.PHONY: demo test test-kubernetes check bench chaos day docs chart schema lock base-image clean
 
 demo: .venv/runtime  ## five releases of real models under live traffic, in about three minutes; TARGET=docker for containers
 	$(call say,running the demo; its state is in $${HEADGATE_HOME:-~/.headgate}; add ARGS=--keep to keep the stack up)
@@ -42,6 +42,7 @@ check: .venv/dev  ## style, types, import contracts, schema, links of the docs
 	@for file in examples/*/release.yaml; do $(BIN)/headgate validate $$file || exit 1; done
 	@$(BIN)/python docs/feature_table.py --check
 	@$(BIN)/python docs/check_links.py
+	@$(BIN)/python ops/helm/files.py --check
 
 bench: .venv/dev  ## every benchmark; prints ratios measured side by side
 	$(call say,running the benchmarks; about fifty minutes)
@@ -57,6 +58,9 @@ day: .venv/dev  ## a day of an endpoint's life in half an hour; ARGS="--hours 24
 
 docs: .venv/dev  ## write the table of docs/targets.md
 	@$(BIN)/python docs/feature_table.py
+
+chart: .venv/dev  ## write what the Helm chart has from the code
+	@$(BIN)/python ops/helm/files.py
 
 schema: .venv/runtime  ## write release.schema.json
 	@$(BIN)/headgate schema > release.schema.json

@@ -16,6 +16,7 @@ from headgate.home import Home
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("stack", "Start the local stack: Prefect, MLflow, Envoy, a worker."),
     "down": ("stack", "Stop the local stack and everything it serves."),
+    "connect": ("connect", "Have servers of your own know Headgate's flows."),
     "doctor": ("stack", "Find what is missing on this machine, with the fix."),
     "init": ("files", "Write a release file for a model."),
     "validate": ("files", "Check a release file; every problem at its line."),
@@ -50,7 +51,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 _SLOW_TO_IMPORT = frozenset({
     "plan", "release", "promote", "rollback", "approvals", "approve", "reject", "reconcile", "monitor", "watch",
-    "unwatch", "automations", "import",
+    "unwatch", "automations", "import", "connect",
 })  # fmt: skip
 """Those that the local stack's engine carries out, where it is up."""
 

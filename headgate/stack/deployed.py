@@ -7,8 +7,11 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import yaml
 
 from headgate.errors import HeadgateError
 from headgate.home import write_atomically
@@ -36,21 +39,52 @@ def is_deployed(home: Home, server: str) -> bool:
     return remembered.exists() and remembered.read_text(encoding="utf-8") == _fingerprint(server)
 
 
-def deploy_all(server: str) -> None:
+def deploy_all(server: str, pool: str | None = None) -> None:
     """Deploy what prefect.yaml describes.
 
     Args:
         server: the server's address; whatever this process's environment says.
+        pool: the work pool, with nothing else of prefect.yaml's; default: prefect.yaml's own.
 
     Raises:
         HeadgateError: Prefect refuses.
     """
-    file = prefect_file()
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as elsewhere:
+        file = str(prefect_file())
+        if pool is not None:
+            described = yaml.safe_load(prefect_file().read_text(encoding="utf-8"))
+            for deployment in described["deployments"]:
+                deployment["work_pool"] = {"name": pool}
+            yaml.safe_dump(described, elsewhere)
+            elsewhere.flush()
+            file = elsewhere.name
+        _prefect("the flows cannot be deployed", server, "deploy", "--all", "--prefect-file", file)
+
+
+def make_pool(name: str, kind: str, template: Path | None) -> None:
+    """Make a work pool on the server that the environment names, or change it.
+
+    Args:
+        name: its.
+        kind: what its workers start, such as process or kubernetes.
+        template: its base job template, as JSON; default: Prefect's own.
+
+    Raises:
+        HeadgateError: Prefect refuses.
+    """
+    server = os.environ["PREFECT_API_URL"].removesuffix("/").removesuffix("/api")
+    told = ["--base-job-template", str(template)] if template else []
+    _prefect("the work pool cannot be made", server, "work-pool", "create", name, "--type", kind, "--overwrite", *told)
+
+
+def _prefect(otherwise: str, server: str, *arguments: str) -> None:
+    """Run Prefect's own command line, where it looks for the flows."""
+    command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
     environment = {**os.environ, "PREFECT_API_URL": f"{server}/api"}
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=file.parent, env=environment)
+    folder = prefect_file().parent
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
     if ran.returncode != 0:
-        raise HeadgateError(f"the flows cannot be deployed: {(ran.stderr or ran.stdout).strip()[-1000:]}")
+        raise HeadgateError(f"{otherwise}: {(ran.stderr or ran.stdout).strip()[-1000:]}")
 
 
 def remember(home: Home, server: str) -> None:

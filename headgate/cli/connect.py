@@ -1,0 +1,48 @@
+"""connect: what `headgate up` does for the local stack, for servers of one's own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from headgate.cli.output import say
+from headgate.errors import BadInputError
+from headgate.stack.deployed import deploy_all, make_pool
+from headgate.stack.programs import WORK_POOL
+
+
+@click.command()
+@click.option("--pool", default=WORK_POOL, show_default=True, help="The work pool whose workers carry flows out.")
+@click.option(
+    "--type", "kind", default="process", show_default=True,
+    help="What the pool's workers start: process, or one of Prefect's such as kubernetes, where its package is there.",
+)  # fmt: skip
+@click.option(
+    "--template", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The pool's base job template."
+)
+@click.option("--receiver", default="", help="Where MLflow is to tell of versions, such as http://receiver:8000.")
+def connect(pool: str, kind: str, template: Path | None, receiver: str) -> None:
+    """Have servers of your own know the flows, what events lead to, and the receiver; may be run at any time.
+
+    PREFECT_API_URL and MLFLOW_TRACKING_URI say where they are, HEADGATE_WEBHOOK_SECRET what MLflow signs with.
+    """
+    from registry.webhooks import ensure_webhook
+    from tasks.automations import apply_automations
+
+    needed = ["PREFECT_API_URL", *(["MLFLOW_TRACKING_URI", "HEADGATE_WEBHOOK_SECRET"] if receiver else [])]
+    if missing := [name for name in needed if not os.environ.get(name)]:
+        raise BadInputError(
+            f"{' and '.join(missing)} are not set, so there is nobody to connect",
+            fix="set them to the servers' addresses, and the secret to that of the receiver",
+        )
+    server = os.environ["PREFECT_API_URL"].removesuffix("/").removesuffix("/api")
+    say(f"making the work pool {pool}")
+    make_pool(pool, kind, template)
+    say("deploying the flows")
+    deploy_all(server, None if (pool, kind) == (WORK_POOL, "process") else pool)
+    apply_automations()
+    if receiver:
+        ensure_webhook(os.environ["MLFLOW_TRACKING_URI"], f"{receiver}/mlflow", os.environ["HEADGATE_WEBHOOK_SECRET"])
+    say(f"{server} knows the flows; a worker: prefect worker start --pool {pool} --type {kind}")
