@@ -70,7 +70,6 @@ def parse_release(text: str, *, name: str = "release.yaml", folder: Path | None 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of release.yaml, for editors and CI."""
     schema = ReleaseSpec.model_json_schema(mode="validation")
-    del schema["$defs"]["Target"]
     schema["properties"]["target"] = {
         "description": "Where the model is served.",
         "oneOf": [_schema_of_target(kind) for kind in known_targets()],

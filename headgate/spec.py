@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, WithJsonSchema, field_validator, model_validator
 
 from headgate.capture import Capture
 from headgate.monitor import Monitor
@@ -28,6 +28,8 @@ PLANNED_VALUES: dict[str, frozenset[str]] = {
 }
 """Values of the design that are refused until they are built."""
 
+_ANY_TARGET: dict[str, Any] = {"type": "object", "properties": {"kind": {"type": "string"}}, "required": ["kind"]}
+"""What a target is to Prefect, which checks a flow's parameters by their schema: each kind has settings of its own."""
 _IMAGE_NAME = r"^[a-zA-Z0-9.-]+(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[\w.-]+)?(@sha256:[0-9a-f]{64})?$"
 _NAME = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 
@@ -263,7 +265,7 @@ class ReleaseSpec(Strict):
         min_length=1, description="`runs:/RUN_ID/NAME`, `models:/NAME/VERSION` or `models:/NAME@ALIAS`, or a folder."
     )
     endpoint: str = Field("", description="What clients call; default: the model's name.")
-    target: SerializeAsAny[Annotated[Target, BeforeValidator(of_its_kind)]]
+    target: SerializeAsAny[Annotated[Target, BeforeValidator(of_its_kind), WithJsonSchema(_ANY_TARGET)]]
     runtime: Runtime = Runtime()
     image: ImageSettings = ImageSettings()
     capture: Capture = Capture()

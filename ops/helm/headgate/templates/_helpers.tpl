@@ -27,12 +27,19 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - {name: HOME, value: /var/lib/headgate}
 - {name: HEADGATE_HOME, value: /var/lib/headgate}
 - {name: PREFECT_HOME, value: /var/lib/headgate/prefect}
+# What asks the system who it is finds no name for the user that pods run as.
+- {name: USER, value: headgate}
+{{- end }}
+
+{{/* And what releases need besides. */}}
+{{- define "headgate.workerEnv" -}}
+{{ include "headgate.env" . }}
 {{- range $name, $value := .Values.worker.env }}
 - {name: {{ $name }}, value: {{ $value | quote }}}
 {{- end }}
 {{- end }}
 
-{{- define "headgate.envFrom" -}}
+{{- define "headgate.workerEnvFrom" -}}
 - secretRef: {name: {{ include "headgate.secret" . }}}
 {{- with .Values.worker.envFrom }}
 {{ toYaml . }}
@@ -73,7 +80,7 @@ hostAliases: {{ toJson . }}
 
 {{/*
 A program of the one image. root: the chart's context; name; command: a list; and, where it has them, port, probe (a path),
-env (more), account, replicas, resources, claim (its storage), recreate, volumes, volumeMounts.
+env and envFrom (more), releases (whether it releases, as worker.* says), replicas, resources, claim (its storage).
 */}}
 {{- define "headgate.program" -}}
 {{- $name := printf "%s-%s" .root.Release.Name .name }}
@@ -97,8 +104,8 @@ spec:
         {{- include "headgate.labels" .root | nindent 8 }}
         app.kubernetes.io/component: {{ .name }}
     spec:
-      {{- if .account }}
-      serviceAccountName: {{ .account }}
+      {{- if .releases }}
+      serviceAccountName: {{ .root.Release.Name }}-worker
       {{- else }}
       automountServiceAccountToken: false
       {{- end }}
@@ -112,12 +119,19 @@ spec:
           imagePullPolicy: {{ .root.Values.image.pullPolicy }}
           command: {{ toJson .command }}
           env:
-            {{- include "headgate.env" .root | nindent 12 }}
+            {{- include (ternary "headgate.workerEnv" "headgate.env" (default false .releases)) .root | nindent 12 }}
             {{- with .env }}
             {{- toYaml . | nindent 12 }}
             {{- end }}
           envFrom:
-            {{- include "headgate.envFrom" .root | nindent 12 }}
+            {{- if .releases }}
+            {{- include "headgate.workerEnvFrom" .root | nindent 12 }}
+            {{- else }}
+            - secretRef: {name: {{ include "headgate.secret" .root }}}
+            {{- with .envFrom }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+            {{- end }}
           {{- if .port }}
           ports: [{name: http, containerPort: {{ .port }}, protocol: TCP}]
           readinessProbe:
@@ -136,8 +150,10 @@ spec:
           volumeMounts:
             - {name: home, mountPath: /var/lib/headgate}
             - {name: tmp, mountPath: /tmp}
-            {{- with .volumeMounts }}
+            {{- if .releases }}
+            {{- with .root.Values.worker.volumeMounts }}
             {{- toYaml . | nindent 12 }}
+            {{- end }}
             {{- end }}
       volumes:
         - name: home
@@ -147,8 +163,10 @@ spec:
           emptyDir: {sizeLimit: {{ .root.Values.worker.home }}}
           {{- end }}
         - {name: tmp, emptyDir: {sizeLimit: 4Gi}}
-        {{- with .volumes }}
+        {{- if .releases }}
+        {{- with .root.Values.worker.volumes }}
         {{- toYaml . | nindent 8 }}
+        {{- end }}
         {{- end }}
 {{- if .claim }}
 ---

@@ -14,7 +14,7 @@ https://docs.prefect.io/integrations/prefect-kubernetes. It has the release's se
     "imagePullPolicy" .Values.image.pullPolicy
     "args" "{{ command }}"
     "env" "{{ env }}"
-    "envFrom" (include "headgate.envFrom" . | fromYamlArray)
+    "envFrom" (include "headgate.workerEnvFrom" . | fromYamlArray)
     "resources" .Values.worker.resources
     "securityContext" (include "headgate.containerSecurity" . | fromYaml)
     "volumeMounts" (concat (list (dict "name" "home" "mountPath" "/var/lib/headgate") (dict "name" "tmp" "mountPath" "/tmp")) .Values.worker.volumeMounts)))
@@ -24,7 +24,7 @@ https://docs.prefect.io/integrations/prefect-kubernetes. It has the release's se
 }}
 {{- $pod = merge $pod (include "headgate.placement" . | fromYaml) }}
 {{- $env := dict }}
-{{- range (include "headgate.env" . | fromYamlArray) }}{{ $_ := set $env .name .value }}{{ end }}
+{{- range (include "headgate.workerEnv" . | fromYamlArray) }}{{ $_ := set $env .name .value }}{{ end }}
 {{- $string := dict "type" "string" }}
 {{- $job := dict
   "apiVersion" "batch/v1" "kind" "Job"
