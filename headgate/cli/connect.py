@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import click
 
 from headgate.cli.output import say
-from headgate.errors import BadInputError
+from headgate.cli.stack import answers
+from headgate.errors import BadInputError, TargetUnavailableError
 from headgate.stack.deployed import deploy_all, make_pool
 from headgate.stack.programs import WORK_POOL
+
+_UP_SECONDS = 180.0
 
 
 @click.command()
@@ -38,6 +42,9 @@ def connect(pool: str, kind: str, template: Path | None, receiver: str) -> None:
             fix="set them to the servers' addresses, and the secret to that of the receiver",
         )
     server = os.environ["PREFECT_API_URL"].removesuffix("/").removesuffix("/api")
+    _wait_for("Prefect", f"{server}/api/health")
+    if receiver:
+        _wait_for("MLflow", f"{os.environ['MLFLOW_TRACKING_URI'].removesuffix('/')}/health")
     say(f"making the work pool {pool}")
     make_pool(pool, kind, template)
     say("deploying the flows")
@@ -46,3 +53,12 @@ def connect(pool: str, kind: str, template: Path | None, receiver: str) -> None:
     if receiver:
         ensure_webhook(os.environ["MLFLOW_TRACKING_URI"], f"{receiver}/mlflow", os.environ["HEADGATE_WEBHOOK_SECRET"])
     say(f"{server} knows the flows; a worker: prefect worker start --pool {pool} --type {kind}")
+
+
+def _wait_for(name: str, url: str) -> None:
+    """Servers that are started together with this take a while."""
+    deadline = time.monotonic() + _UP_SECONDS
+    while not answers(url):
+        if time.monotonic() > deadline:
+            raise TargetUnavailableError(f"{name} does not answer at {url}", fix="start it, and run this again")
+        time.sleep(1)

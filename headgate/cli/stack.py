@@ -52,10 +52,10 @@ def up(new_ports: bool, as_json: bool) -> None:  # noqa: FBT001
         supervisor.ensure(program)
     start_containers(home)
     _wait("gateway", gateway.is_up, supervisor)
-    _wait("mlflow-server", lambda: _answers(f"{ports.mlflow_url}/health"), supervisor)
-    _wait("prefect-server", lambda: _answers(f"{ports.prefect_url}/api/health"), supervisor)
+    _wait("mlflow-server", lambda: answers(f"{ports.mlflow_url}/health"), supervisor)
+    _wait("prefect-server", lambda: answers(f"{ports.prefect_url}/api/health"), supervisor)
     _wait("worker", lambda: _work_pool_is_online(ports), supervisor)
-    _wait("receiver", lambda: _answers(f"{ports.receiver_url}/health"), supervisor)
+    _wait("receiver", lambda: answers(f"{ports.receiver_url}/health"), supervisor)
     env = client_env(home, ports)
     _connect(home, ports)
     if as_json:
@@ -153,7 +153,8 @@ def _wait(name: str, ready: Callable[[], bool], supervisor: Supervisor) -> None:
         time.sleep(0.1)
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a server says that it is well."""
     try:
         return httpx.get(url, timeout=2).is_success
     except httpx.HTTPError:

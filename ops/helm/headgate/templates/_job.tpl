@@ -1,11 +1,14 @@
 {{/*
 What a flow run is in the cluster: the base job template of Prefect's pool, by
 https://docs.prefect.io/integrations/prefect-kubernetes. It has the release's secrets by reference, and not in Prefect.
+Prefect wants completions and parallelism where they are here; Kubernetes leaves them out.
 */}}
 {{- define "headgate.jobTemplate" -}}
 {{- $pod := dict
   "serviceAccountName" (printf "%s-worker" .Release.Name)
   "restartPolicy" "Never"
+  "completions" 1
+  "parallelism" 1
   "enableServiceLinks" false
   "securityContext" (include "headgate.podSecurity" . | fromYaml)
   "containers" (list (dict
