@@ -99,8 +99,9 @@ def give_all_traffic(job: Job, revision: Revision) -> None:
     """Route everything to a revision, and wait for it where it is being restarted."""
     state = job.target.observe(job.endpoint)
     if state is None or revision.name not in state.revisions:
-        job.write(Kind.NOTE, "champion restored", f"{revision.name} was gone")
         job.deploy(with_image(job, revision))
+        # Not before: it may be tried for long, where its platform is gone.
+        job.write(Kind.NOTE, "champion restored", f"{revision.name} was gone")
     if state is None or state.traffic != Traffic.all_to(revision.name):
         job.route(Traffic.all_to(revision.name))
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import pytest
-from conftest import QUICK, open_world
+from conftest import LONG, QUICK, in_background, open_world
 from support import cluster
 from support.stack import wait_for
 
@@ -14,6 +15,8 @@ from headgate.errors import HeadgateError
 from headgate.home import Home
 from headgate.phases import Outcome
 from headgate.records import Traffic
+from headgate.units import BASIS_POINTS
+from registry.lease import holder
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +68,34 @@ def test_a_pod_that_is_told_to_end_fails_no_request_and_no_release(world, models
         world.assert_only(2)
         assert len(api.list("pods", {ENDPOINT: world.endpoint, REVISION: world.state.traffic.holder})) == 2
     assert not [counter for counter in client.by_revision.values() if counter["failed"]]
+
+
+def test_a_namespace_that_is_deleted_in_the_middle_ends_the_release_and_what_is_made_anew_is_released_to(
+    stack, monkeypatch, docker_base, namespace, models, tmp_path_factory
+):
+    monkeypatch.setenv("HEADGATE_BASE_IMAGE", docker_base)
+    folder, name = tmp_path_factory.mktemp("captures"), f"{namespace.namespace}-2"
+    made = partial(cluster.namespace, Home(stack.root), docker_base, folder, name=name)
+    with (
+        made() as settings,
+        open_world(stack, monkeypatch, **settings.model_dump(mode="json", exclude_defaults=True)) as it,
+    ):
+        it.release(models("pyfunc", does="double"))
+        with it.traffic(may_lose=True), in_background(it.release, models("pyfunc", does="negative"), LONG) as second:
+            wait_for(lambda: it.share(2) > 0, 180)
+            cluster.end(name)
+            with pytest.raises(HeadgateError) as ended:
+                second.result(300)
+        assert name in str(ended.value)
+        assert it.ended(2).outcome is Outcome.FAILED
+        assert it.live == 1, "by the history it still is"
+        with made() as again:
+            it.target = type(it.target)(again)
+            it.settings["url"] = again.url
+            # The guard puts the champion back by itself.
+            wait_for(lambda: it.state is not None and it.share(1) == BASIS_POINTS, 180)
+            wait_for(lambda: holder(it.journal, it.endpoint) is None)
+            with it.traffic():
+                assert it.release(models("pyfunc", does="quadruple")).outcome is Outcome.PROMOTED
+            it.assert_only(3)
+        assert [row.what for row in it.journal.read(it.endpoint)].count("champion restored") == 1

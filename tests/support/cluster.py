@@ -57,9 +57,11 @@ def make_kind(plural: str) -> None:
 
 
 @contextmanager
-def namespace(home: Home, base: str, captures: Path, *, own_gateway: bool = True) -> Iterator[KubernetesSettings]:
+def namespace(
+    home: Home, base: str, captures: Path, *, own_gateway: bool = True, name: str = ""
+) -> Iterator[KubernetesSettings]:
     """A new namespace with everything that a release needs; it is removed with all that is in it."""
-    name = f"headgate-test-{uuid.uuid4().hex[:6]}"
+    name = name or f"headgate-test-{uuid.uuid4().hex[:6]}"
     captures.mkdir(parents=True, exist_ok=True)
     captures.chmod(0o777)
     settings = KubernetesSettings(
@@ -88,9 +90,15 @@ def namespace(home: Home, base: str, captures: Path, *, own_gateway: bool = True
         gateway.install(settings, image, 2)
         yield settings.model_copy(update={"url": _url(api)})
     finally:
-        api.call("DELETE", f"/api/v1/namespaces/{name}")
-        api.call("DELETE", f"/api/v1/persistentvolumes/{name}")
-        wait_for(lambda: not [one for one in _namespaces(api) if one == name], 180)
+        end(name)
+
+
+def end(name: str) -> None:
+    """Remove a namespace, with all that is in it; nothing happens where it is gone."""
+    api = Api(CONTEXT, name)
+    for kind in ("namespaces", "persistentvolumes"):
+        api._send("DELETE", f"/api/v1/{kind}/{name}", excused=(404, 409))
+    wait_for(lambda: name not in _namespaces(api), 180)
 
 
 def _url(api: Api) -> str:

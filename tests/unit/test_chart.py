@@ -10,6 +10,8 @@ import pytest
 import yaml
 from helm_python import Chart, HelmError
 from helm_python.chart import lint
+from prefect.utilities.templating import apply_values
+from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
 from deploy_targets.kubernetes import gateway, preflight
 from deploy_targets.kubernetes.settings import KubernetesSettings
@@ -121,6 +123,12 @@ def test_a_pool_of_kubernetes_starts_a_job_for_each_flow_run_with_secrets_by_ref
     placeholders = {part.split(" }}")[0] for part in json.dumps(template["job_configuration"]).split("{{ ")[1:]}
     assert placeholders <= names.keys()
     assert job["spec"]["template"]["spec"]["serviceAccountName"] == "hg-worker"
+    # As Prefect's worker does it, which asks its server besides.
+    given = {name: one["default"] for name, one in names.items() if "default" in one} | {"name": "release"}
+    prepared = KubernetesWorkerJobConfiguration(**apply_values(template["job_configuration"], given))
+    (container,) = prepared.job_manifest["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "registry.example/headgate:0.1.0"
+    assert container["envFrom"] == [{"secretRef": {"name": "hg-secrets"}}]
 
 
 def test_the_secrets_are_those_that_programs_read():
