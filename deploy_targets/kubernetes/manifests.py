@@ -29,7 +29,8 @@ _LEAVE = "import time; time.sleep(5)"
 _DRAIN_SECONDS = 45
 _PATIENCE_SECONDS = 30
 _OF_LOG = {"cpu": "25m", "memory": "96Mi"}
-_SCRATCH_SIZE, _TMP_SIZE = "2Gi", "256Mi"
+_LOG_BYTES, _SCRATCH_BYTES, _TMP_SIZE = 2**30, 2**30, "256Mi"
+"""What a log has where the release file says nothing, what a server may write besides, and what it may under /tmp."""
 
 
 def of_revision(
@@ -102,7 +103,8 @@ def _deployment(settings: KubernetesSettings, endpoint: str, revision: Revision,
 def _pod(settings: KubernetesSettings, endpoint: str, revision: Revision) -> dict[str, Any]:
     mounts = [{"name": "scratch", "mountPath": SCRATCH}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - its own
     volumes: list[dict[str, Any]] = [
-        {"name": "scratch", "emptyDir": {"sizeLimit": _SCRATCH_SIZE}},
+        # Whose pod writes more is evicted.
+        {"name": "scratch", "emptyDir": {"sizeLimit": str(_log_bytes(revision) + _SCRATCH_BYTES)}},
         {"name": "tmp", "emptyDir": {"sizeLimit": _TMP_SIZE}},
     ]
     shared = []
@@ -140,6 +142,11 @@ def _pod(settings: KubernetesSettings, endpoint: str, revision: Revision) -> dic
         "containers": servers,
         "volumes": volumes,
     }  # fmt: skip
+
+
+def _log_bytes(revision: Revision) -> int:
+    """What the server is told to keep of its log (headgate/capture.py)."""
+    return int(revision.env.get("HEADGATE_LOG_KEEP", _LOG_BYTES))
 
 
 def _container(settings: KubernetesSettings, endpoint: str, revision: Revision) -> dict[str, Any]:

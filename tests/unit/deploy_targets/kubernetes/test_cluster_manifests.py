@@ -17,6 +17,7 @@ from deploy_targets.kubernetes.gateway_api import GatewayApi
 from deploy_targets.kubernetes.settings import KubernetesSettings, Toleration
 from deploy_targets.kubernetes.target import KubernetesTarget
 from deploy_targets.protocol import Feature
+from headgate.capture import Capture
 from headgate.errors import TargetError
 from headgate.records import Image, Mirror, ModelVersion, Resources, Revision, Traffic
 
@@ -134,6 +135,15 @@ def test_pods_keep_to_the_restricted_standard(pod):
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
         }  # fmt: skip
+
+
+@pytest.mark.parametrize(("keep", "gib"), [("", 2), ("5Gi", 6)])
+def test_a_pod_has_room_for_as_much_of_the_log_as_is_to_be_kept(keep, gib):
+    env = Capture(keep=keep).env if keep else {}
+    one = Revision.of(VERSION, IMAGE, env=env, ready_timeout=60.0, workers=1)
+    ((_, deployment), *_) = manifests.of_revision(SETTINGS, "wine", one, 1, path_of)
+    scratch = next(part for part in pods_of(deployment)["volumes"] if part["name"] == "scratch")
+    assert scratch["emptyDir"]["sizeLimit"] == str(gib * 2**30)
 
 
 def test_servers_know_nothing_of_the_cluster():
