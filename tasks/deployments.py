@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolUpdate
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.settings import PREFECT_API_URL
@@ -17,6 +18,7 @@ from tasks.watched import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
     from uuid import UUID
 
     from prefect.client.orchestration import SyncPrefectClient
@@ -61,6 +63,28 @@ def unschedule_monitor(endpoint: str, deployment: str = LOCAL) -> bool:
         if known is not None:
             client.delete_deployment_schedule(monitor.id, known)
     return known is not None
+
+
+def is_pool(name: str, kind: str, template: Path | None) -> bool:
+    """Whether there is a work pool, with a job template as it is wanted; all else of it is left as people have set it.
+
+    Raises:
+        BadInputError: it is of another kind.
+    """
+    with open_client() as client:
+        try:
+            there = client.read_work_pool(name)
+        except ObjectNotFound:
+            return False
+        if there.type != kind:
+            raise BadInputError(
+                f"the work pool {name} is of type {there.type}, and cannot become {kind}",
+                fix=f"name another one by --pool, or remove it: prefect work-pool delete {name}",
+            )
+        if template is not None:
+            wanted = json.loads(template.read_text(encoding="utf-8"))
+            client.update_work_pool(name, WorkPoolUpdate(base_job_template=wanted))
+    return True
 
 
 def submit(name: str, parameters: Mapping[str, Any]) -> UUID:

@@ -90,6 +90,11 @@ class Api:
         """Where this cluster has a kind."""
         return GROUPS.get(kind) or self._newest(*NEWEST[kind])
 
+    def serves(self, kind: str) -> bool:
+        """Whether the cluster has a kind whose version has to be asked for."""
+        path = f"/apis/{NEWEST[kind][0]}"
+        return self._send("GET", path, excused=(httpx.codes.NOT_FOUND,)).status_code != httpx.codes.NOT_FOUND
+
     def _newest(self, group: str, known: tuple[str, ...]) -> str:
         if group not in self._versions:
             served = {one["version"] for one in self.call("GET", f"/apis/{group}")["versions"]}

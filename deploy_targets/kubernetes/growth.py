@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from deploy_targets.kubernetes import names, scaling
 from deploy_targets.kubernetes.pods import Pods, answering, needed
-from headgate.errors import TargetError
+from headgate.errors import TargetError, TargetUnavailableError
 from headgate.records import Traffic
 from headgate.units import BASIS_POINTS, format_percent
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from deploy_targets.kubernetes.api import Api
     from deploy_targets.kubernetes.endpoint import Known
+    from deploy_targets.kubernetes.settings import KubernetesSettings
 
 _GROW_SECONDS = 900.0
 _END_SECONDS = 60.0
@@ -32,19 +33,20 @@ class Growth:
         api: the namespace.
         endpoint: whose.
         there: what is known of it.
-        made: its Deployments, by revision.
+        look: its Deployments as they are now, by revision; scalers change them too.
         reached: waits until requests reach so many pods of a revision.
-        surge: how many more pods than the live revision's there may be; None where that does not matter.
+        settings: the target's; `surge` is how many more pods than the live revision's there may be.
     """
 
     def __init__(
-        self, api: Api, endpoint: str, there: Known, made: Mapping[str, dict[str, Any]],
-        reached: Callable[[str, int], None], surge: int | None,
+        self, api: Api, endpoint: str, there: Known, look: Callable[[], Mapping[str, dict[str, Any]]],
+        reached: Callable[[str, int], None], settings: KubernetesSettings,
     ) -> None:  # fmt: skip
-        self._api, self._endpoint, self._reached, self._surge = api, endpoint, reached, surge
-        self._made, self._served = made, there.served
-        self._now = there.traffic
-        self._has = {name: int(found["spec"]["replicas"]) for name, found in made.items()}
+        self._api, self._endpoint, self._look, self._reached = api, endpoint, look, reached
+        self._surge, self._scaler = settings.surge, scaling.kind_for(settings)
+        self._now, self._served = there.traffic, there.served
+        self._made: Mapping[str, dict[str, Any]] = {}
+        self._has: dict[str, int] = {}
 
     def stages(self, wanted: Traffic) -> Iterator[Traffic]:
         """Each traffic on the way, once there are the pods for it: one, where their number is not limited.
@@ -53,24 +55,66 @@ class Growth:
             TargetError: copies need more pods than there may be.
             TargetUnavailableError: they are not ready in time.
         """
+        self._read()
         if self._surge is not None and self._is_way_back(wanted):
-            # Not to wait is what matters now: it takes everything with the pods that it has, and grows after.
+            # Not to wait is what matters now: it takes everything with the pods that it has, and the rest follow.
+            back = next(iter(wanted.weights))
+            pods = self._pods(back, BASIS_POINTS)
             yield wanted
             self._now = wanted
-            self._grow(wanted, waits=False)
+            self._make_room(wanted, {name: pods if name == back else 0 for name in self._made})
+            self._leave(back, pods)
+            self._set(back, pods)
             return
         while (stage := self._next(wanted)) != wanted:
             self._grow(stage)
             yield stage
             self._now = stage
+            self._read()
         self._grow(wanted)
         yield wanted
 
-    def relax(self) -> None:
-        """Nobody goes back any more: a scaler may take from what is live what nobody needs."""
+    def admit(self) -> None:
+        """Make way for the first pod of another revision, where their number is limited.
+
+        Raises:
+            TargetError: there is no way, as others are kept warm.
+        """
+        if self._surge is None or self._now is None:
+            return
+        self._read()
+        warm = [name for name in self._made if not self._now.uses(name)]
+        if len(warm) >= self._surge:
+            raise TargetError(
+                f"target.surge allows {self._surge} pods beside the live version's, and {', '.join(warm)} is kept warm",
+                fix="raise target.surge, or shorten rollback.keep_warm",
+            )
+        live = sum(self._has[name] for name in self._made if self._now.uses(name))
+        for name in warm:
+            if sum(self._has.values()) >= live + self._surge and self._has[name] > 1:
+                self._leave(name, 1)
+                self._set(name, 1)
+                Pods(self._api, self._endpoint, name).wait_until_told_to_end(1, _END_SECONDS)
+
+    def relax(self, leaving: str) -> None:
+        """Nobody goes back any more: a scaler may take from what is live what nobody needs, and nothing is missing.
+
+        Args:
+            leaving: who is to be removed.
+        """
+        self._read()
         holder = self._now.holder if self._now else None
-        if holder is not None and holder in self._made:
-            self._leave(holder, self._own(holder))
+        if holder is None or holder not in self._made or holder == leaving:
+            return
+        own = self._own(holder)
+        if self._has[holder] < own:
+            # Whoever gave it all traffic did not live to see its pods follow.
+            self._set(holder, own)
+        self._leave(holder, own)
+
+    def _read(self) -> None:
+        self._made = self._look()
+        self._has = {name: int(found["spec"]["replicas"]) for name, found in self._made.items()}
 
     def _next(self, wanted: Traffic) -> Traffic:
         """As far as one goes at once with the pods that there may be."""
@@ -82,13 +126,13 @@ class Growth:
         if len(growing) != 1 or len(giving) != 1:
             return wanted
         (more,), (less,) = growing, giving
-        room = self._full(more) + surge - self._pods(less, now.weight(less))
+        room = self._full(more) + surge - self._pods(less, now.weight(less)) - self._idle(more, less)
         share = room * BASIS_POINTS // self._full(more)
         if self._pods(more, wanted.weight(more)) <= room or not now.weight(more) < share < BASIS_POINTS:
             return wanted
         return Traffic.split(less, more, share)
 
-    def _grow(self, wanted: Traffic, *, waits: bool = True) -> None:
+    def _grow(self, wanted: Traffic) -> None:
         shares = dict(wanted.weights)
         if wanted.mirror is not None:
             copied = wanted.mirror
@@ -105,9 +149,11 @@ class Growth:
             self._leave(name, self._own(name) if len(self._made) == 1 else max(pods, keeps))
             if has < pods:
                 self._set(name, pods)
-                # What had all traffic before has its pods still: clients go back at once, and it grows meanwhile.
-                is_back = name in self._served and answering(found) >= needed(share, self._own(name))
-                grown.update({name: pods} if waits and not is_back else {})
+            # What had all traffic before has its pods still: clients go back at once, and it grows meanwhile.
+            is_back = name in self._served and answering(found) >= needed(share, self._own(name))
+            # Also where they were asked for before: whoever did may not have lived to see them.
+            if min(has, answering(found)) < pods and not is_back:
+                grown[name] = pods
         for name, pods in grown.items():
             Pods(self._api, self._endpoint, name).wait_until_ready(pods, _GROW_SECONDS)
             self._reached(name, pods)
@@ -116,7 +162,7 @@ class Growth:
         """Take pods, down to what its share of now needs, from whoever has less of it."""
         assert self._surge is not None  # noqa: S101 - it was asked
         now = self._now or wanted
-        most = max(map(self._full, wanted.weights)) + self._surge
+        most = max(max(self._full(name), targets[name]) for name in wanted.weights) + self._surge
         surplus = sum(max(self._has[name], targets[name]) for name in self._made) - most
         for name in sorted(self._made, key=now.weight):
             least = max(1, targets[name], self._pods(name, now.weight(name)))
@@ -125,6 +171,10 @@ class Growth:
                 self._set(name, self._has[name] - gives)
                 Pods(self._api, self._endpoint, name).wait_until_told_to_end(self._has[name], _END_SECONDS)
                 surplus -= gives
+
+    def _idle(self, *asked: str) -> int:
+        """Pods of those that are only kept warm, which have one each where pods are scarce."""
+        return sum(min(has, 1) for name, has in self._has.items() if name not in asked)
 
     def _see_that_there_is_room(self, revision: str, share: int) -> None:
         if self._surge is not None and (pods := self._pods(revision, share)) > self._surge:
@@ -152,17 +202,26 @@ class Growth:
     def _full(self, name: str) -> int:
         """How many it has with all traffic: what was asked for, or as many as the load of now needs."""
         live = [self._has[one] for one in (self._now.weights if self._now else {}) if one in self._has]
-        if self._surge is not None and len(live) > 1:
-            return max(self._own(name), sum(live) - self._surge)
-        return max(1, self._own(name), *live)
+        # What two share has more pods than one of them, and up to `surge` more than one alone would have.
+        shared = [sum(live) - self._surge] if self._surge is not None and len(live) > 1 else []
+        return max(1, self._own(name), *live, *shared)
 
     def _own(self, name: str) -> int:
         return int(self._made[name]["metadata"]["annotations"][names.PODS])
 
     def _leave(self, name: str, pods: int) -> None:
         """Have a revision's scaler, if it has one, leave it so many."""
-        if kind := scaling.kind_of(self._made[name]):
-            self._merge(name, kind, scaling.at_least(kind, pods))
+        kind = scaling.kind_of(self._made[name])
+        try:
+            if kind:
+                self._merge(name, kind, scaling.at_least(kind, pods))
+        except TargetUnavailableError:
+            raise
+        except TargetError:
+            # Of a time when the release file had KEDA, or had it not: its rights, or KEDA, may be gone by now, which
+            # must not keep clients from going back. Pods that are asked for are made all the same.
+            if kind == self._scaler:
+                raise
 
     def _set(self, name: str, pods: int) -> None:
         self._merge(name, "deployments", {"replicas": pods})

@@ -134,6 +134,8 @@ class KubernetesTarget:
         # One that is to get a part of the traffic grows with it.
         is_first = there.traffic is None or there.traffic.weight(revision.name) > 0
         pods = max(1, revision.workers if is_first else 1, made["spec"].get("replicas", 1) if made else 0)
+        if made is None:
+            self._growth(endpoint, there).admit()
         try:
             self._apply(endpoint, revision, pods, made)
             if revision.most_workers:
@@ -168,7 +170,7 @@ class KubernetesTarget:
             if not (answering(made[name]) or is_asleep(made[name])):
                 why = Pods(self._api, endpoint, name).why_not() or "is not ready"
                 raise TargetError(f"no traffic to {name} of {endpoint}: it {why}", fix="headgate status")
-        for stage in self._growth(endpoint, there, made).stages(traffic):
+        for stage in self._growth(endpoint, there).stages(traffic):
             self._endpoint(endpoint).change(fence, partial(_routed, traffic=stage))
             self._wait_for_effect(endpoint, stage)
 
@@ -204,8 +206,8 @@ class KubernetesTarget:
         deadline = time.monotonic() + _DRAIN_SECONDS
         while self._routing.active(endpoint, revision) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
+        self._growth(endpoint, self._endpoint(endpoint).known()).relax(revision)
         self._remove(endpoint, revision, fence)
-        self._growth(endpoint, self._endpoint(endpoint).known(), self._deployments(endpoint)).relax()
 
     def delete(self, endpoint: str, *, fence: int | None = None) -> None:
         """Remove the endpoint's object, and so its routes; then every revision."""
@@ -222,9 +224,10 @@ class KubernetesTarget:
 
     def _apply(self, endpoint: str, revision: Revision, pods: int, before: Mapping[str, Any] | None) -> None:
         name, scaler = names.of_revision(endpoint, revision.name), scaling.kind_for(self._settings)
-        if before is not None and scaling.kind_of(before) not in ("", scaler):
+        other = scaling.kind_of(before) if before is not None else ""
+        if other not in ("", scaler) and self._api.serves(other):
             # Two would each undo what the other does.
-            self._api.delete(scaling.kind_of(before), name)
+            self._api.delete(other, name)
         owner: dict[str, Any] = {}
         for kind, manifest in manifests.of_revision(self._settings, endpoint, revision, pods, self._api.version_of):
             if kind == scaling.KEDA:
@@ -295,9 +298,9 @@ class KubernetesTarget:
         found = self._api.list("deployments", {ENDPOINT: endpoint, names.MANAGED: names.MANAGER})
         return {one["metadata"]["labels"][REVISION]: one for one in found}
 
-    def _growth(self, endpoint: str, there: Known, made: Mapping[str, dict[str, Any]]) -> Growth:
-        reached = partial(self._wait_until_reached, endpoint)
-        return Growth(self._api, endpoint, there, made, reached, self._settings.surge)
+    def _growth(self, endpoint: str, there: Known) -> Growth:
+        look, reached = partial(self._deployments, endpoint), partial(self._wait_until_reached, endpoint)
+        return Growth(self._api, endpoint, there, look, reached, self._settings)
 
     def _endpoint(self, endpoint: str) -> Endpoint:
         return Endpoint(self._api, endpoint, self._routing.form, self._settings.labels)

@@ -34,6 +34,7 @@ def connect(pool: str, kind: str, template: Path | None, receiver: str) -> None:
     """
     from registry.webhooks import ensure_webhook
     from tasks.automations import apply_automations
+    from tasks.deployments import is_pool
 
     needed = ["PREFECT_API_URL", *(["MLFLOW_TRACKING_URI", "HEADGATE_WEBHOOK_SECRET"] if receiver else [])]
     if missing := [name for name in needed if not os.environ.get(name)]:
@@ -45,8 +46,9 @@ def connect(pool: str, kind: str, template: Path | None, receiver: str) -> None:
     _wait_for("Prefect", f"{server}/api/health")
     if receiver:
         _wait_for("MLflow", f"{os.environ['MLFLOW_TRACKING_URI'].removesuffix('/')}/health")
-    say(f"making the work pool {pool}")
-    make_pool(pool, kind, template)
+    if not is_pool(pool, kind, template):
+        say(f"making the work pool {pool}")
+        make_pool(pool, kind, template)
     say("deploying the flows")
     deploy_all(server, None if (pool, kind) == (WORK_POOL, "process") else pool)
     apply_automations()

@@ -62,10 +62,10 @@ def deploy_all(server: str, pool: str | None = None) -> None:
 
 
 def make_pool(name: str, kind: str, template: Path | None) -> None:
-    """Make a work pool on the server that the environment names, or change it.
+    """Make a work pool on the server that the environment names.
 
     Args:
-        name: its.
+        name: its; there is none of that name.
         kind: what its workers start, such as process or kubernetes.
         template: its base job template, as JSON; default: Prefect's own.
 
@@ -74,7 +74,7 @@ def make_pool(name: str, kind: str, template: Path | None) -> None:
     """
     server = os.environ["PREFECT_API_URL"].removesuffix("/").removesuffix("/api")
     told = ["--base-job-template", str(template)] if template else []
-    _prefect("the work pool cannot be made", server, "work-pool", "create", name, "--type", kind, "--overwrite", *told)
+    _prefect("the work pool cannot be made", server, "work-pool", "create", name, "--type", kind, *told)
 
 
 def _prefect(otherwise: str, server: str, *arguments: str) -> None:

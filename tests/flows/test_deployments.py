@@ -8,7 +8,9 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -106,3 +108,51 @@ def test_a_watched_release_streams_its_phases_and_has_the_documented_exit_code(w
     wait_for(lambda: world.stack.json("approvals"))
     world.stack.headgate("abort", world.endpoint, "--reason", "seen enough")
     world.assert_only(1)
+
+
+def test_servers_of_ones_own_are_connected_and_what_people_have_set_of_a_pool_stays(world, tmp_path):
+    headgate = Path(sys.executable).parent / "headgate"
+    api = world.stack.env["PREFECT_API_URL"]
+
+    def connect(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [headgate, "connect", *arguments], env={**os.environ, **world.stack.env, "HEADGATE_ENGINE": "off", **env},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    def pool(name: str) -> dict[str, Any]:
+        return httpx.get(f"{api}/work_pools/{name}").json()
+
+    def deployed() -> dict[str, Any]:
+        return httpx.get(f"{api}/deployments/name/release/local").json()
+
+    before = deployed()
+    httpx.patch(f"{api}/work_pools/headgate", json={"concurrency_limit": 7}).raise_for_status()
+    try:
+        again = connect()
+        assert again.returncode == 0, again.stderr
+        assert pool("headgate")["concurrency_limit"] == 7
+        assert deployed()["work_pool_name"] == "headgate"
+        assert deployed()["job_variables"] == before["job_variables"]
+        wrong = connect("--type", "docker")
+        assert wrong.returncode == 2
+        assert "headgate is of type process, and cannot become docker" in wrong.stderr
+        made = connect("--pool", "elsewhere")
+        assert made.returncode == 0, made.stderr
+        assert deployed()["work_pool_name"] == "elsewhere"
+        template = pool("elsewhere")["base_job_template"]
+        template["variables"]["properties"]["stream_output"]["default"] = False
+        file = tmp_path / "template.json"
+        file.write_text(json.dumps(template))
+        httpx.patch(f"{api}/work_pools/elsewhere", json={"is_paused": True}).raise_for_status()
+        assert connect("--pool", "elsewhere", "--template", str(file)).returncode == 0
+        changed = pool("elsewhere")
+        assert changed["base_job_template"] == template
+        assert changed["is_paused"]
+        nobody = connect("--receiver", "http://127.0.0.1:1", MLFLOW_TRACKING_URI="")
+        assert nobody.returncode == 2
+        assert "MLFLOW_TRACKING_URI" in nobody.stderr
+    finally:
+        connect()
+        httpx.patch(f"{api}/work_pools/headgate", json={"concurrency_limit": None})
+        httpx.delete(f"{api}/work_pools/elsewhere")

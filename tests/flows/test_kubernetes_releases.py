@@ -69,6 +69,7 @@ def test_a_pod_that_is_told_to_end_fails_no_request_and_no_release(world, models
     assert not [counter for counter in client.by_revision.values() if counter["failed"]]
 
 
+@pytest.mark.timeout(1500)
 def test_a_namespace_that_is_deleted_in_the_middle_ends_the_release_and_what_is_made_anew_is_released_to(
     stack, monkeypatch, docker_base, namespace, models, tmp_path_factory
 ):

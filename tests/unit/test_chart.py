@@ -58,6 +58,16 @@ def test_every_manifest_is_one_of_the_api(values, version):
         kubernetes_validate.validate(manifest, version, strict=True)
 
 
+def test_a_database_of_ones_own_needs_its_passwords():
+    with pytest.raises(HelmError, match="existingSecret has to name a Secret"):
+        rendered({**LEAST, "database": {"host": "db.example"}})
+
+
+def test_none_are_started_where_none_are_wanted():
+    found = rendered({**LEAST, "worker": {"replicas": 0}})
+    assert found["Deployment", "", "hg-worker"]["spec"]["replicas"] == 0
+
+
 def test_an_image_has_to_be_named():
     with pytest.raises(HelmError, match=r"image\.repository has to name an image"):
         rendered({})
@@ -106,7 +116,11 @@ def test_a_target_gets_the_rules_of_its_role_and_no_more():
 def test_its_gateway_is_that_of_the_command_line():
     settings = KubernetesSettings(kind="kubernetes", captures="s3://b/live", namespace="headgate")
     found = rendered(MUCH)
+    placed = {key: MUCH[key] for key in ("nodeSelector", "tolerations", "hostAliases")}
+    placed["imagePullSecrets"] = [{"name": "registry"}]
     for wanted in gateway.manifests(settings, MUCH["gateway"]["image"], 3):
+        if wanted["kind"] == "Deployment":
+            wanted["spec"]["template"]["spec"].update(placed)
         assert found[wanted["kind"], "headgate", wanted["metadata"]["name"]] == wanted
     assert not [name for _, _, name in rendered(LEAST) if name == gateway.GATEWAY]
 

@@ -50,6 +50,25 @@ def test_no_platform_here_starts_a_machine_when_somebody_asks(target):
     assert asked not in problems(known[target], "runtime: {replicas: {min: 1}}")
 
 
+def test_copies_and_as_many_again_are_within_the_pods_that_there_may_be():
+    def said(more, surge=1):
+        return problems(f"{{kind: kubernetes, captures: 's3://b/live', surge: {surge}}}", more)
+
+    four = "runtime: {replicas: {min: 4, max: 4}}\n"
+    assert "needs 4 pods" in said(four)["gates.shadow.percent"]
+    assert "gates.shadow.percent" not in said(four + "gates: {shadow: {percent: 25%}}")
+    assert not {"gates.shadow.percent", "strategy.kind"} & said(four + "gates: {shadow: off}").keys()
+    blue_green = four + "gates: {shadow: off}\nstrategy: {kind: blue-green}"
+    assert "target.surge allows 1" in said(blue_green)["strategy.kind"]
+    assert "strategy.kind" not in said(blue_green, surge=4)
+
+
+def test_percent_of_memory_needs_a_memory():
+    target = "{kind: kubernetes, captures: 's3://b/live', memory_target: 80}"
+    assert "runtime.memory says nothing" in problems(target, "")["target.memory_target"]
+    assert "target.memory_target" not in problems(target, "runtime: {memory: 1Gi}")
+
+
 def test_alarms_are_those_of_a_platform_that_has_some_and_are_named():
     asked = "rollback: {on: [alarms]}"
     assert "Alertmanager" in problems(LOCAL, asked)["rollback.on: alarms"]

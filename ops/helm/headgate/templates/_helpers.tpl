@@ -92,7 +92,7 @@ metadata:
     {{- include "headgate.labels" .root | nindent 4 }}
     app.kubernetes.io/component: {{ .name }}
 spec:
-  replicas: {{ .replicas | default 1 }}
+  replicas: {{ if hasKey . "replicas" }}{{ .replicas }}{{ else }}1{{ end }}
   {{- if .claim }}
   strategy: {type: Recreate}
   {{- end }}

@@ -10,6 +10,7 @@ from deploy_targets.kubernetes.growth import Growth
 from deploy_targets.kubernetes.pods import is_asleep, needed
 from deploy_targets.kubernetes.routing import Tally
 from deploy_targets.kubernetes.scaling import HPA, KEDA
+from deploy_targets.kubernetes.settings import KubernetesSettings
 from deploy_targets.kubernetes.target import _routed, _without
 from headgate.errors import TargetError
 from headgate.records import Counts, Mirror, ModelVersion, Traffic
@@ -29,10 +30,22 @@ class Cluster:
     """What was asked of one, in order: of revisions by name, how many pods each is to have, or is left."""
 
     def __init__(self):
-        self.asked, self.waited = [], {}
+        self.asked, self.waited, self.made, self.refuses = [], {}, {}, ""
 
     def merge(self, kind, name, change):
-        self.asked.append((name.partition("--")[2], kind, next(iter(change["spec"].values()))))
+        if kind == self.refuses:
+            raise TargetError("the cluster does not allow it")
+        revision, pods = name.partition("--")[2], next(iter(change["spec"].values()))
+        self.asked.append((revision, kind, pods))
+        if kind == "deployments":
+            self.made[revision] = {
+                **self.made[revision], "spec": {"replicas": pods}, "status": {"readyReplicas": pods},
+            }  # fmt: skip
+
+    def growth(self, made, before, surge=None):
+        self.made = dict(made)
+        settings = KubernetesSettings(kind="kubernetes", captures="s3://b/live", surge=surge)
+        return Growth(self, "wine", before, lambda: dict(self.made), lambda *_: None, settings)
 
     def last(self, kind="deployments"):
         return {name: pods for name, its, pods in self.asked if its == kind}
@@ -61,9 +74,8 @@ def grow(cluster):
     """Grows for some traffic; gives what was scaled to, what was waited for, and each traffic on the way."""
 
     def carry_out(made, before, traffic, surge=None):
-        stages = Growth(cluster, "wine", before, made, lambda *_: None, surge).stages(traffic)
         ways = []
-        for stage in stages:
+        for stage in cluster.growth(made, before, surge).stages(traffic):
             cluster.asked.append(("", "route", stage))
             ways.append(stage)
         return cluster.last(), cluster.waited, ways
@@ -118,8 +130,56 @@ def test_what_is_asleep_wakes_for_a_release_and_stays_awake_until_nobody_goes_ba
     assert scaled == waited == {"v1-a": 1}
     assert cluster.last(KEDA) == {"v1-a": 1, "v2-b": 1}
     left = known(Traffic.all_to("v2-b"), "v2-b")
-    Growth(cluster, "wine", left, {"v2-b": deployment(1, 0, 5, keda=True)}, lambda *_: None, None).relax()
+    cluster.growth({"v1-a": made["v1-a"], "v2-b": deployment(1, 0, 5, keda=True)}, left).relax("v1-a")
     assert cluster.last(KEDA)["v2-b"] == 0
+
+
+def test_pods_that_were_asked_for_before_are_waited_for_all_the_same(grow):
+    made = {"v1-a": deployment(10, 10), "v2-b": deployment(5, 10, ready=1)}
+    scaled, waited, _ = grow(
+        made, known(Traffic.split("v1-a", "v2-b", 500), "v1-a"), Traffic.split("v1-a", "v2-b", 5000)
+    )
+    assert scaled == {}
+    assert waited == {"v2-b": 5}
+
+
+def test_what_keda_was_taken_away_from_gets_its_traffic_back(grow, cluster):
+    made = {"v1-a": deployment(2, 2, 5, keda=True), "v2-b": deployment(2, 2, 5)}
+    cluster.refuses = KEDA
+    *_, ways = grow(made, known(Traffic.all_to("v2-b"), "v1-a", "v2-b"), Traffic.all_to("v1-a"))
+    assert ways == [Traffic.all_to("v1-a")]
+    cluster.refuses = HPA
+    with pytest.raises(TargetError, match="does not allow"):
+        grow(made, known(Traffic.all_to("v2-b"), "v1-a", "v2-b"), Traffic.all_to("v1-a"))
+
+
+def test_with_scarce_pods_an_autoscaled_version_is_replaced_by_as_many_as_it_has(grow):
+    made = {"v1-a": deployment(10, 1, 20), "v2-b": deployment(1, 1, 20)}
+    live = Traffic.split("v1-a", "v2-b", 500)
+    assert grow(made, known(live, "v1-a"), Traffic.split("v1-a", "v2-b", 5000), surge=8)[0]["v2-b"] == 5
+    assert grow(made, known(live, "v1-a"), Traffic.all_to("v2-b"), surge=8)[0]["v2-b"] == 10
+
+
+def test_with_scarce_pods_what_goes_back_gets_as_many_as_the_load_needs(grow):
+    made = {"v1-a": deployment(1, 2, 20), "v2-b": deployment(8, 2, 20)}
+    scaled, _, _ = grow(made, known(Traffic.all_to("v2-b"), "v1-a", "v2-b"), Traffic.all_to("v1-a"), surge=2)
+    assert scaled == {"v2-b": 2, "v1-a": 8}
+
+
+def test_a_version_that_is_kept_warm_counts_where_pods_are_scarce(cluster):
+    made = {"v0-z": deployment(2, 4), "v1-a": deployment(4, 4)}
+    live = known(Traffic.all_to("v1-a"), "v0-z", "v1-a")
+    with pytest.raises(TargetError, match=r"surge allows 1 .* v0-z is kept warm\n.*keep_warm"):
+        cluster.growth(made, live, surge=1).admit()
+    cluster.growth(made, live, surge=2).admit()
+    assert cluster.last() == {"v0-z": 1}
+
+
+def test_whoever_is_retired_leaves_no_pod_missing(cluster):
+    cluster.growth({"v1-a": deployment(2, 4), "v2-b": deployment(1, 4)}, known(Traffic.all_to("v1-a"), "v1-a")).relax(
+        "v2-b"
+    )
+    assert cluster.last() == {"v1-a": 4}
 
 
 def test_only_what_was_made_to_sleep_is_asleep():
