@@ -48,14 +48,18 @@ class Growth:
         self._made: Mapping[str, dict[str, Any]] = {}
         self._has: dict[str, int] = {}
 
-    def stages(self, wanted: Traffic) -> Iterator[Traffic]:
+    def stages(self, wanted: Traffic, made: Mapping[str, dict[str, Any]]) -> Iterator[Traffic]:
         """Each traffic on the way, once there are the pods for it: one, where their number is not limited.
+
+        Args:
+            wanted: the last one.
+            made: the Deployments as they were just read.
 
         Raises:
             TargetError: copies need more pods than there may be.
             TargetUnavailableError: they are not ready in time.
         """
-        self._read()
+        self._take(made)
         if self._surge is not None and self._is_way_back(wanted):
             # Not to wait is what matters now: it takes everything with the pods that it has, and the rest follow.
             back = next(iter(wanted.weights))
@@ -70,7 +74,7 @@ class Growth:
             self._grow(stage)
             yield stage
             self._now = stage
-            self._read()
+            self._take(self._look())
         self._grow(wanted)
         yield wanted
 
@@ -82,7 +86,7 @@ class Growth:
         """
         if self._surge is None or self._now is None:
             return
-        self._read()
+        self._take(self._look())
         warm = [name for name in self._made if not self._now.uses(name)]
         if len(warm) >= self._surge:
             raise TargetError(
@@ -102,7 +106,7 @@ class Growth:
         Args:
             leaving: who is to be removed.
         """
-        self._read()
+        self._take(self._look())
         holder = self._now.holder if self._now else None
         if holder is None or holder not in self._made or holder == leaving:
             return
@@ -112,9 +116,9 @@ class Growth:
             self._set(holder, own)
         self._leave(holder, own)
 
-    def _read(self) -> None:
-        self._made = self._look()
-        self._has = {name: int(found["spec"]["replicas"]) for name, found in self._made.items()}
+    def _take(self, made: Mapping[str, dict[str, Any]]) -> None:
+        self._made = made
+        self._has = {name: int(found["spec"]["replicas"]) for name, found in made.items()}
 
     def _next(self, wanted: Traffic) -> Traffic:
         """As far as one goes at once with the pods that there may be."""

@@ -170,7 +170,7 @@ class KubernetesTarget:
             if not (answering(made[name]) or is_asleep(made[name])):
                 why = Pods(self._api, endpoint, name).why_not() or "is not ready"
                 raise TargetError(f"no traffic to {name} of {endpoint}: it {why}", fix="headgate status")
-        for stage in self._growth(endpoint, there).stages(traffic):
+        for stage in self._growth(endpoint, there).stages(traffic, made):
             self._endpoint(endpoint).change(fence, partial(_routed, traffic=stage))
             self._wait_for_effect(endpoint, stage)
 

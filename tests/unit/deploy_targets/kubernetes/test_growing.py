@@ -75,7 +75,7 @@ def grow(cluster):
 
     def carry_out(made, before, traffic, surge=None):
         ways = []
-        for stage in cluster.growth(made, before, surge).stages(traffic):
+        for stage in cluster.growth(made, before, surge).stages(traffic, made):
             cluster.asked.append(("", "route", stage))
             ways.append(stage)
         return cluster.last(), cluster.waited, ways
