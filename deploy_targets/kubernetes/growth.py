@@ -153,8 +153,9 @@ class Growth:
             self._leave(name, self._own(name) if len(self._made) == 1 else max(pods, keeps))
             if has < pods:
                 self._set(name, pods)
-            # What had all traffic before has its pods still: clients go back at once, and it grows meanwhile.
-            is_back = name in self._served and answering(found) >= needed(share, self._own(name))
+            # What had all traffic before has its pods still: clients go back at once, and it grows meanwhile, or a pod
+            # of it that is not well becomes so.
+            is_back = name in self._served and (has >= pods or answering(found) >= needed(share, self._own(name)))
             # Also where they were asked for before: whoever did may not have lived to see them.
             if min(has, answering(found)) < pods and not is_back:
                 grown[name] = pods

@@ -109,6 +109,13 @@ def test_going_back_waits_for_nobody(grow, cluster):
     assert cluster.last(HPA)["v2-b"] == 10, "an autoscaler leaves what was live its pods"
 
 
+def test_going_back_does_not_wait_for_a_pod_that_is_not_well(grow):
+    made = {"v1-a": deployment(4, 4, ready=3), "v2-b": deployment(1, 4)}
+    live = known(Traffic.split("v1-a", "v2-b", 500), "v1-a")
+    scaled, waited, _ = grow(made, live, Traffic.all_to("v1-a"))
+    assert scaled == waited == {}
+
+
 def test_nobody_grows_above_what_its_autoscaler_may(grow, cluster):
     made = {"v1-a": deployment(15, 2, 20), "v2-b": deployment(8, 2, 10)}
     scaled, _, _ = grow(made, known(Traffic.split("v1-a", "v2-b", 5000), "v1-a"), Traffic.all_to("v2-b"))
