@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Traffic,
         Window,
     )
+    from headgate.spec import ReleaseSpec
     from headgate.target_settings import Target
 
 
@@ -192,4 +193,13 @@ class Declares(Protocol):
 
     def manifests(self, endpoint: str, revision: Revision) -> list[dict[str, Any]]:
         """What `deploy` would apply; nothing is changed."""
+        ...
+
+
+@runtime_checkable
+class Fits(Protocol):
+    """A platform to which a release file may not fit for reasons of its own."""
+
+    def misfits(self, spec: ReleaseSpec) -> list[Finding]:
+        """What a release would find out late, each with its fix; nobody is asked."""
         ...

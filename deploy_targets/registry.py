@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from itertools import chain
 from typing import TYPE_CHECKING
 
-from deploy_targets.protocol import DeployTarget, Feature
+from deploy_targets.protocol import DeployTarget, Feature, Fits
 from headgate.errors import UnsupportedError
 from headgate.findings import Finding
 from headgate.target_settings import TARGETS_GROUP, Target, installed, known_targets
@@ -54,8 +52,8 @@ def required_features(spec: ReleaseSpec) -> set[Feature]:
 
 def unsupported_problems(target: DeployTarget, spec: ReleaseSpec) -> list[Finding]:
     """Each thing that the release file asks for and the target cannot do."""
-    asked = (_replay_problems(target, spec), _weight_problems(target, spec), _alarm_problems(target, spec))
-    return [*chain.from_iterable(asked), *_pod_problems(spec)] + [
+    own = target.misfits(spec) if isinstance(target, Fits) else []
+    return own + _replay_problems(target, spec) + _weight_problems(target, spec) + _alarm_problems(target, spec) + [
         Finding(
             severity="error", subject=feature.value,
             problem=f"the {spec.target.kind} target cannot do this: {target.UNSUPPORTED[feature]}",
@@ -63,27 +61,6 @@ def unsupported_problems(target: DeployTarget, spec: ReleaseSpec) -> list[Findin
         )
         for feature in sorted(required_features(spec) & set(target.UNSUPPORTED))
     ]  # fmt: skip
-
-
-def _pod_problems(spec: ReleaseSpec) -> list[Finding]:
-    """What a cluster's pods cannot be, which a release would find out late."""
-    surge, replicas, found = getattr(spec.target, "surge", None), spec.runtime.replicas.min, []
-    if surge is not None:
-        copied = spec.gates.shadow.percent if spec.gates.shadow is not None else 0.0
-        asks = {"gates.shadow.percent": copied, "strategy.kind": float(spec.strategy.kind == "blue-green")}
-        found += [
-            Finding(
-                severity="error", subject=subject, fix="lower it, or raise target.surge",
-                problem=f"this needs {pods} pods beside the live version's, and target.surge allows {surge}",
-            )
-            for subject, share in asks.items() if (pods := math.ceil(share * replicas)) > surge
-        ]  # fmt: skip
-    if getattr(spec.target, "memory_target", None) and spec.runtime.memory is None:
-        problem = "target.memory_target is percent of what a server asks for, and runtime.memory says nothing"
-        found.append(
-            Finding(severity="error", subject="target.memory_target", problem=problem, fix="set both, or none")
-        )
-    return found
 
 
 def _alarm_problems(target: DeployTarget, spec: ReleaseSpec) -> list[Finding]:

@@ -130,7 +130,7 @@ def _deployment(client: SyncPrefectClient, name: str) -> DeploymentResponse:
         return client.read_deployment_by_name(name)
     except ObjectNotFound as error:
         raise BadInputError(
-            f"the Prefect server has no deployment {name}", fix="headgate up, or prefect --no-prompt deploy --all"
+            f"the Prefect server has no deployment {name}", fix="headgate up, or headgate connect"
         ) from error
 
 

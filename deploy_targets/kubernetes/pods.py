@@ -79,17 +79,7 @@ class Pods:
         Raises:
             TargetUnavailableError: not within that time.
         """
-        deadline = time.monotonic() + seconds
-        while True:
-            found = self._answered(lambda: self._api.find("deployments", self._name))
-            if found is not None and ready(found) >= wanted:
-                return
-            if time.monotonic() > deadline:
-                why = self.why_not() or "they take too long"
-                raise TargetUnavailableError(
-                    f"{self._revision} has not {wanted} ready pods after {seconds:g} s: {why}", fix=_fix(why)
-                )
-            time.sleep(_POLL_SECONDS)
+        self._wait(lambda found: ready(found) >= wanted, seconds, f"has not {wanted} ready pods")
 
     def wait_until_told_to_end(self, left: int, seconds: float) -> None:
         """Return once no more than so many are left that were not told to end.
@@ -97,15 +87,20 @@ class Pods:
         Raises:
             TargetUnavailableError: not within that time.
         """
+        self._wait(
+            lambda found: _is_seen(found) and found["status"].get("replicas", 0) <= left, seconds,
+            f"still has more than {left} pods",
+        )  # fmt: skip
+
+    def _wait(self, is_so: Callable[[Mapping[str, Any]], bool], seconds: float, otherwise: str) -> None:
         deadline = time.monotonic() + seconds
         while True:
             found = self._answered(lambda: self._api.find("deployments", self._name))
-            if found is not None and _is_seen(found) and found["status"].get("replicas", 0) <= left:
+            if found is not None and is_so(found):
                 return
             if time.monotonic() > deadline:
-                raise TargetUnavailableError(
-                    f"{self._revision} still has more than {left} pods after {seconds:g} s", fix="kubectl describe pod"
-                )
+                why = self.why_not() or "they take too long"
+                raise TargetUnavailableError(f"{self._revision} {otherwise} after {seconds:g} s: {why}", fix=_fix(why))
             time.sleep(_POLL_SECONDS)
 
     def wait_until_ended(self) -> None:

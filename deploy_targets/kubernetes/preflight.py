@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deploy_targets.clouds import look_for_problems, problem
+from deploy_targets.kubernetes.pods import needed
 from deploy_targets.kubernetes.scaling import KEDA
 from headgate.errors import HeadgateError, TargetError
+from headgate.units import basis_points
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from deploy_targets.kubernetes.routing import Routing
     from deploy_targets.kubernetes.settings import KubernetesSettings
     from headgate.findings import Finding
+    from headgate.spec import ReleaseSpec
 
 _MADE = ("create", "delete", "get", "list", "patch")
 RULES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
@@ -52,6 +55,21 @@ def findings(api: Api, routing: Routing, captures: Captures, settings: Kubernete
         _scaler(api, settings),
     )  # fmt: skip
     return look_for_problems("cluster", looks)
+
+
+def misfits(settings: KubernetesSettings, spec: ReleaseSpec) -> Iterator[Finding]:
+    """What pods cannot be, of what a release file asks."""
+    if settings.surge is not None:
+        copied = spec.gates.shadow.percent if spec.gates.shadow is not None else 0.0
+        asks = {"gates.shadow.percent": copied, "strategy.kind": float(spec.strategy.kind == "blue-green")}
+        for subject, share in asks.items():
+            pods = needed(basis_points(share), spec.runtime.replicas.min) if share else 0
+            if pods > settings.surge:
+                told = f"this needs {pods} pods beside the live version's, and target.surge allows {settings.surge}"
+                yield problem(subject, told, "lower it, or raise target.surge")
+    if settings.memory_target is not None and spec.runtime.memory is None:
+        told = "target.memory_target is percent of what a server asks for, and runtime.memory says nothing"
+        yield problem("target.memory_target", told, "set both, or none")
 
 
 def role(settings: KubernetesSettings) -> str:

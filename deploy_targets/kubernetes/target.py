@@ -22,7 +22,7 @@ from deploy_targets.kubernetes.gateways import Gateways
 from deploy_targets.kubernetes.growth import Growth
 from deploy_targets.kubernetes.names import ENDPOINT, REVISION
 from deploy_targets.kubernetes.pods import Pods, answering, is_asleep
-from deploy_targets.kubernetes.preflight import findings, role
+from deploy_targets.kubernetes.preflight import findings, misfits, role
 from deploy_targets.protocol import Feature, ImageRepository
 from headgate.errors import NobodyRoutesError, RevisionFailedError, TargetError, TargetUnavailableError
 from headgate.records import EndpointState, ModelVersion, RevisionState, Traffic
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from deploy_targets.kubernetes.settings import KubernetesSettings
     from headgate.findings import Finding
     from headgate.records import Alarm, Counts, Payload, Prediction, Revision, Window
+    from headgate.spec import ReleaseSpec
 
 _EFFECT_SECONDS = 20.0
 _AGREE_SECONDS = 3.0
@@ -92,6 +93,10 @@ class KubernetesTarget:
     def preflight(self) -> list[Finding]:
         """Whether the cluster knows us, what we may, and whether it has the gateway and the place of the log."""
         return findings(self._api, self._routing, self._captures, self._settings)
+
+    def misfits(self, spec: ReleaseSpec) -> list[Finding]:
+        """What pods cannot be."""
+        return list(misfits(self._settings, spec))
 
     def permissions(self) -> str:
         """A Role, as `kubectl apply -f -` takes it."""
@@ -203,6 +208,9 @@ class KubernetesTarget:
                 f"{revision} of {endpoint} still has traffic: {traffic.weight(revision)} basis points"
                 + (", mirrored" if traffic.mirror and traffic.mirror.revision == revision else "")
             )
+        if fence is not None:
+            # Nor are they changed, for one who is late.
+            self.fence(endpoint, fence)
         deadline = time.monotonic() + _DRAIN_SECONDS
         while self._routing.active(endpoint, revision) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)

@@ -48,7 +48,7 @@ def connect(pool: str, kind: str, template: Path | None, receiver: str) -> None:
         _wait_for("MLflow", f"{os.environ['MLFLOW_TRACKING_URI'].removesuffix('/')}/health")
     if not is_pool(pool, kind, template):
         say(f"making the work pool {pool}")
-        make_pool(pool, kind, template)
+        make_pool(server, pool, kind, template)
     say("deploying the flows")
     deploy_all(server, None if (pool, kind) == (WORK_POOL, "process") else pool)
     apply_automations()

@@ -61,18 +61,18 @@ def deploy_all(server: str, pool: str | None = None) -> None:
         _prefect("the flows cannot be deployed", server, "deploy", "--all", "--prefect-file", file)
 
 
-def make_pool(name: str, kind: str, template: Path | None) -> None:
-    """Make a work pool on the server that the environment names.
+def make_pool(server: str, name: str, kind: str, template: Path | None) -> None:
+    """Make a work pool.
 
     Args:
-        name: its; there is none of that name.
+        server: the server's address.
+        name: the pool's; there is none of that name.
         kind: what its workers start, such as process or kubernetes.
         template: its base job template, as JSON; default: Prefect's own.
 
     Raises:
         HeadgateError: Prefect refuses.
     """
-    server = os.environ["PREFECT_API_URL"].removesuffix("/").removesuffix("/api")
     told = ["--base-job-template", str(template)] if template else []
     _prefect("the work pool cannot be made", server, "work-pool", "create", name, "--type", kind, *told)
 

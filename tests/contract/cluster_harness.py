@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 from harness import BehindEnvoy, revision_of
@@ -30,6 +31,8 @@ class KubernetesHarness(BehindEnvoy):
     """The Kubernetes target on a real cluster."""
 
     routes = "configmaps"
+    _double = SimpleNamespace(faults={})
+    """Nothing is doubled here."""
 
     def __init__(self, root: Path, base: str, settings: KubernetesSettings) -> None:
         self._home, self._base, self._settings = Home(root), base, settings

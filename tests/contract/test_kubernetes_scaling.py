@@ -18,27 +18,16 @@ from deploy_targets.kubernetes.settings import Keda
 from headgate.records import Mirror, Traffic
 
 
-@pytest.fixture(scope="module")
-def cloud(kubernetes_harness):
-    return kubernetes_harness
-
-
-@pytest.fixture
-def double():
-    """Nothing is doubled here."""
-    return type("Nothing", (), {"faults": {}})
-
-
 def with_settings(cloud, **more):
     return KubernetesHarness(cloud._home.root, cloud._base, cloud._settings.model_copy(update=more))
 
 
 @pytest.fixture
-def scaled(cloud):
+def scaled(kubernetes_harness):
     cluster.make_kind("scaledobjects")
     query = 'sum(rate(envoy_cluster_upstream_rq_completed{envoy_cluster_name="$DEPLOYMENT"}[1m]))'
     keda = Keda(triggers=({"type": "prometheus", "metadata": {"query": query, "threshold": "20"}},))
-    return with_settings(cloud, keda=keda)
+    return with_settings(kubernetes_harness, keda=keda)
 
 
 class Scaler:
@@ -109,8 +98,8 @@ def test_what_nobody_asks_has_no_pod_and_a_release_wakes_it(scaled, models):
     assert scaled.traces(endpoint) == []
 
 
-def test_a_revision_that_was_scaled_otherwise_is_scaled_by_one_only(cloud, scaled, models):
-    endpoint = "otherwise"
+def test_a_revision_that_was_scaled_otherwise_is_scaled_by_one_only(kubernetes_harness, scaled, models):
+    cloud, endpoint = kubernetes_harness, "otherwise"
     first = cloud.revision(models("pyfunc", does="double"), 1).model_copy(update={"workers": 1, "most_workers": 3})
     name = names.of_revision(endpoint, first.name)
     try:
@@ -144,8 +133,8 @@ class Watch:
         self._thread.join()
 
 
-def test_where_pods_are_scarce_a_release_adds_no_more_than_it_may(cloud, models):
-    endpoint, scarce = "scarce", with_settings(cloud, surge=1)
+def test_where_pods_are_scarce_a_release_adds_no_more_than_it_may(kubernetes_harness, models):
+    endpoint, scarce = "scarce", with_settings(kubernetes_harness, surge=1)
     first, second = (
         scarce.revision(models("pyfunc", does=does), number).model_copy(update={"workers": 3})
         for number, does in ((1, "double"), (2, "negative"))

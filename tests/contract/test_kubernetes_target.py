@@ -20,12 +20,6 @@ def cloud(kubernetes_harness):
 
 
 @pytest.fixture
-def double():
-    """Nothing is doubled here."""
-    return type("Nothing", (), {"faults": {}})
-
-
-@pytest.fixture
 def of_two(cloud, models):
     """An endpoint whose revision has two pods, and clients that ask it."""
     endpoint = "of-two"

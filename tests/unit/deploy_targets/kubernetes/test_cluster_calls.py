@@ -12,6 +12,7 @@ from deploy_targets.kubernetes.endpoint import Endpoint, Known
 from deploy_targets.kubernetes.gateways import ConfigMap, Gateways
 from deploy_targets.kubernetes.pods import Pods, has_ended, needed, ready
 from deploy_targets.kubernetes.settings import KubernetesSettings
+from deploy_targets.kubernetes.target import KubernetesTarget
 from headgate.errors import LeaseLostError, RevisionFailedError, TargetError, TargetUnavailableError
 from headgate.records import Counts, Image, ModelVersion, Revision, Traffic
 
@@ -115,6 +116,21 @@ def test_who_is_late_changes_nothing_also_between_its_reading_and_its_writing(se
         ours.remove(3)
     ours.remove(4)
     assert ours.known() == Known()
+
+
+def test_who_is_late_retires_nothing_and_gives_nobody_pods(server, api, monkeypatch):
+    live = with_revision(with_revision(Known(traffic=Traffic.all_to("v1-a")), "v1-a"), "v2-b")
+    Endpoint(api, "wine", ConfigMap(), {}).change(4, lambda now: live.model_copy(update={"fence": now.fence}))
+    noted = {"headgate.io/pods": "4"}
+    server.objects["/apis/apps/v1/namespaces/models/deployments"] = {"items": [
+        {"metadata": {"labels": {"headgate.io/revision": "v1-a"}, "annotations": noted}, "spec": {"replicas": 2}},
+    ]}  # fmt: skip
+    target = KubernetesTarget(SETTINGS.model_copy(update={"namespace": "models"}))
+    monkeypatch.setattr(target._routing, "active", lambda *_: 0)
+    server.asked.clear()
+    with pytest.raises(LeaseLostError):
+        target.retire("wine", "v2-b", fence=3)
+    assert {verb for verb, *_ in server.asked} == {"GET"}
 
 
 def test_what_is_so_already_is_not_written(server, api):
