@@ -7,7 +7,6 @@ of weights within a set takes seconds.
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,16 +14,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from deploy_targets.clouds import wait_until_ready
 from deploy_targets.protocol import Feature
 from deploy_targets.sagemaker import names
-from deploy_targets.sagemaker.aws import Aws
 from deploy_targets.sagemaker.capture import Captures
-from deploy_targets.sagemaker.ecr import repository
 from deploy_targets.sagemaker.evidence import BOUNDS, Counter
 from deploy_targets.sagemaker.fleet import FAILED, PROVISION_SECONDS, SERVING, Fleet
-from deploy_targets.sagemaker.preflight import findings, policy
+from deploy_targets.sagemaker.hosting import Hosting
 from deploy_targets.sagemaker.scaling import Scaling
-from deploy_targets.sagemaker.tagged import Tagged
 from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
-from headgate.records import Alarm, Counts, EndpointState, Payload, Prediction, RevisionState, Traffic
+from headgate.records import Counts, EndpointState, Payload, Prediction, RevisionState, Traffic
 from headgate.units import BASIS_POINTS
 
 if TYPE_CHECKING:
@@ -32,17 +28,15 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from deploy_targets.protocol import ImageRepository
     from deploy_targets.sagemaker.fleet import Variant
     from deploy_targets.sagemaker.settings import SageMakerSettings
-    from headgate.findings import Finding
     from headgate.records import Revision, Window
 
 _INSTANCE = "a machine has what its type has; choose target.instance"
 NEW_SET = ("CreateEndpointConfig", "UpdateEndpoint", "DeleteEndpointConfig")
 
 
-class SageMakerTarget:
+class SageMakerTarget(Hosting):
     """Real-time endpoints of one account and region.
 
     Args:
@@ -73,9 +67,7 @@ class SageMakerTarget:
     RUNS_CONTAINERS: ClassVar[bool] = True
 
     def __init__(self, settings: SageMakerSettings) -> None:
-        self._settings = settings
-        self._aws = Aws(settings.region)
-        self._tagged = Tagged(self._aws)
+        super().__init__(settings)
         self._counters: dict[str, Counter] = {}
         self._captures: dict[str, Captures] = {}
 
@@ -88,23 +80,6 @@ class SageMakerTarget:
 
         return GuardedTarget(settings, settings.native_guardrails)
 
-    def preflight(self) -> list[Finding]:
-        """Whether AWS knows us, and what the settings name is there."""
-        return findings(self._aws, self._settings)
-
-    def permissions(self) -> str:
-        """An IAM policy."""
-        return json.dumps(policy(self._settings), indent=2)
-
-    def repository(self, model: str, named: str) -> ImageRepository:
-        """A repository of the account's ECR, made where there is none; or what the release file names."""
-        return repository(self._aws, model, named)
-
-    def endpoints(self) -> list[str]:
-        """Those that have a model of ours."""
-        models = self._aws.pages("sagemaker", "list_models", "Models", NameContains="--")
-        return sorted({name for found in models if (name := names.endpoint_of(found["ModelName"]))})
-
     def observe(self, endpoint: str) -> EndpointState | None:
         """What DescribeEndpoint says, and the models that have no machines."""
         described = self._fleet(endpoint).described()
@@ -113,7 +88,7 @@ class SageMakerTarget:
             return None
         return EndpointState(
             endpoint=endpoint,
-            url=f"{self._aws.url('sagemaker-runtime')}/endpoints/{endpoint}/invocations",
+            url=self._url(endpoint),
             revisions=self._states(endpoint, described or {}, models),
             traffic=names.traffic_of(described) if described and described["EndpointStatus"] in SERVING else None,
         )
@@ -132,7 +107,7 @@ class SageMakerTarget:
                 self._make_model(endpoint, revision)
                 self._add(fleet, described, revision)
         except RevisionFailedError:
-            self._aws.find("sagemaker", "delete_model", ModelName=names.model_name(endpoint, revision.name))
+            self._remove_model(endpoint, revision.name)
             raise
         wait_until_ready(self.observe, endpoint, revision)
         if revision.most_workers:
@@ -156,33 +131,11 @@ class SageMakerTarget:
             raise TargetUnavailableError(f"traffic of {endpoint} was to be {traffic}, and SageMaker says {found}")
         self._scale(described, traffic.weights)
 
-    def fence(self, endpoint: str, fence: int) -> None:
-        """Have the endpoint's tags keep the number."""
-        described = self._fleet(endpoint).described()
-        if described is not None:
-            self._tagged.keep_out(described, fence)
-
     def counts(self, endpoint: str) -> Mapping[str, Counts]:
         """CloudWatch's sums of each variant since this target was opened."""
         described = self._fleet(endpoint).described() or {}
         counter = self._counters.setdefault(endpoint, Counter(self._aws, endpoint))
         return {name: counter.read(name) for name in variants_of(described)}
-
-    def alarms(self) -> list[Alarm]:
-        """Those of CloudWatch that the settings name."""
-        if not self._settings.alarms:
-            return []
-        named = list(self._settings.alarms)
-        return [
-            Alarm(
-                name=one["AlarmName"],
-                reason=one.get("StateReason", ""),
-                # The other one is that of the last evaluation that said something new too.
-                since=one.get("StateTransitionedTimestamp") or one["StateUpdatedTimestamp"],
-            )
-            for one in self._aws.pages("cloudwatch", "describe_alarms", "MetricAlarms", AlarmNames=named)
-            if one["StateValue"] == "ALARM"
-        ]
 
     def captured(self, endpoint: str, window: Window) -> Iterator[pa.RecordBatch]:
         """What data capture wrote to S3."""
@@ -225,7 +178,7 @@ class SageMakerTarget:
                 self._scaling(endpoint).end(revision)
                 fleet.change(described, production, shadow, traffic)
         self._captured(endpoint).remove(revision)
-        self._aws.find("sagemaker", "delete_model", ModelName=names.model_name(endpoint, revision))
+        self._remove_model(endpoint, revision)
 
     def delete(self, endpoint: str, *, fence: int | None = None) -> None:
         """Remove the endpoint, then what its revisions left."""
@@ -239,36 +192,19 @@ class SageMakerTarget:
             self._scaling(endpoint).end(name)
         fleet.delete()
         for model in models:
-            self._captured(endpoint).remove(names.revision_of(model, endpoint))
-            self._aws.find("sagemaker", "delete_model", ModelName=model)
+            revision = names.revision_of(model, endpoint)
+            self._captured(endpoint).remove(revision)
+            self._remove_model(endpoint, revision)
 
     def _variant_of(self, _endpoint: str, revision: str) -> str:
         return revision
 
-    def _fleet(self, endpoint: str) -> Fleet:
-        return Fleet(self._aws, self._settings, endpoint)
-
     def _captured(self, endpoint: str) -> Captures:
         return self._captures.setdefault(endpoint, Captures(self._aws, self._settings.captures, endpoint))
 
-    def _make_model(self, endpoint: str, revision: Revision) -> None:
-        """An image with its environment, under a name of its own: an existing one is the same, or not ours."""
-        settings, name = self._settings, names.model_name(endpoint, revision.name)
-        container = {"Image": revision.image.reference, "Environment": _environment(endpoint, revision)}
-        network = {"Subnets": list(settings.subnets), "SecurityGroupIds": list(settings.security_groups)}
-        made = self._aws.make(
-            "sagemaker", "create_model", ModelName=name, PrimaryContainer=container, ExecutionRoleArn=settings.role,
-            EnableNetworkIsolation=settings.isolated, **({"VpcConfig": network} if settings.subnets else {}),
-            Tags=names.tags({"endpoint": endpoint, **names.tags_of(revision)}, settings.tags),
-        )  # fmt: skip
-        if made:
-            return
-        there = self._aws.call("sagemaker", "describe_model", ModelName=name)["PrimaryContainer"]
-        if (there.get("Image"), there.get("Environment", {})) != (container["Image"], container["Environment"]):
-            raise TargetError(
-                f"SageMaker has another model of the name {name}: {there.get('Image')}, not {container['Image']}",
-                fix=f"see whose it is, and remove it: aws sagemaker delete-model --model-name {name}",
-            )
+    def _environment(self, endpoint: str, revision: Revision) -> dict[str, str]:
+        # SageMaker's own capture is the prediction log there.
+        return {**super()._environment(endpoint, revision), "HEADGATE_PREDICTION_LOG": "off"}
 
     def _add(self, fleet: Fleet, described: Mapping[str, Any] | None, revision: Revision) -> None:
         variant, seconds = fleet.variant(revision), revision.ready_timeout + PROVISION_SECONDS
@@ -339,13 +275,6 @@ class SageMakerTarget:
             states[name] = RevisionState(name=name, ready=not why_not, detail=why_not, version=version)
         return states
 
-    def _models(self, endpoint: str) -> dict[str, str]:
-        """The endpoint's models, and each one's ARN."""
-        listed = self._aws.pages("sagemaker", "list_models", "Models", NameContains=f"{endpoint}--")
-        return {
-            found["ModelName"]: found["ModelArn"] for found in listed if names.revision_of(found["ModelName"], endpoint)
-        }
-
     def _scaling(self, endpoint: str) -> Scaling:
         return Scaling(self._aws, endpoint, self._settings.invocations_per_instance)
 
@@ -377,12 +306,6 @@ def _why_not_ready(described: Mapping[str, Any], variant: Mapping[str, Any] | No
         return "has no machines"
     running, wanted = variant.get("CurrentInstanceCount", 0), variant.get("DesiredInstanceCount", 0)
     return "" if running else f"runs on {running} of {wanted} machines"
-
-
-def _environment(endpoint: str, revision: Revision) -> dict[str, str]:
-    # SageMaker's own capture is the prediction log there.
-    ours = {"HEADGATE_REVISION": revision.name, "HEADGATE_ENDPOINT": endpoint, "HEADGATE_PREDICTION_LOG": "off"}
-    return {**revision.env, **ours}
 
 
 def _sample(revision: Revision) -> int:
