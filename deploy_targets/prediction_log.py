@@ -33,6 +33,9 @@ SCHEMA = pa.schema(
 )
 """One row a request; `request` and `response` are the bodies as they were sent, `seconds` is null where not known."""
 
+SHIPPED_HOUR = "%Y%m%d%H"
+"""The folder of what serving/ship.py brought to storage, by the first row's hour: `<endpoint>/<revision>/<hour>/`."""
+
 
 def read(folder: Path, endpoint: str, revision: str, window: Window) -> Iterator[pa.RecordBatch]:
     """The rows of one revision's log within a window, oldest file first, in batches of `SCHEMA`."""

@@ -89,8 +89,12 @@ def _weight_problems(target: DeployTarget, spec: ReleaseSpec) -> list[Finding]:
 
 
 def _replay_problems(target: DeployTarget, spec: ReleaseSpec) -> list[Finding]:
-    if not spec.capture.redact or spec.gates.shadow is None or Feature.SHADOW not in target.SUBSTITUTED:
+    asked = required_features(spec) & {Feature.SHADOW, Feature.MIRROR} & set(target.SUBSTITUTED)
+    if not spec.capture.redact or not asked:
         return []
     problem = f"the {spec.target.kind} target asks again what its log has, and capture.redact leaves fields out of that"
-    fix = "gates: {shadow: off}, or nothing in capture.redact"
-    return [Finding(severity="error", subject=Feature.SHADOW.value, problem=problem, fix=fix)]
+    fixes = {Feature.SHADOW: "gates: {shadow: off}, or nothing in capture.redact", Feature.MIRROR: "redact nothing"}
+    return [
+        Finding(severity="error", subject=feature.value, problem=problem, fix=fixes[feature])
+        for feature in sorted(asked)
+    ]  # fmt: skip

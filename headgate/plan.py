@@ -76,7 +76,7 @@ def make_plan(
     if champion is None:
         notes.append("first release: there is no champion to compare with, so shadow and shift are left out")
     else:
-        steps += [*_shadow(spec, champion, mirrors), *_shift(spec, champion)]
+        steps += [*_shadow(spec, champion, mirrors), *_shift(spec, champion, mirrors)]
     steps.append(_promote(spec, champion))
     steps = [step.model_copy(update={"calls": tuple((calls or {}).get(step.name, ()))}) for step in steps]
     notes += [*_moved_by_hand(champion, state), *_costs(spec, champion)]
@@ -126,10 +126,11 @@ def _shadow(spec: ReleaseSpec, champion: Revision, mirrors: int) -> list[PlanSte
     ]
 
 
-def _shift(spec: ReleaseSpec, champion: Revision) -> list[PlanStep]:
+def _shift(spec: ReleaseSpec, champion: Revision, mirrors: int) -> list[PlanStep]:
     strategy = spec.strategy
     if strategy.kind == "blue-green":
-        does = f"switch to 100% at once; {champion.version} stays up and receives copies, to compare with"
+        how = "receives copies" if mirrors else "is asked again what the log has"
+        does = f"switch to 100% at once; {champion.version} stays up and {how}, to compare with"
     else:
         does = f"live traffic to {' ► '.join(map(format_percent, strategy.steps))}"
     return [

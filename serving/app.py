@@ -41,6 +41,7 @@ QUICK_BODY = 64 * 2**10
 MAIN_PID = "HEADGATE_MAIN_PID"
 _THREADS = 4
 _SMOOTHING = 0.1
+_ATTRIBUTES, _ID_ATTRIBUTE = b"x-amzn-sagemaker-custom-attributes", b"x-request-id="
 _SHADOW_HOST = b"-shadow"
 TRACING_SWITCH = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
@@ -225,13 +226,19 @@ def create() -> App:
 
 
 def _read_headers(scope: Scope) -> tuple[str, str, bool]:
-    """Content type, request id, and whether this is a mirrored copy (Envoy adds `-shadow` to its host)."""
+    """Content type, request id, and whether this is a mirrored copy (Envoy adds `-shadow` to its host).
+
+    SageMaker passes nothing of a client's on but its "custom attributes":
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html
+    """
     content_type, request_id, mirrored = "application/json", "", False
     for name, value in scope["headers"]:
         if name == b"content-type":
             content_type = value.decode("latin-1")
         elif name == b"x-request-id":
             request_id = value.decode("latin-1")
+        elif name == _ATTRIBUTES and value.startswith(_ID_ATTRIBUTE):
+            request_id = value.removeprefix(_ID_ATTRIBUTE).decode("latin-1")
         elif name == b"host":
             mirrored = value.split(b":")[0].endswith(_SHADOW_HOST)
     return content_type, request_id or str(uuid.uuid4()), mirrored

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 import zlib
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from headgate.errors import TargetUnavailableError
-from headgate.records import Payload, Prediction
+from headgate.records import Payload, Prediction, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from headgate.records import Revision, Window
+    from headgate.records import Revision
     from tasks.job import ReleaseJob
 
 _AT_ONCE_SECONDS = 2.0
@@ -72,6 +73,7 @@ class Replay:
         self._job, self._champion, self._challenger = job, champion.name, challenger.name
         self._below = round(percent * _ALL)
         self._seen: set[str] = set()
+        self._read_from = datetime.now(UTC)
 
     def pairs(self, window: Window) -> Iterator[pa.RecordBatch]:
         """Rows as a mirroring platform would log them: what the champion answered, and what the challenger does.
@@ -88,6 +90,25 @@ class Replay:
                 self._seen.add(row["request_id"][0].as_py())
                 yield row
                 yield self._copy(row)
+
+    def keep_up(self) -> None:
+        """Ask what was asked since this was made, as far as there is time, for a platform's own counts.
+
+        Nothing is asked of a challenger that is not ready, as that would count as its failures.
+
+        Raises:
+            TargetUnavailableError: the platform does not answer.
+        """
+        state = self._job.target.observe(self._job.endpoint)
+        seen = state.revisions.get(self._challenger) if state else None
+        if seen is None or not seen.ready:
+            return
+        now = datetime.now(UTC)
+        for _ in self.pairs(Window(start=self._read_from, end=now)):
+            # Nobody compares them one by one.
+            continue
+        # Rows come late; each reading goes back as far.
+        self._read_from = max(self._read_from, now - timedelta(seconds=self._job.target.LOG_DELAY))
 
     def _is_wanted(self, batch: pa.RecordBatch) -> pa.Array:
         theirs = pc.and_(pc.equal(batch["revision"], self._champion), pc.invert(batch["mirrored"]))

@@ -6,6 +6,7 @@ import math
 import time
 from typing import TYPE_CHECKING
 
+from deploy_targets import Feature
 from headgate.errors import (
     RegistryError,
     RegistryUnavailableError,
@@ -18,6 +19,7 @@ from headgate.records import Counts, Look, Mirror, Revision, Rollout, Traffic, V
 from headgate.units import BASIS_POINTS
 from registry import Kind, history
 from tasks import artifacts
+from tasks.asking import Replay
 from tasks.effect import attempts
 from tasks.job import ReleaseJob
 from tasks.step import step
@@ -79,6 +81,7 @@ def _judged(job: ReleaseJob) -> Rollout | None:
 
 def _look_until_decided(job: ReleaseJob, stable: Revision, canary: Revision) -> tuple[Look, int]:
     judge, before = _judge(job, stable, canary)
+    copies = Replay(job, canary, stable, 1.0) if _is_asked_again(job) else None
     progress = artifacts.Progress(job.endpoint)
     job.route(_traffic(job, stable, canary, judge.share))
     # From now on: a platform may take its time.
@@ -89,6 +92,8 @@ def _look_until_decided(job: ReleaseJob, stable: Revision, canary: Revision) -> 
         looks += 1
         job.wait_until(began + looks * job.target.LOOK_SECONDS)
         try:
+            if copies is not None:
+                copies.keep_up()
             look = _one_look(job, judge, time.monotonic() - began, stable, canary)
         except TargetUnavailableError:
             # A gateway that is being started again says nothing about the canary.
@@ -151,8 +156,15 @@ def _one_look(job: ReleaseJob, judge: RolloutJudge, seconds: float, stable: Revi
 def _traffic(job: ReleaseJob, stable: Revision, canary: Revision, share: int) -> Traffic:
     """Blue-green: the new version has everything, and the old one gets copies to be compared with."""
     if job.spec.strategy.kind == "blue-green":
+        if _is_asked_again(job):
+            return Traffic.all_to(canary.name)
         return Traffic.all_to(canary.name, Mirror(revision=stable.name, share=job.target.MIRROR_LIMIT))
     return Traffic.split(stable.name, canary.name, share)
+
+
+def _is_asked_again(job: ReleaseJob) -> bool:
+    """Whether the old version is asked by us, on a platform that makes no copies."""
+    return job.spec.strategy.kind == "blue-green" and Feature.MIRROR in job.target.SUBSTITUTED
 
 
 @step

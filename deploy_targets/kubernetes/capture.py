@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 _HOUR = timedelta(hours=1)
 _CLOCKS = timedelta(minutes=1)
 """By which the clocks of servers and of the storage may differ."""
-_FORMAT = "%Y%m%d%H"
-"""serving/ship.py writes it so."""
 
 
 class Captures:
@@ -91,7 +89,7 @@ def _hours(window: Window) -> Iterator[str]:
     """Those whose folders may have rows of a window: what was sent together is in the hour of its first row."""
     hour = window.start.astimezone(UTC).replace(minute=0, second=0, microsecond=0) - _HOUR
     while hour < window.end:
-        yield hour.strftime(_FORMAT)
+        yield hour.strftime(prediction_log.SHIPPED_HOUR)
         hour += _HOUR
 
 

@@ -47,7 +47,13 @@ _EXPIRED = frozenset({
     "InvalidSignatureException", "SignatureDoesNotMatch",
 })  # fmt: skip
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403"})
-_BUSY = ("in-progress endpoint", "is in progress", "in progress state")
+_LATER = (
+    # Of an inference component: https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-auto-scaling-zero-instances.html
+    (("has no capacity",), "no copy of it runs yet", "ask again in some minutes"),
+    (("in-progress", "is in progress", "in progress state"), "the endpoint is being changed",
+     "try again when it has settled"),
+)  # fmt: skip
+"""What is so for a while: how AWS words it, what it is, and what to do."""
 _MISSING = ("could not find", "does not exist", "not found", "no scalable target")
 _EXISTS = ("already existing", "already exists")
 
@@ -112,6 +118,21 @@ class Aws:
             raise meaning_of(error, "invoke_endpoint") from error
         except BotoCoreError as error:
             raise meaning_of(error, "invoke_endpoint") from error
+
+    def log_tail(self, group: str, prefix: str, lines: int) -> str:
+        """The end of the newest of a log group's streams that begin so; empty where nothing can be read."""
+        begins = {"logStreamNamePrefix": prefix} if prefix else {}
+        listed = self.find("logs", "describe_log_streams", logGroupName=group, **begins) or {"logStreams": []}
+        if not listed["logStreams"]:
+            return ""
+        newest = max(listed["logStreams"], key=lambda stream: stream.get("lastEventTimestamp", 0))["logStreamName"]
+        read = self.find("logs", "get_log_events", logGroupName=group, logStreamName=newest, limit=lines)
+        return "\n".join(event["message"].rstrip() for event in (read or {}).get("events", []))
+
+    @property
+    def region(self) -> str:
+        """Where the services are."""
+        return str(self._client("sagemaker").meta.region_name)
 
     def url(self, service: str) -> str:
         """Where a service is."""
@@ -191,8 +212,9 @@ def _meaning_of_answer(error: ClientError, operation: str) -> TargetError:
         return TargetError(f"AWS does not allow {operation}: {said}", fix=fix)
     if code in _AWAY or status >= 500:  # noqa: PLR2004 - HTTP's server errors
         return TargetUnavailableError(f"AWS does not answer {operation} ({code}): {said}", fix="try again")
-    if any(words in said.lower() for words in _BUSY):
-        return TargetUnavailableError(f"the endpoint is being changed: {said}", fix="try again when it has settled")
+    for words, what, fix in _LATER:
+        if any(one in said.lower() for one in words):
+            return TargetUnavailableError(f"{what}: {said}", fix=fix)
     if code in {"ResourceLimitExceeded", "LimitExceededException"}:
         fix = "ask for more at Service Quotas > Amazon SageMaker, or take another target.instance"
         return TargetError(f"{operation} is beyond a quota of the account: {said}", fix=fix)

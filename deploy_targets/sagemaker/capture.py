@@ -85,15 +85,20 @@ class Captures:
         # A file may be named after the hour in which its first row fell. Hours sort as their names do.
         first, last = f"{window.start - _LATE:{_HOUR}}", f"{window.end:{_HOUR}}/~"
         for folder in folders:
-            listed = self._aws.pages(
-                "s3", "list_objects_v2", "Contents", Bucket=self._bucket, Prefix=folder, StartAfter=folder + first
-            )
-            for found in listed:
-                if found["Key"] > folder + last:
-                    break
-                if found["LastModified"] >= window.start.replace(microsecond=0):
-                    rows = self._read(found["Key"], found["ETag"])
-                    yield from (row for row in rows if window.start <= row.time < window.end)
+            for found in self._files(folder, first, last, window.start.replace(microsecond=0)):
+                rows = self._read(found["Key"], found["ETag"])
+                yield from (row for row in rows if window.start <= row.time < window.end)
+
+    def _files(self, folder: str, first: str, last: str, since: datetime) -> Iterator[dict[str, Any]]:
+        """What lies in a folder between two names, and was written since then."""
+        listed = self._aws.pages(
+            "s3", "list_objects_v2", "Contents", Bucket=self._bucket, Prefix=folder, StartAfter=folder + first
+        )
+        for found in listed:
+            if found["Key"] > folder + last:
+                return
+            if found["LastModified"] >= since:
+                yield found
 
     def _read_file(self, key: str, _etag: str) -> tuple[Row, ...]:
         found = self._aws.find("s3", "get_object", Bucket=self._bucket, Key=key)

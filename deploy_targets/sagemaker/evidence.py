@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from deploy_targets.sagemaker.aws import Aws
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Seconds; each is a metric that is paid for at each reading."""
+"""Seconds."""
 
 _MICROSECONDS = 1_000_000
 _MINUTE = timedelta(minutes=1)
@@ -25,31 +25,51 @@ _MOST_POINTS = 1440
 _COUNTS = ("Invocations", "Invocation4XXErrors", "Invocation5XXErrors")
 
 
-class Counter:
-    """Sums of one endpoint's metrics, since the minute in which this was made if nothing else is said."""
+Dimensions = dict[str, str]
+"""By their names, as CloudWatch has them."""
 
-    def __init__(self, aws: Aws, endpoint: str, *, since: datetime | None = None) -> None:
-        self._aws, self._endpoint = aws, endpoint
+
+class Counter:
+    """Sums of metrics between two moments.
+
+    Args:
+        aws: the account.
+        latencies: whether they are counted too; each bucket is a metric that is paid for at each reading.
+        since: the first minute; the one in which this is made if nothing is said.
+        until: the first minute that does not count any more; none if nothing is said.
+    """
+
+    def __init__(
+        self, aws: Aws, *, latencies: bool = True, since: datetime | None = None, until: datetime | None = None
+    ) -> None:
+        self._aws, self.until = aws, until
+        self._wanted = [(name, "Sum") for name in _COUNTS]
+        if latencies:
+            self._wanted += [("ModelLatency", stat) for stat in _buckets()]
         self._since = since or datetime.now(UTC).replace(second=0, microsecond=0)
 
-    def read(self, variant: str) -> Counts:
-        """A variant's counts."""
-        sums = self._sums(variant)
+    def read(self, of: Dimensions) -> Counts:
+        """The counts of what has these dimensions."""
+        sums = self._sums(of)
         return Counts(
             requests=sums[0], failures=min(sums[1] + sums[2], sums[0]),
             latency=tuple(sums[len(_COUNTS) :]),
         )  # fmt: skip
 
-    def _sums(self, variant: str) -> list[int]:
+    def _sums(self, of: Dimensions) -> list[int]:
         now = datetime.now(UTC)
+        end = max(now, self._since) + _MINUTE
+        if self.until is not None:
+            end = min(end, self.until)
+        if end <= self._since:
+            return [0] * len(self._wanted)
         minutes = max(1, -(-int((now - self._since).total_seconds()) // 60 // _MOST_POINTS))
-        wanted = [*((name, "Sum") for name in _COUNTS), *(("ModelLatency", stat) for stat in _buckets())]
-        queries = [self._query(number, variant, *one, 60 * minutes) for number, one in enumerate(wanted)]
-        sums, token = [0.0] * len(wanted), ""
+        queries = [_query(number, of, *one, 60 * minutes) for number, one in enumerate(self._wanted)]
+        sums, token = [0.0] * len(queries), ""
         while True:
             page = self._aws.call(
                 "cloudwatch", "get_metric_data", MetricDataQueries=queries, StartTime=self._since,
-                EndTime=max(now, self._since) + _MINUTE, **({"NextToken": token} if token else {}),
+                EndTime=end, **({"NextToken": token} if token else {}),
             )  # fmt: skip
             for result in page["MetricDataResults"]:
                 sums[int(result["Id"][1:])] += sum(result["Values"])
@@ -57,12 +77,16 @@ class Counter:
             if not token:
                 return [round(total) for total in sums]
 
-    def _query(self, number: int, variant: str, metric: str, stat: str, period: int) -> dict[str, Any]:
-        dimensions = [
-            {"Name": "EndpointName", "Value": self._endpoint}, {"Name": "VariantName", "Value": variant},
-        ]  # fmt: skip
-        named = {"Namespace": "AWS/SageMaker", "MetricName": metric, "Dimensions": dimensions}
-        return {"Id": f"q{number}", "MetricStat": {"Metric": named, "Period": period, "Stat": stat}}
+
+def next_minute() -> datetime:
+    """When a count can begin that has nothing of what was before: CloudWatch has one number a minute."""
+    return datetime.now(UTC).replace(second=0, microsecond=0) + _MINUTE
+
+
+def _query(number: int, of: Dimensions, metric: str, stat: str, period: int) -> dict[str, Any]:
+    dimensions = [{"Name": name, "Value": value} for name, value in of.items()]
+    named = {"Namespace": "AWS/SageMaker", "MetricName": metric, "Dimensions": dimensions}
+    return {"Id": f"q{number}", "MetricStat": {"Metric": named, "Period": period, "Stat": stat}}
 
 
 def _buckets() -> list[str]:

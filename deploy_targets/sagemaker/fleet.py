@@ -73,14 +73,13 @@ class Fleet:
 
     def variant(self, revision: Revision) -> Variant:
         """A new revision's, without traffic."""
-        least, most = _STARTUP_SECONDS
         return {
             "VariantName": revision.name,
             "ModelName": names.model_name(self._endpoint, revision.name),
             "InstanceType": self._settings.instance,
             "InitialInstanceCount": revision.workers,
             "InitialVariantWeight": 0.0,
-            "ContainerStartupHealthCheckTimeoutInSeconds": int(min(max(revision.ready_timeout, least), most)),
+            "ContainerStartupHealthCheckTimeoutInSeconds": startup_seconds(revision),
         }
 
     def create(self, variant: Variant, sample: int, seconds: float) -> None:
@@ -187,15 +186,7 @@ class Fleet:
 
     def log_tail(self, revision: str, lines: int = 15) -> str:
         """The end of what a variant's containers wrote; empty where nothing can be read."""
-        group = f"/aws/sagemaker/Endpoints/{self._endpoint}"
-        listed = self._aws.find(
-            "logs", "describe_log_streams", logGroupName=group, logStreamNamePrefix=f"{revision}/"
-        ) or {"logStreams": []}  # fmt: skip
-        if not listed["logStreams"]:
-            return ""
-        newest = max(listed["logStreams"], key=lambda stream: stream.get("lastEventTimestamp", 0))["logStreamName"]
-        read = self._aws.find("logs", "get_log_events", logGroupName=group, logStreamName=newest, limit=lines)
-        return "\n".join(event["message"].rstrip() for event in (read or {}).get("events", []))
+        return self._aws.log_tail(f"/aws/sagemaker/Endpoints/{self._endpoint}", f"{revision}/", lines)
 
     def _content(self, production: Mapping[str, Variant], shadow: Mapping[str, Variant], sample: int) -> dict[str, Any]:
         key = self._settings.kms_key
@@ -230,3 +221,9 @@ class Fleet:
             f"{revision} cannot start: {reason}" + (f"; its log ends:\n{log}" if log else ""),
             fix="raise runtime.ready_timeout if it was still loading, or mend the model and log it again",
         )
+
+
+def startup_seconds(revision: Revision) -> int:
+    """What a revision's ContainerStartupHealthCheckTimeoutInSeconds is."""
+    least, most = _STARTUP_SECONDS
+    return int(min(max(revision.ready_timeout, least), most))

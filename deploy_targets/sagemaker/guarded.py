@@ -10,13 +10,11 @@ names), …/deployment-guardrails-configuration.html (the alarms).
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from deploy_targets.protocol import Feature
-from deploy_targets.sagemaker import names
+from deploy_targets.sagemaker import evidence, names
 from deploy_targets.sagemaker.capture import Captures
-from deploy_targets.sagemaker.evidence import Counter
 from deploy_targets.sagemaker.fleet import PROVISION_SECONDS, Fleet
 from deploy_targets.sagemaker.target import NEW_SET, SageMakerTarget, variants_of
 from headgate.errors import RevisionFailedError, RolledBackError, TargetError
@@ -79,9 +77,9 @@ class GuardedTarget(SageMakerTarget):
             variant = fleet.variant_name(described["EndpointConfigName"], name)
             key = f"{endpoint}/{name}/{variant}"
             if key not in self._counters:
-                since = _next_minute() if variant == LIVE else None
-                self._counters[key] = Counter(self._aws, endpoint, since=since)
-            counted[name] = self._counters[key].read(variant)
+                since = evidence.next_minute() if variant == LIVE else None
+                self._counters[key] = evidence.Counter(self._aws, since=since)
+            counted[name] = self._counters[key].read({"EndpointName": endpoint, "VariantName": variant})
         return counted
 
     def _variant_of(self, endpoint: str, revision: str) -> str:
@@ -309,11 +307,6 @@ class GuardedCaptures(Captures):
 
 def _holder(production: Mapping[str, Variant]) -> str:
     return max(production, key=lambda name: float(production[name]["InitialVariantWeight"]))
-
-
-def _next_minute() -> datetime:
-    """CloudWatch has one number a minute."""
-    return datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
 
 
 def _is_of_an_alarm(reason: str) -> bool:

@@ -22,10 +22,19 @@ ACTIONS = (
     "sagemaker:InvokeEndpoint", "sagemaker:AddTags", "sagemaker:ListTags",
     "application-autoscaling:DescribeScalableTargets", "application-autoscaling:RegisterScalableTarget",
     "application-autoscaling:DeregisterScalableTarget", "application-autoscaling:PutScalingPolicy",
+    "application-autoscaling:DescribeScalingPolicies",
     "cloudwatch:DescribeAlarms", "cloudwatch:PutMetricAlarm", "cloudwatch:DeleteAlarms",
     "cloudwatch:GetMetricData", "logs:DescribeLogStreams", "logs:GetLogEvents",
 )  # fmt: skip
 """What a release asks of the services whose resources the policy does not name."""
+
+
+OF_COMPONENTS = (
+    "sagemaker:CreateInferenceComponent", "sagemaker:DescribeInferenceComponent", "sagemaker:ListInferenceComponents",
+    "sagemaker:UpdateInferenceComponent", "sagemaker:UpdateInferenceComponentRuntimeConfig",
+    "sagemaker:DeleteInferenceComponent",
+)  # fmt: skip
+"""And where it hosts on inference components."""
 
 
 def findings(aws: Aws, settings: SageMakerSettings) -> list[Finding]:
@@ -36,7 +45,7 @@ def findings(aws: Aws, settings: SageMakerSettings) -> list[Finding]:
         return [problem("aws", error.message, error.fix)]
     return look_for_problems(
         "aws", (
-            _bucket(aws, settings), _role(aws, settings), _quota(aws, settings), _permissions(aws, caller),
+            _bucket(aws, settings), _role(aws, settings), _quota(aws, settings), _permissions(aws, caller, settings),
             _alarms(aws, settings),
         )
     )  # fmt: skip
@@ -55,7 +64,7 @@ def policy(settings: SageMakerSettings) -> dict[str, Any]:
     return {
         "Version": "2012-10-17",
         "Statement": [
-            {"Sid": "Release", "Effect": "Allow", "Action": list(ACTIONS), "Resource": "*"},
+            {"Sid": "Release", "Effect": "Allow", "Action": _actions(settings), "Resource": "*"},
             {
                 "Sid": "HandOverTheRole", "Effect": "Allow", "Action": ["iam:PassRole", "iam:GetRole"],
                 "Resource": settings.role,
@@ -126,12 +135,16 @@ def _quota(aws: Aws, settings: SageMakerSettings) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _permissions(aws: Aws, caller: str) -> Iterator[Finding]:
+def _actions(settings: SageMakerSettings) -> list[str]:
+    return [*ACTIONS, *(OF_COMPONENTS if settings.inference_components is not None else ())]
+
+
+def _permissions(aws: Aws, caller: str, settings: SageMakerSettings) -> Iterator[Finding]:
     if ":root" in caller:
         return
     results = aws.pages(
         "iam", "simulate_principal_policy", "EvaluationResults", PolicySourceArn=_principal(caller),
-        ActionNames=list(ACTIONS),
+        ActionNames=_actions(settings),
     )  # fmt: skip
     denied = [found["EvalActionName"] for found in results if found["EvalDecision"] != "allowed"]
     if denied:

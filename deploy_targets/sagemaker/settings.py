@@ -38,6 +38,22 @@ class NativeGuardrails(Strict):
         return self
 
 
+class InferenceComponents(Strict):
+    """Copies of containers that machines are found for, down to none of either."""
+
+    machines: int = Field(
+        2, ge=1, description="How many there may be at most, for the copies of all versions; as many as those need."
+    )
+    batch: Percent = Field(0.5, ge=0.05, le=0.5, description="Of the live copies, that are replaced in one step.")
+    wait: Duration = Field(60.0, le=_LONGEST_WAIT, description="After each step, while the alarms are watched.")
+
+    @model_validator(mode="after")
+    def _whole_percents(self) -> InferenceComponents:
+        if round(self.batch * 100, 6) % 1:
+            raise ValueError("batch is a whole number of percent, 5% to 50%, which is all that SageMaker takes")
+        return self
+
+
 class SageMakerSettings(Target):
     """An account's SageMaker, and how its endpoints are made there."""
 
@@ -71,12 +87,25 @@ class SageMakerSettings(Target):
     native_guardrails: NativeGuardrails | None = Field(
         default=None, description="Have SageMaker shift live traffic, and its alarms take it back."
     )
+    inference_components: InferenceComponents | None = Field(
+        default=None, description="Host on inference components, which scale to zero and share machines."
+    )
     tags: dict[str, str] = Field(default_factory=dict, description="On everything that is made, for bills.")
 
     @model_validator(mode="after")
     def _whole_network(self) -> SageMakerSettings:
         if bool(self.subnets) != bool(self.security_groups):
             raise ValueError("subnets and security_groups go together")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_of_hosting(self) -> SageMakerSettings:
+        if self.inference_components is None:
+            return self
+        if self.native_guardrails is not None:
+            raise ValueError("inference_components are updated by themselves; leave native_guardrails out")
+        if self.isolated:
+            raise ValueError("inference_components write their own log to captures, which isolated keeps them from")
         return self
 
     @model_validator(mode="after")

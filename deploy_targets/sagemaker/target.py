@@ -44,9 +44,8 @@ class SageMakerTarget(Hosting):
     """
 
     UNSUPPORTED: ClassVar[Mapping[Feature, str]] = {
-        Feature.SCALE_TO_ZERO: "only inference components scale to zero; requests name theirs, and SageMaker splits "
-        "and copies none between two of them and logs none, so there would be nothing to compare; set replicas.min to "
-        "1, or have KEDA scale on EKS",
+        Feature.SCALE_TO_ZERO: "only inference components scale to zero; set target.inference_components, which has no "
+        "canary, or replicas.min to 1",
         Feature.CPU_LIMIT: _INSTANCE,
         Feature.MEMORY_LIMIT: _INSTANCE,
         Feature.GPU: _INSTANCE,
@@ -72,8 +71,12 @@ class SageMakerTarget(Hosting):
         self._captures: dict[str, Captures] = {}
 
     @classmethod
-    def of(cls, settings: SageMakerSettings) -> SageMakerTarget:
+    def of(cls, settings: SageMakerSettings) -> Hosting:
         """The target that a release file describes."""
+        if settings.inference_components is not None:
+            from deploy_targets.sagemaker.components_target import ComponentsTarget  # noqa: PLC0415 - seldom needed
+
+            return ComponentsTarget.of(settings)
         if settings.native_guardrails is None:
             return cls(settings)
         from deploy_targets.sagemaker.guarded import GuardedTarget  # noqa: PLC0415 - it is one of these
@@ -134,8 +137,10 @@ class SageMakerTarget(Hosting):
     def counts(self, endpoint: str) -> Mapping[str, Counts]:
         """CloudWatch's sums of each variant since this target was opened."""
         described = self._fleet(endpoint).described() or {}
-        counter = self._counters.setdefault(endpoint, Counter(self._aws, endpoint))
-        return {name: counter.read(name) for name in variants_of(described)}
+        counter = self._counters.setdefault(endpoint, Counter(self._aws))
+        return {
+            name: counter.read({"EndpointName": endpoint, "VariantName": name}) for name in variants_of(described)
+        }  # fmt: skip
 
     def captured(self, endpoint: str, window: Window) -> Iterator[pa.RecordBatch]:
         """What data capture wrote to S3."""

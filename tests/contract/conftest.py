@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cluster_harness import GatewayApiHarness, KubernetesHarness
 from harness import (
     AzureMlHarness,
+    ComponentsHarness,
     DockerHarness,
     Harness,
     LocalHarness,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-TARGETS = ("local", "docker", "sagemaker", "vertex", "azure_ml", *cluster.KINDS)
+TARGETS = ("local", "docker", "sagemaker", "sagemaker_components", "vertex", "azure_ml", *cluster.KINDS)
 BEHIND_ENVOY = TARGETS[:2]
 collect_ignore = [] if cluster.CONTEXT else ["test_kubernetes_target.py", "test_kubernetes_scaling.py"]
 
@@ -52,9 +53,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out what a platform does not have.
 
     Only our own gateway compares a fence and acts in one step. Vertex AI neither mirrors nor has histograms; Azure ML
-    has no histograms either, and its API does not tell of a container that ended.
+    has no histograms either, and its API does not tell of a container that ended. Inference components of
+    SageMaker split and copy nothing; the version before is asked again, so latencies would say nothing.
     """
-    lacks = {"vertex": ("mirrored", "latencies"), "azure_ml": ("latencies", "killed_revision")}
+    lacks = {"vertex": ("mirrored", "latencies"), "azure_ml": ("latencies", "killed_revision"),
+             "sagemaker_components": ("weights", "mirrored", "latencies")}  # fmt: skip
     for item in list(items):
         params = getattr(item, "callspec", None)
         target = params.params.get("harness") if params else None
@@ -70,6 +73,14 @@ def sagemaker_harness(gateway_home: Path, docker_base: str) -> Iterator[SageMake
         for name, value in double.environment.items():
             patch.setenv(name, value)
         yield SageMakerHarness(gateway_home, docker_base, double)
+
+
+@pytest.fixture(scope="session")
+def sagemaker_components_harness(gateway_home: Path, docker_base: str) -> Iterator[ComponentsHarness]:
+    with sagemaker("components") as double, pytest.MonkeyPatch.context() as patch:
+        for name, value in double.environment.items():
+            patch.setenv(name, value)
+        yield ComponentsHarness(gateway_home, docker_base, double)
 
 
 @pytest.fixture(scope="session")

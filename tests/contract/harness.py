@@ -6,7 +6,7 @@ import contextlib
 import ssl
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import httpx
 from botocore.exceptions import ClientError
@@ -21,7 +21,9 @@ from deploy_targets.azure_ml.settings import AzureMlSettings
 from deploy_targets.azure_ml.target import AzureMlTarget
 from deploy_targets.docker import DockerTarget
 from deploy_targets.local import LocalTarget
+from deploy_targets.protocol import Feature
 from deploy_targets.sagemaker.aws import Aws
+from deploy_targets.sagemaker.components_target import ComponentsTarget
 from deploy_targets.sagemaker.settings import SageMakerSettings
 from deploy_targets.sagemaker.target import SageMakerTarget
 from deploy_targets.vertex import names as vertex_names
@@ -29,7 +31,7 @@ from deploy_targets.vertex.google import Google
 from deploy_targets.vertex.settings import VertexSettings
 from deploy_targets.vertex.target import VertexTarget
 from headgate.home import Home
-from headgate.records import Image, ModelVersion, Payload, Revision
+from headgate.records import Image, ModelVersion, Payload, Resources, Revision, Traffic
 from headgate.spec import ImageSettings
 from images import build_container, build_image, fetch_artifact
 
@@ -91,6 +93,13 @@ class Harness(Protocol):
     def traces(self, endpoint: str) -> list[str]:
         """What is left of an endpoint, anywhere."""
         ...
+
+
+def part(target: DeployTarget, old: str, new: str, share: int) -> Traffic:
+    """Traffic of which the new revision has a share; all of it where the platform splits none."""
+    if Feature.SPLIT in target.UNSUPPORTED and share:
+        return Traffic.all_to(new)
+    return Traffic.split(old, new, share)
 
 
 def revision_of(image: Image, version: int, ready_timeout: float, **more: Any) -> Revision:
@@ -275,6 +284,68 @@ class SageMakerHarness(_Cloud):
         return [
             *named, *(key["Key"] for key in keys), *(name for name in double.endpoints if name == endpoint),
             *(one["ResourceId"] for one in scaled["ScalableTargets"] if f"/{endpoint}/" in one["ResourceId"]),
+        ]  # fmt: skip
+
+
+class ComponentsHarness(SageMakerHarness):
+    """SageMaker's inference components, whose requests name theirs and are logged by the containers."""
+
+    ids_reach_servers = True
+
+    def __init__(self, root: Path, base: str, double: SageMaker) -> None:
+        super().__init__(root, base, double)
+        self._settings = SageMakerSettings.model_validate({
+            "kind": "sagemaker", "role": ROLE, "captures": f"s3://{BUCKET}/live",
+            "inference_components": {"machines": 4, "batch": "50%", "wait": "60s"}, **self.more,
+        })  # fmt: skip
+        self.target = ComponentsTarget.of(self._settings)
+
+    more: ClassVar[dict[str, Any]] = {}
+
+    def again(self) -> DeployTarget:
+        return ComponentsTarget.of(self._settings)
+
+    def revision(self, model: Path, version: int, *, ready_timeout: float = 60.0, **more: Any) -> Revision:
+        more = {"resources": Resources(memory=2**29), **more}
+        return super().revision(model, version, ready_timeout=ready_timeout, **more)
+
+    def _ask(self, endpoint: str, payload: Payload) -> Reply:
+        name = str(uuid.uuid4())
+        try:
+            self._runtime.invoke_endpoint(
+                EndpointName=endpoint, Body=payload.body, ContentType=payload.content_type, InferenceId=name,
+                InferenceComponentName=endpoint, CustomAttributes=f"x-request-id={name}",
+            )  # fmt: skip
+        except self._runtime.exceptions.ModelError as error:
+            return Reply(error.response["OriginalStatusCode"], self._double.answered[name], name)
+        return Reply(200, self._double.answered[name], name)
+
+    def kills(self) -> list[Kill]:
+        # After one call is before the next.
+        calls = (
+            "create_model", "create_inference_component", "update_inference_component", "delete_inference_component",
+            "delete_model",
+        )  # fmt: skip
+        twice = ("add_tags", "update_inference_component_runtime_config")
+        return [
+            Kill("create_model", 1, "before"), *(Kill(name) for name in (*calls, *twice)),
+            *(Kill(name, 2) for name in twice),
+        ]  # fmt: skip
+
+    def kill(self, endpoint: str, revision: str) -> None:
+        there, own = self._double.components, f"{endpoint}--{revision}"
+        live = there[endpoint].specification["ModelName"] == own if endpoint in there else False
+        there[endpoint if live else own].machine.container.kill()
+
+    def traces(self, endpoint: str) -> list[str]:
+        named = [name for name in self._double.components if name == endpoint or name.startswith(f"{endpoint}--")]
+        alarms = self._double.client("cloudwatch").describe_alarms(AlarmNames=[f"headgate-wake-{endpoint}"])
+        scaled = self._double.client("application-autoscaling").describe_scalable_targets(
+            ServiceNamespace="sagemaker", ResourceIds=[f"inference-component/{endpoint}"]
+        )
+        return [
+            *super().traces(endpoint), *named, *(one["AlarmName"] for one in alarms["MetricAlarms"]),
+            *(one["ResourceId"] for one in scaled["ScalableTargets"]),
         ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 
 import pytest
+from harness import part
 from support.chaos import die
 
 from headgate.records import Traffic
@@ -14,7 +15,7 @@ def calls(target, endpoint, old, new):
     """What a release asks of a target, from the first to the last; each may be made again."""
     return [
         lambda: target.deploy(endpoint, new),
-        lambda: target.route(endpoint, Traffic.split(old.name, new.name, 2000)),
+        lambda: target.route(endpoint, part(target, old.name, new.name, 2000)),
         lambda: target.route(endpoint, Traffic.all_to(new.name)),
         lambda: target.retire(endpoint, old.name),
     ]

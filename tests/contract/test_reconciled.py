@@ -12,6 +12,7 @@ from support.simulated import Simulation
 from support.simulated_platform import ENDPOINT, Process
 from support.stack import wait_for
 
+from deploy_targets import Feature
 from headgate.phases import Phase
 from headgate.records import Artifact, Image
 from headgate.release_file import parse_release
@@ -86,7 +87,8 @@ class OnPlatform(Simulation):
     def _spec(self) -> Any:
         return parse_release(
             f"model: {ENDPOINT}\nartifact: /a\ntarget: {{kind: local}}\ngates: {{shadow: off}}\n"
-            "rollback: {keep_warm: 0s}\n"
+            "rollback: {keep_warm: 0s}\nruntime: {memory: 512Mi}\n"
+            + ("strategy: {kind: blue-green}\n" if Feature.SPLIT in self.harness.target.UNSUPPORTED else "")
         )
 
 

@@ -51,7 +51,7 @@ def guarded(sagemaker_harness):
 @pytest.fixture
 def cloud(guarded, monkeypatch):
     # CloudWatch's minute.
-    monkeypatch.setattr("deploy_targets.sagemaker.guarded._next_minute", lambda: datetime.now(UTC))
+    monkeypatch.setattr("deploy_targets.sagemaker.evidence.next_minute", lambda: datetime.now(UTC))
     ring(guarded._double, on=False)
     yield guarded
     guarded._double.faults.clear()

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from harness import part
 from support.stack import wait_for
 
 from headgate.errors import LeaseLostError, RevisionFailedError, TargetError
@@ -65,7 +66,7 @@ def test_weights_are_kept_in_basis_points(harness, settled):
 def test_no_traffic_goes_to_a_revision_that_is_not_there(harness, settled):
     endpoint, first, _ = settled
     with pytest.raises(TargetError, match="not deployed"):
-        harness.target.route(endpoint, Traffic.split(first.name, "v9-missing", 100))
+        harness.target.route(endpoint, part(harness.target, first.name, "v9-missing", 100))
     assert harness.target.observe(endpoint).traffic == Traffic.all_to(first.name)
 
 
@@ -142,6 +143,8 @@ def test_latencies_are_counted_in_buckets(harness, models, settled):
 
 def test_one_revision_can_be_asked_without_traffic(harness, settled):
     endpoint, _, second = settled
+    # One that just had traffic may get other machines.
+    wait_for(lambda: harness.target.observe(endpoint).revisions[second.name].ready, WAIT)
     answer = harness.target.invoke(endpoint, BAD, second.name)
     assert answer.status == 500
     if harness.ids_reach_servers:
@@ -162,7 +165,7 @@ def test_shifting_traffic_fails_no_request(harness, settled):
         thread.start()
     shares = itertools.cycle([0, 500, 2500, 5000, 10_000, 5000, 0, 10_000])
     while len(statuses) < 400:
-        harness.target.route(endpoint, Traffic.split(first.name, second.name, next(shares)))
+        harness.target.route(endpoint, part(harness.target, first.name, second.name, next(shares)))
     stop.set()
     for thread in threads:
         thread.join()
@@ -240,7 +243,7 @@ def test_a_lease_that_was_taken_over_changes_nothing(harness, pair):
     _, first, second = pair
     # Targets may share a gateway, which remembers.
     endpoint = f"fenced-{type(harness.target).__name__.lower()}"
-    target, both = harness.target, Traffic.split(first.name, second.name, 5000)
+    target, both = harness.target, part(harness.target, first.name, second.name, 5000)
     try:
         for revision in (first, second):
             target.deploy(endpoint, revision)

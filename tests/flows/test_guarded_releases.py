@@ -37,7 +37,7 @@ def where(tmp_path_factory):
 @pytest.fixture
 def cloud(in_cloud, monkeypatch, where):
     # CloudWatch's minute, and its delay.
-    monkeypatch.setattr("deploy_targets.sagemaker.guarded._next_minute", lambda: datetime.now(UTC))
+    monkeypatch.setattr("deploy_targets.sagemaker.evidence.next_minute", lambda: datetime.now(UTC))
     monkeypatch.setattr("tasks.alarms._LATE", timedelta())
     where.double.client("cloudwatch").put_metric_alarm(
         AlarmName=ALARM, Namespace="AWS/SageMaker", MetricName="Invocation5XXErrors", Statistic="Sum", Period=60,

@@ -119,6 +119,11 @@ class Machines:
         self.started.append(machine)
         return machine
 
+    def host(self) -> str:
+        """This machine's address, as containers on the daemon's bridge have it."""
+        (config,) = self.docker.networks.get("bridge").attrs["IPAM"]["Config"]
+        return str(config["Gateway"])
+
     def close(self) -> None:
         for machine in self.started:
             machine.end()

@@ -11,10 +11,13 @@ import logging
 import re
 import threading
 from contextlib import contextmanager, suppress
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import botocore.session
 from botocore.validate import ParamValidator
+from moto.applicationautoscaling import models as scaling
+from moto.applicationautoscaling import responses as scaling_responses
 from moto.cloudwatch.responses import CloudWatchResponse
 from moto.core.responses import ActionResult
 from moto.iam.responses import IamResponse
@@ -38,7 +41,9 @@ HOSTING = (
     "create_model", "describe_model", "list_models", "delete_model", "create_endpoint_config",
     "describe_endpoint_config", "list_endpoint_configs", "delete_endpoint_config", "create_endpoint",
     "describe_endpoint", "list_endpoints", "update_endpoint", "update_endpoint_weights_and_capacities",
-    "delete_endpoint", "add_tags", "list_tags",
+    "delete_endpoint", "add_tags", "list_tags", "create_inference_component", "describe_inference_component",
+    "list_inference_components", "update_inference_component", "update_inference_component_runtime_config",
+    "delete_inference_component",
 )  # fmt: skip
 
 _SAID = {
@@ -68,6 +73,10 @@ def sagemaker(name: str) -> Iterator[SageMaker]:
         server.start()
         host, port = server.get_host_and_port()
         double.url = f"http://{host}:{port}"
+        # The same backends, where containers reach this machine.
+        inner = ThreadedMotoServer(machines.host(), 0, verbose=False)
+        inner.start()
+        double.inside = {**double.environment, "AWS_ENDPOINT_URL": "http://{}:{}".format(*inner.get_host_and_port())}
         _prepare(double)
         worker.start()
         try:
@@ -75,6 +84,7 @@ def sagemaker(name: str) -> Iterator[SageMaker]:
         finally:
             double.close()
             worker.join(30)
+            inner.stop()
             server.stop()
             machines.close()
 
@@ -88,10 +98,14 @@ def _exposed(double: SageMaker) -> Iterator[None]:
         (IamResponse, "iam", "simulate_principal_policy", double.simulate_principal_policy),
         (ServiceQuotasResponse, "service-quotas", "list_service_quotas", double.list_service_quotas),
     ]
-    methods = [
+    methods: list[tuple[Any, str, Any]] = [
         (owner, operation, _answering(double, service, operation, act)) for owner, service, operation, act in acts
     ]
     methods.append((SageMakerRuntimeResponse, "invoke_endpoint", _runtime(double)))
+    # https://docs.aws.amazon.com/autoscaling/application/APIReference/API_RegisterScalableTarget.html has one more.
+    known = {one.name: one.value for one in scaling.ScalableDimensionValueSet}
+    more = Enum("Dimensions", {**known, "COMPONENT": "sagemaker:inference-component:DesiredCopyCount"})
+    methods += [(module, "ScalableDimensionValueSet", more) for module in (scaling, scaling_responses)]
     before = [(owner, operation, owner.__dict__.get(operation)) for owner, operation, _ in methods]
     for owner, operation, method in methods:
         setattr(owner, operation, method)

@@ -23,6 +23,7 @@ from docker.errors import DockerException
 
 from support.faults import Faults
 from support.sagemaker_catalog import ACCOUNT, REGION, Catalog, Refusal, arn_of
+from support.sagemaker_components import ComponentHosting
 from support.sagemaker_evidence import Evidence
 from support.sagemaker_guardrails import shift_in_steps
 
@@ -44,7 +45,7 @@ class Variant:
     """One variant's machine and numbers."""
 
     config: dict[str, Any]
-    machine: Machine
+    machine: Machine | None
     weight: float
     count: int
     running: int = 0
@@ -66,15 +67,16 @@ class Endpoint:
     tasks: list[threading.Thread] = field(default_factory=list)
 
 
-class SageMaker(Catalog):
-    """The double; `url` is where its moto server is, and `faults` what is to go wrong."""
+class SageMaker(Catalog, ComponentHosting):
+    """The double; `url` is where its moto server is, `inside` what leads containers to it, and `faults` go wrong."""
 
     def __init__(self, machines: Machines) -> None:
-        super().__init__()
+        Catalog.__init__(self)
+        ComponentHosting.__init__(self)
         self.machines, self.faults, self.evidence = machines, Faults(), Evidence()
         self.capacity, self.quota = True, 4.0
         self.denied: set[str] = set()
-        self.url = ""
+        self.url, self.inside = "", {}
         self._stop = threading.Event()
         self._random = random.Random(7)
 
@@ -151,12 +153,15 @@ class SageMaker(Catalog):
     def delete_endpoint(self, asked: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
             endpoint = self._steady(asked["EndpointName"])
+            if there := [one.name for one in self.components.values() if one.endpoint == endpoint.name]:
+                raise Refusal(f"Cannot delete an endpoint that has inference components: {there}")
             endpoint.status = "Deleting"
 
         def end() -> None:
             time.sleep(STEP_SECONDS)
             for variant in (*endpoint.production.values(), *endpoint.shadow.values()):
-                variant.machine.end()
+                if variant.machine is not None:
+                    variant.machine.end()
             with self._lock:
                 del self.endpoints[endpoint.name]
                 self.tags.pop(arn_of("endpoint", endpoint.name), None)
@@ -173,6 +178,10 @@ class SageMaker(Catalog):
             if endpoint is None or endpoint.status in {"Creating", "Failed"}:
                 raise Refusal(f"Endpoint {name} of account {ACCOUNT} not found.", "ValidationError")
             target, known = headers.get("X-Amzn-SageMaker-Target-Variant"), endpoint.production
+            if any(variant.machine is None for variant in known.values()):
+                component = headers.get("X-Amzn-SageMaker-Inference-Component")
+                answer = self.ask_component(name, component, body, kind, headers)
+                return answer.status, component, answer.body, answer.content_type
             if target is not None and target not in known:
                 raise Refusal(f"Variant {target} not found for endpoint {name}", "ValidationError")
             weights = [variant.weight for variant in known.values()]
@@ -225,6 +234,7 @@ class SageMaker(Catalog):
             self.evidence.write_captures(s3)
             with self._lock:
                 serving = [found for found in self.endpoints.values() if found.status == "InService"]
+            self.replace_failed_copies()
             for endpoint in serving:
                 for variant in (*endpoint.production.values(), *endpoint.shadow.values()):
                     self._replace_failed(endpoint, variant)
@@ -253,7 +263,7 @@ class SageMaker(Catalog):
         )
 
     def _replace_failed(self, endpoint: Endpoint, variant: Variant) -> None:
-        if variant.machine.is_running():
+        if variant.machine is None or variant.machine.is_running():
             variant.running = variant.count
         elif variant.running:
             variant.running = 0
@@ -286,12 +296,12 @@ class SageMaker(Catalog):
             else:
                 endpoint.production, endpoint.shadow, leaves = production, shadow, kept
                 endpoint.config, endpoint.status, endpoint.reason, endpoint.pending = config_name, "InService", "", ""
-                self.evidence.where[endpoint.name] = config["DataCaptureConfig"]["DestinationS3Uri"]
+                self.evidence.where[endpoint.name] = config.get("DataCaptureConfig", {}).get("DestinationS3Uri", "")
             stay = [variant.machine for variant in (endpoint.production | endpoint.shadow).values()]
         # Requests that are on their way still get their answers.
         time.sleep(STEP_SECONDS)
         for variant in leaves.values():
-            if variant.machine not in stay:
+            if variant.machine is not None and variant.machine not in stay:
                 variant.machine.end()
 
     def _made(
@@ -308,6 +318,9 @@ class SageMaker(Catalog):
             if old is not None:
                 weight = old.weight if "DesiredWeight" in retained else weight
                 count = old.count if "DesiredInstanceCount" in retained else count
+            if "ModelName" not in one:
+                made[key][name] = Variant(one, None, weight, count, count)
+                continue
             if old is not None and old.config["ModelName"] == one["ModelName"]:
                 made[key][name] = Variant(one, old.machine, weight, count, old.running)
                 continue
@@ -332,7 +345,7 @@ class SageMaker(Catalog):
         deadline = time.monotonic() + config.get("ContainerStartupHealthCheckTimeoutInSeconds", 240) / 2
         while not machine.answers("/ping"):
             if time.monotonic() > deadline or not machine.is_running():
-                self._write_log(endpoint, config["VariantName"], machine.log())
+                self._write_log(f"/aws/sagemaker/Endpoints/{endpoint}", config["VariantName"], machine.log())
                 machine.end()
                 return None, (
                     f"The primary container for production variant {config['VariantName']} did not pass the ping "
@@ -341,8 +354,8 @@ class SageMaker(Catalog):
             time.sleep(TICK)
         return machine, ""
 
-    def _write_log(self, endpoint: str, variant: str, lines: list[str]) -> None:
-        logs, group = self.client("logs"), f"/aws/sagemaker/Endpoints/{endpoint}"
+    def _write_log(self, group: str, variant: str, lines: list[str]) -> None:
+        logs = self.client("logs")
         stream = f"{variant}/i-{uuid.uuid4().hex[:17]}"
         with contextlib.suppress(logs.exceptions.ResourceAlreadyExistsException):
             logs.create_log_group(logGroupName=group)

@@ -58,7 +58,10 @@ class Catalog:
         if len(set(variants)) < len(variants):
             raise Refusal("Duplicate variant name")
         for variant in (*production, *shadow):
-            self._found("model", self.models, variant["ModelName"])
+            if "ModelName" in variant:
+                self._found("model", self.models, variant["ModelName"])
+            elif "ExecutionRoleArn" not in asked:
+                raise Refusal("ExecutionRoleArn is required where a variant has no model")
         name = asked["EndpointConfigName"]
         return self._create("endpoint configuration", self.configs, name, asked, "EndpointConfigArn")
 

@@ -22,7 +22,7 @@ class Evidence:
     """Of all endpoints."""
 
     def __init__(self) -> None:
-        self._metrics: list[tuple[float, str, str, int, float]] = []
+        self._metrics: list[tuple[float, tuple[str, str], int, float]] = []
         self._captured: list[tuple[float, str, dict[str, Any]]] = []
         self.where: dict[str, str] = {}
         """Each endpoint's, as its configuration says."""
@@ -45,10 +45,15 @@ class Evidence:
             },
             "eventVersion": "0",
         }  # fmt: skip
+        self.count((endpoint, variant), answer)
         with self._lock:
-            self._metrics.append((time.time(), endpoint, variant, answer.status, answer.seconds * 1e6))
             folder = f"{self.where[endpoint].removeprefix('s3://').partition('/')[2]}/{endpoint}/{variant}"
             self._captured.append((time.time() + late, folder, line))
+
+    def count(self, of: tuple[str, str], answer: Answer) -> None:
+        """One answer of an endpoint's variant, or of an inference component, whose endpoint is no dimension."""
+        with self._lock:
+            self._metrics.append((time.time(), of, answer.status, answer.seconds * 1e6))
 
     def get_metric_data(self, asked: dict[str, Any]) -> dict[str, Any]:
         start, end = asked["StartTime"].timestamp(), asked["EndTime"].timestamp()
@@ -59,8 +64,9 @@ class Evidence:
             stat, period = query["MetricStat"], query["MetricStat"]["Period"]
             named = {one["Name"]: one["Value"] for one in stat["Metric"]["Dimensions"]}
             sums: dict[float, float] = defaultdict(float)
-            for at, endpoint, variant, status, micros in known:
-                if (endpoint, variant) == (named["EndpointName"], named["VariantName"]):
+            wanted = (named.get("EndpointName", ""), named.get("VariantName") or named["InferenceComponentName"])
+            for at, of, status, micros in known:
+                if of == wanted:
                     sums[at // period * period] += _counted(stat["Metric"]["MetricName"], stat["Stat"], status, micros)
             moments = sorted(sums)
             results.append({

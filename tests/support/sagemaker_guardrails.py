@@ -40,7 +40,7 @@ def shift_in_steps(
         for name, variant in before.items():
             variant.taking_over = (after[name].machine, share)
         deadline = time.monotonic() + routing["WaitIntervalInSeconds"] / FASTER
-        while not (reason := _ringing(alarms, names)) and time.monotonic() < deadline:
+        while not (reason := ringing(alarms, names)) and time.monotonic() < deadline:
             time.sleep(TICK)
         if reason:
             break
@@ -56,7 +56,8 @@ def _shares(routing: Mapping[str, Any]) -> list[float]:
     return [step / 100 for step in range(size, 100, size)]
 
 
-def _ringing(alarms: Any, names: list[str]) -> str:
+def ringing(alarms: Any, names: list[str]) -> str:
+    """Why an update is taken back, if one of these alarms rings."""
     known = alarms.describe_alarms(AlarmNames=names)["MetricAlarms"] if names else []
     on = sorted(one["AlarmName"] for one in known if one["StateValue"] == "ALARM")
     return f"One or more alarms were triggered during the deployment: {on}" if on else ""

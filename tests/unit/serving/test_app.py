@@ -15,11 +15,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from support import nvml
 from support.stack import wait_for
 
 from deploy_targets import prediction_log as reader
+from deploy_targets.kubernetes.capture import Captures
 from headgate.records import Window
 from headgate.stack.ports import free_port
 from serving.prediction_log import PredictionLog, Row
@@ -66,6 +68,30 @@ def ready(client: httpx.Client) -> bool:
 def ask(client: httpx.Client, x: float = 1.0, **headers: str) -> httpx.Response:
     body = json.dumps({"dataframe_records": [{"x": x}]})
     return client.post("/invocations", content=body, headers={"content-type": "application/json", **headers})
+
+
+def test_where_nothing_is_beside_it_it_brings_its_log_to_storage_itself(models, tmp_path):
+    there = tmp_path / "there"
+    env = {"HEADGATE_SHIPS": "on", "HEADGATE_CAPTURES": f"file://{there}", "HEADGATE_ENDPOINT": "wine"}
+
+    def arrived() -> int:
+        now = datetime.now(UTC)
+        window = Window(start=now - timedelta(minutes=5), end=now + timedelta(minutes=5))
+        return sum(batch.num_rows for batch in Captures(f"file://{there}").read("wine", window))
+
+    with server(models("pyfunc", does="double"), tmp_path, HEADGATE_REVISION="v1-a", **env) as (process, client):
+        wait_for(lambda: ready(client), 30)
+        ask(client)
+        wait_for(lambda: arrived() == 1, 20)
+        (shipper,) = psutil.Process(process.pid).children()
+        shipper.kill()
+        ask(client)
+        wait_for(lambda: arrived() == 2, 20)
+        ask(client)
+        process.terminate()
+        assert process.wait(30) == 0
+    assert arrived() == 3
+    assert not list(tmp_path.glob("scratch/predictions/*.arrows"))
 
 
 @pytest.mark.parametrize(
