@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from deploy_targets.clouds import poll
 from deploy_targets.sagemaker import names
-from deploy_targets.sagemaker.fleet import FAILED, PROVISION_SECONDS, Fleet, startup_seconds
+from deploy_targets.sagemaker.fleet import COMPONENTS, FAILED, PROVISION_SECONDS, Fleet, startup_seconds
 from headgate.errors import RevisionFailedError, RolledBackError, TargetError, TargetUnavailableError
 
 if TYPE_CHECKING:
@@ -26,13 +26,11 @@ if TYPE_CHECKING:
 
 Component = dict[str, Any]
 
-VARIANT = "components"
-"""The one variant of such an endpoint, which is nothing but machines."""
-
 _CHANGING = frozenset({"Creating", "Updating", "Deleting"})
 _SERVING = frozenset({"InService", "Updating"})
 _SPECIFIED = ("ModelName", "StartupParameters", "ComputeResourceRequirements")
-_BECOMES = f"{names.PREFIX}becomes"
+_BECOMES, _BEFORE = f"{names.PREFIX}becomes", f"{names.PREFIX}before"
+"""Tags of the component that clients name: what SageMaker is replacing it by, and what it ran before that."""
 _LEAST_SECONDS, _MOST_SECONDS = 600, 28800
 """What MaximumExecutionTimeoutInSeconds may be."""
 _MARGIN_SECONDS = 300.0
@@ -64,7 +62,7 @@ class ComponentFleet(Fleet):
             self.delete()
             described = None
         variants = described.get("ProductionVariants", []) if described is not None else []
-        if any(one["VariantName"] != VARIANT for one in variants):
+        if any(one["VariantName"] != COMPONENTS for one in variants):
             raise TargetError(
                 f"{self._endpoint} is made of variants, and is not changed into one of inference components",
                 fix="choose another `endpoint:` in the release file, or remove this one first",
@@ -98,7 +96,7 @@ class ComponentFleet(Fleet):
         return {
             "ExecutionRoleArn": settings.role,
             "ProductionVariants": [{
-                "VariantName": VARIANT, "InstanceType": settings.instance, "InitialInstanceCount": 1,
+                "VariantName": COMPONENTS, "InstanceType": settings.instance, "InitialInstanceCount": 1,
                 "ManagedInstanceScaling": {
                     "Status": "ENABLED", "MinInstanceCount": 0, "MaxInstanceCount": hosting.machines,
                 },
@@ -160,7 +158,7 @@ class Components:
         if found is None or found["InferenceComponentStatus"] not in _SERVING:
             return None
         # Copies that come and go are an update too.
-        if found["InferenceComponentStatus"] == "Updating" and self._becomes(found):
+        if found["InferenceComponentStatus"] == "Updating" and self._notes(found).get(_BECOMES):
             return None
         return names.revision_of(found["Specification"]["ModelName"], self._endpoint) or None
 
@@ -186,7 +184,7 @@ class Components:
     def give(self, revision: str, least: int, tags: Mapping[str, str]) -> None:
         """Have clients get a revision; returns when all of them do.
 
-        SageMaker replaces the copies in steps, and takes that back when an alarm rings.
+        SageMaker replaces the copies in steps, and takes that back when an alarm rings; but for the way back.
 
         Args:
             revision: whose own component is there.
@@ -242,7 +240,7 @@ class Components:
     ) -> None:
         self._aws.make(
             "sagemaker", "create_inference_component", InferenceComponentName=name, EndpointName=self._endpoint,
-            VariantName=VARIANT, Specification=specification, RuntimeConfig={"CopyCount": copies},
+            VariantName=COMPONENTS, Specification=specification, RuntimeConfig={"CopyCount": copies},
             Tags=names.tags({"endpoint": self._endpoint}, tags),
         )  # fmt: skip
         found = self.settled(name, seconds + PROVISION_SECONDS)
@@ -255,12 +253,17 @@ class Components:
 
     def _update(self, live: Component, revision: str, specification: Mapping[str, Any]) -> None:
         hosting, name = self._hosting, self._endpoint
-        if self._becomes(live) == revision and _is_of_an_alarm(live):
+        noted, before = self._notes(live), names.revision_of(live["Specification"]["ModelName"], self._endpoint)
+        is_begun = noted.get(_BECOMES) == revision
+        if is_begun and _is_of_an_alarm(live):
             # Whoever began it did not live to see it.
             self.see_that_it_settled(live)
             raise self._taken_back(live)
+        goes_back = revision == noted.get(_BEFORE) or (is_begun and not noted.get(_BEFORE))
+        # An alarm that rings then does so for the version that is left.
+        alarms = [] if goes_back else [{"AlarmName": one} for one in self._alarms]
         seconds = hosting.wait * math.ceil(1 / hosting.batch) + PROVISION_SECONDS
-        self._aws.call("sagemaker", "add_tags", **self._becoming(live, revision))
+        self._note(live, {_BECOMES: revision, _BEFORE: "" if goes_back else before})
         self._aws.call(
             "sagemaker", "update_inference_component", InferenceComponentName=name, Specification=specification,
             DeploymentConfig={
@@ -269,8 +272,7 @@ class Components:
                     "WaitIntervalInSeconds": int(hosting.wait),
                     "MaximumExecutionTimeoutInSeconds": int(min(max(seconds, _LEAST_SECONDS), _MOST_SECONDS)),
                 },
-                **({"AutoRollbackConfiguration": {"Alarms": [{"AlarmName": one} for one in self._alarms]}}
-                   if self._alarms else {}),
+                **({"AutoRollbackConfiguration": {"Alarms": alarms}} if alarms else {}),
             },
         )  # fmt: skip
         after = self.settled(name, seconds + _MARGIN_SECONDS)
@@ -285,15 +287,16 @@ class Components:
 
     def see_that_it_settled(self, live: Component) -> None:
         """Note that nobody replaces what clients get any more."""
-        if self._becomes(live):
-            self._aws.call("sagemaker", "add_tags", **self._becoming(live, ""))
+        if self._notes(live).get(_BECOMES):
+            self._note(live, {_BECOMES: ""})
 
-    def _becoming(self, live: Component, revision: str) -> dict[str, Any]:
-        return {"ResourceArn": live["InferenceComponentArn"], "Tags": [{"Key": _BECOMES, "Value": revision}]}
+    def _note(self, live: Component, noted: Mapping[str, str]) -> None:
+        tags = [{"Key": key, "Value": value} for key, value in noted.items()]
+        self._aws.call("sagemaker", "add_tags", ResourceArn=live["InferenceComponentArn"], Tags=tags)
 
-    def _becomes(self, live: Component) -> str:
+    def _notes(self, live: Component) -> dict[str, str]:
         listed = self._aws.pages("sagemaker", "list_tags", "Tags", ResourceArn=live["InferenceComponentArn"])
-        return names.read_tags(listed).get(_BECOMES, "")
+        return names.read_tags(listed)
 
     def _taken_back(self, live: Component) -> RolledBackError:
         holder = names.revision_of(live["Specification"]["ModelName"])

@@ -25,6 +25,8 @@ Variant = dict[str, Any]
 
 CHANGING = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"})
 SERVING = frozenset({"InService", "Updating", "SystemUpdating", "RollingBack"})
+COMPONENTS = "components"
+"""The one variant of an endpoint of inference components, which is nothing but machines (components.py)."""
 FAILED = "Failed"
 """Such an endpoint can only be deleted."""
 

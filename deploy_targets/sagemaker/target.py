@@ -16,7 +16,7 @@ from deploy_targets.protocol import Feature
 from deploy_targets.sagemaker import names
 from deploy_targets.sagemaker.capture import Captures
 from deploy_targets.sagemaker.evidence import BOUNDS, Counter
-from deploy_targets.sagemaker.fleet import FAILED, PROVISION_SECONDS, SERVING, Fleet
+from deploy_targets.sagemaker.fleet import COMPONENTS, FAILED, PROVISION_SECONDS, SERVING, Fleet
 from deploy_targets.sagemaker.hosting import Hosting
 from deploy_targets.sagemaker.scaling import Scaling
 from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
@@ -44,8 +44,8 @@ class SageMakerTarget(Hosting):
     """
 
     UNSUPPORTED: ClassVar[Mapping[Feature, str]] = {
-        Feature.SCALE_TO_ZERO: "only inference components scale to zero; set target.inference_components, which has no "
-        "canary, or replicas.min to 1",
+        Feature.SCALE_TO_ZERO: "only inference components scale to zero; set replicas.min to 1, or "
+        "target.inference_components, which has no canary",
         Feature.CPU_LIMIT: _INSTANCE,
         Feature.MEMORY_LIMIT: _INSTANCE,
         Feature.GPU: _INSTANCE,
@@ -102,6 +102,11 @@ class SageMakerTarget(Hosting):
         described = fleet.settled()
         if described is not None:
             self._tagged.see_that_it_is_ours(described)
+            if COMPONENTS in variants_of(described):
+                raise TargetError(
+                    f"{endpoint} is made of inference components, and is not changed into one of variants",
+                    fix="set target.inference_components, choose another `endpoint:`, or remove this one first",
+                )
             if described["EndpointStatus"] == FAILED:
                 fleet.delete()
                 described = None

@@ -6,7 +6,7 @@ import contextlib
 import ssl
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 from botocore.exceptions import ClientError
@@ -104,9 +104,8 @@ def part(target: DeployTarget, old: str, new: str, share: int) -> Traffic:
 
 def revision_of(image: Image, version: int, ready_timeout: float, **more: Any) -> Revision:
     named = ModelVersion(name="contract", version=version, digest=image.digest)
-    return Revision.of(
-        named, image, env={"OMP_NUM_THREADS": "1"}, workers=1, ready_timeout=ready_timeout, **more
-    )  # fmt: skip
+    more = {"workers": 1, **more}
+    return Revision.of(named, image, env={"OMP_NUM_THREADS": "1"}, ready_timeout=ready_timeout, **more)
 
 
 class BehindEnvoy:
@@ -292,15 +291,13 @@ class ComponentsHarness(SageMakerHarness):
 
     ids_reach_servers = True
 
-    def __init__(self, root: Path, base: str, double: SageMaker) -> None:
+    def __init__(self, root: Path, base: str, double: SageMaker, **more: Any) -> None:
         super().__init__(root, base, double)
         self._settings = SageMakerSettings.model_validate({
             "kind": "sagemaker", "role": ROLE, "captures": f"s3://{BUCKET}/live",
-            "inference_components": {"machines": 4, "batch": "50%", "wait": "60s"}, **self.more,
+            "inference_components": {"machines": 4, "batch": "50%", "wait": "60s"}, **more,
         })  # fmt: skip
         self.target = ComponentsTarget.of(self._settings)
-
-    more: ClassVar[dict[str, Any]] = {}
 
     def again(self) -> DeployTarget:
         return ComponentsTarget.of(self._settings)

@@ -63,7 +63,8 @@ def on_sagemaker(_folder: Path) -> Iterator[CloudWorld]:
                 "create_model", "create_endpoint_config", "update_endpoint", "update_endpoint_weights_and_capacities",
                 "delete_endpoint_config", "delete_model", "add_tags",
             ),
-            evidence="get_metric_data", left=lambda: [*double.models, *double.configs, *double.endpoints],
+            evidence="get_metric_data",
+            left=lambda: [*double.models, *double.configs, *double.endpoints, *double.components],
         )  # fmt: skip
 
 

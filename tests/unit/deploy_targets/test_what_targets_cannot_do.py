@@ -43,7 +43,7 @@ def test_copies_are_in_the_same_steps_where_the_platform_makes_them(percent, wro
 
 
 @pytest.mark.parametrize("target", ["local", "vertex", "azure", "sagemaker"])
-def test_no_platform_here_starts_a_machine_when_somebody_asks(target):
+def test_a_platform_that_starts_no_machine_when_somebody_asks_says_so(target):
     known = {"local": LOCAL, "vertex": VERTEX, "azure": AZURE, "sagemaker": SAGEMAKER.format("")}
     asked = "runtime.replicas.min: 0"
     assert "set replicas.min to 1" in problems(known[target], "runtime: {replicas: {min: 0}}")[asked]
@@ -82,6 +82,17 @@ def test_what_sagemaker_shifts_itself_is_not_split_by_us():
     assert "blue-green" in problems(guarded, "")["strategy.steps"]
     assert not problems(guarded, "strategy: {kind: blue-green}")
     assert not problems(SAGEMAKER.format(""), "")
+
+
+def test_sagemaker_scales_to_zero_where_it_splits_nothing_and_knows_what_a_copy_needs():
+    nobody, green = "replicas: {min: 0, max: 2}", "strategy: {kind: blue-green}\n"
+    plain, components = SAGEMAKER.format(""), SAGEMAKER.format(", inference_components: {}")
+    assert "target.inference_components" in problems(plain, f"runtime: {{{nobody}}}")["runtime.replicas.min: 0"]
+    assert problems(components, f"runtime: {{{nobody}}}").keys() == {"strategy.steps", "runtime.memory"}
+    asked = f"{green}runtime: {{{nobody}, memory: 2Gi, cpu: 1, gpu: 1}}\n"
+    assert not problems(components, asked)
+    redacted = problems(components, f"{asked}capture: {{redact: [x]}}")
+    assert redacted.keys() == {"gates.shadow", "strategy.kind"}, "what is asked again has to be whole"
 
 
 def test_steps_that_are_not_taken_need_not_fit():

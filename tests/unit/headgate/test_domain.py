@@ -119,9 +119,14 @@ def test_a_plan_tells_traffic_and_gates():
     assert "500 pairs within 10m" in steps["shadow"].gate
     assert "stays warm for 1h" in steps["promote"].does
     assert "shadow" not in {step.name for step in plan_of("gates: {shadow: off}", revision()).steps}
-    assert (
-        "switch to 100%" in {s.name: s.does for s in plan_of("strategy: {kind: blue-green}", revision()).steps}["shift"]
-    )
+
+
+@pytest.mark.parametrize(("copied_at_most", "says"), [(10_000, "receives copies"), (0, "is asked again")])
+def test_a_plan_of_blue_green_tells_how_the_old_version_is_compared(copied_at_most, says):
+    plan = plan_of("strategy: {kind: blue-green}", revision(), mirrors=copied_at_most)
+    does = {step.name: step.does for step in plan.steps}["shift"]
+    assert "switch to 100%" in does
+    assert says in does
 
 
 @pytest.mark.parametrize(("asked", "copied_at_most", "says"), [

@@ -14,7 +14,7 @@ TARGETS = {
     "local": "{kind: local}",
     "docker": "{kind: docker}",
     "sagemaker": "{kind: sagemaker, role: 'arn:aws:iam::123456789012:role/e', captures: 's3://captures', alarms: [a], "
-    "native_guardrails: {kind: linear}}",
+    "inference_components: {batch: 20%, wait: 30s}}",
     "vertex": "{kind: vertex, captures: 'bq://a-project.captures.live'}",
     "azure-ml": "{kind: azure-ml, subscription: 0b1f6471-1bf0-4dda-aec3-cb9272f09590, group: ml, workspace: main}",
     "kubernetes": "{kind: kubernetes, captures: 's3://b/live', gateway: {name: public, hostname: models.example}, "

@@ -1,0 +1,86 @@
+"""Whole releases on SageMaker's inference components: no split and no copies, so who is compared is asked again."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import WIDE, in_background
+from support.cloud_worlds import on_sagemaker
+from support.oci_registry import REGISTRY
+from support.stack import wait_for
+
+from deploy_targets.sagemaker.components_target import ComponentsTarget
+from headgate.errors import RejectedError, RolledBackError, UnsupportedError
+from headgate.phases import Outcome
+from registry import Kind
+
+if REGISTRY is None:
+    pytest.skip("no docker-registry on this machine", allow_module_level=True)
+
+GATES = "gates: {shadow: {min_requests: 40, max_duration: 60s, max_disagreement: 20%}}\n"
+GREEN = (
+    "strategy: {kind: blue-green, min_requests: 60, min_duration: 2s, max_duration: 2m}\n"
+    "runtime: {memory: 512Mi, replicas: {min: 0, max: 2}}\n"
+)
+
+
+@pytest.fixture(scope="module")
+def where(tmp_path_factory):
+    with on_sagemaker(tmp_path_factory.mktemp("cloud")) as running:
+        yield running
+
+
+@pytest.fixture
+def cloud(in_cloud, monkeypatch, where):
+    monkeypatch.setattr(ComponentsTarget, "LOOK_SECONDS", 1.0)
+    with in_cloud(where, inference_components={"machines": 4, "wait": "1s"}) as world:
+        world.client_options["headers"]["x-amzn-sagemaker-inference-component"] = world.endpoint
+        world.more = GREEN + WIDE + world.more
+        yield world
+
+
+def asked_again(cloud) -> tuple[int, int]:
+    """What the judge knew last of the version before: requests and failures."""
+    look = cloud.journal.read(cloud.endpoint, kinds=(Kind.LOOK,), newest=1)[-1].evidence
+    return look["stable"]["requests"], look["stable"]["failures"]
+
+
+def test_versions_are_compared_by_asking_again_and_what_fails_live_is_taken_back(cloud, models, where):
+    def release(does, gates=GATES):
+        return cloud.release(models("pyfunc", does=does), gates + cloud.more)
+
+    release("double")
+    with cloud.traffic(rate=40) as client:
+        wait_for(lambda: client.total > 20)
+        with pytest.raises(RejectedError, match="answers differ"):
+            release("triple")
+        cloud.assert_only(1)
+        assert release("negative").outcome is Outcome.PROMOTED
+        cloud.assert_only(3)
+        requests, failures = asked_again(cloud)
+        assert requests > 20
+        assert not failures
+    assert not [counter for counter in client.by_revision.values() if counter["failed"] or counter["wrong"]]
+    cloud.release(models("pyfunc", does="double"), "gates: {shadow: off}\n" + cloud.more)
+    with cloud.traffic(rate=40, low=-8), pytest.raises(RolledBackError):
+        release("negative", "gates: {shadow: off}\n")
+    assert asked_again(cloud)[0] > 0
+    cloud.assert_only(4)
+
+
+def test_what_is_asleep_is_released_to_and_wakes_for_the_comparison(cloud, models, where):
+    cloud.release(models("pyfunc", does="double"), GATES + cloud.more)
+    where.double.quiet(cloud.endpoint)
+    wait_for(lambda: where.double.components[cloud.endpoint].machine is None)
+    cloud.assert_only(1)
+    with (
+        cloud.traffic(rate=40, may_lose=True) as client,
+        in_background(cloud.release, models("pyfunc", does="negative"), GATES + cloud.more) as going_on,
+    ):
+        wait_for(lambda: any(counter["answers"] for counter in client.by_revision.values()), 60)
+        assert going_on.result().outcome is Outcome.PROMOTED
+    cloud.assert_only(2)
+
+
+def test_a_canary_and_a_copy_without_a_size_are_refused_before_it_begins(cloud):
+    with pytest.raises(UnsupportedError, match=r"blue-green(.|\n)*runtime\.memory|runtime\.memory(.|\n)*blue-green"):
+        cloud.release("unused", WIDE)
