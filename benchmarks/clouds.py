@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "contract"))
 
-from harness import AzureMlHarness, SageMakerHarness, VertexHarness
+from harness import AzureMlHarness, ComponentsHarness, SageMakerHarness, VertexHarness
 from support.azure_server import azure_ml
 from support.base_image import find_base
 from support.models import Models
@@ -54,6 +54,14 @@ def on_sagemaker(root: Path, base: str) -> Iterator[tuple[Any, Any]]:
 
 
 @contextmanager
+def on_components(root: Path, base: str) -> Iterator[tuple[Any, Any]]:
+    """A harness, and its double."""
+    with sagemaker("bench") as double:
+        os.environ |= double.environment
+        yield ComponentsHarness(root, base, double), double
+
+
+@contextmanager
 def on_vertex(root: Path, base: str) -> Iterator[tuple[Any, Any]]:
     """A harness, and its double."""
     with vertex("bench", root) as (double, environment):
@@ -76,6 +84,11 @@ CLOUDS = (
         "shift, three steps": (3, "a change of weights each"),
         "promote": (1, "a change of weights"),
         "retire": (4, "a configuration, an update and a removal; the model goes"),
+    }),
+    Cloud("SageMaker, inference components", on_components, lambda target: target._aws, {  # noqa: SLF001
+        "deploy": (2, "a model and a component"),
+        "promote": (1, "an update of the component that clients name"),
+        "retire": (2, "a component and a model go"),
     }),
     Cloud("Vertex AI", on_vertex, lambda target: target._google, {  # noqa: SLF001
         "deploy": (4, "a model, an endpoint of its own, two deployments"),

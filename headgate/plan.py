@@ -101,7 +101,8 @@ def _costs(spec: ReleaseSpec, champion: Revision | None) -> list[str]:
     runtime = spec.runtime
     if champion is None or not runtime.price_per_hour:
         return []
-    hourly = runtime.price_per_hour * runtime.replicas.min
+    # One that may sleep is awake while it is compared, and while it is kept.
+    hourly = runtime.price_per_hour * max(runtime.replicas.min, 1)
     warm = hourly * spec.rollback.keep_warm / 3600
     kept = f"{warm:g} for the version before, which stays warm for {format_duration(spec.rollback.keep_warm)}"
     return [f"while both versions are up, {hourly:g} an hour more; then {kept}"]

@@ -272,7 +272,10 @@ class ComponentsTarget(Hosting):
         return live
 
     def _counted_until_now(self, endpoint: str) -> None:
-        """What clients ask from now on is nobody's, until all of them get the same revision again."""
+        """What clients ask from then on is nobody's, until all of them get the same revision again.
+
+        In the rest of this minute nobody gets another one yet: SageMaker takes longer to start a copy.
+        """
         for span in self._spans.get(endpoint, []):
             if span.component == endpoint and span.counter.until is None:
                 span.counter.until = evidence.next_minute()

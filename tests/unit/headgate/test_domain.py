@@ -121,6 +121,12 @@ def test_a_plan_tells_traffic_and_gates():
     assert "shadow" not in {step.name for step in plan_of("gates: {shadow: off}", revision()).steps}
 
 
+@pytest.mark.parametrize(("replicas", "hourly"), [("{min: 3, max: 3}", "6 an hour"), ("{min: 0, max: 3}", "2 an hour")])
+def test_a_plan_tells_what_both_versions_cost_also_where_one_may_sleep(replicas, hourly):
+    plan = plan_of(f"runtime: {{price_per_hour: 2, replicas: {replicas}}}", revision())
+    assert any(hourly in note for note in plan.notes)
+
+
 @pytest.mark.parametrize(("copied_at_most", "says"), [(10_000, "receives copies"), (0, "is asked again")])
 def test_a_plan_of_blue_green_tells_how_the_old_version_is_compared(copied_at_most, says):
     plan = plan_of("strategy: {kind: blue-green}", revision(), mirrors=copied_at_most)
