@@ -10,7 +10,7 @@ from deploy_targets.clouds import poll
 from deploy_targets.kubernetes import names
 from deploy_targets.kubernetes.api import GROUPS, NEWEST, Api
 from deploy_targets.kubernetes.names import ADMIN_PORT, GATEWAY, GATEWAY_LABELS, INSIDE_PORT, MANAGED, MANAGER, PORT
-from deploy_targets.kubernetes.pods import ready
+from deploy_targets.kubernetes.servers import ready
 from deploy_targets.kubernetes.steering.files import STEERED
 
 if TYPE_CHECKING:

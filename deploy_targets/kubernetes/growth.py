@@ -6,10 +6,10 @@ up those that its share does not need any more.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from deploy_targets.kubernetes import names, scaling
-from deploy_targets.kubernetes.pods import Pods, answering, needed
+from deploy_targets.kubernetes import scaling
+from deploy_targets.kubernetes.pods import Pods, needed
 from headgate.errors import TargetError, TargetUnavailableError
 from headgate.records import Traffic
 from headgate.units import BASIS_POINTS, format_percent
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from deploy_targets.kubernetes.api import Api
     from deploy_targets.kubernetes.endpoint import Known
+    from deploy_targets.kubernetes.servers import Servers
     from deploy_targets.kubernetes.settings import KubernetesSettings
 
 _GROW_SECONDS = 900.0
 _END_SECONDS = 60.0
-_ANY_NUMBER = 1_000_000
 
 
 class Growth:
@@ -33,27 +33,27 @@ class Growth:
         api: the namespace.
         endpoint: whose.
         there: what is known of it.
-        look: its Deployments as they are now, by revision; scalers change them too.
+        look: its servers as they are now, by revision; scalers change them too.
         reached: waits until requests reach so many pods of a revision.
         settings: the target's; `surge` is how many more pods than the live revision's there may be.
     """
 
     def __init__(
-        self, api: Api, endpoint: str, there: Known, look: Callable[[], Mapping[str, dict[str, Any]]],
+        self, api: Api, endpoint: str, there: Known, look: Callable[[], Mapping[str, Servers]],
         reached: Callable[[str, int], None], settings: KubernetesSettings,
     ) -> None:  # fmt: skip
         self._api, self._endpoint, self._look, self._reached = api, endpoint, look, reached
         self._surge, self._scaler = settings.surge, scaling.kind_for(settings)
         self._now, self._served = there.traffic, there.served
-        self._made: Mapping[str, dict[str, Any]] = {}
+        self._made: Mapping[str, Servers] = {}
         self._has: dict[str, int] = {}
 
-    def stages(self, wanted: Traffic, made: Mapping[str, dict[str, Any]]) -> Iterator[Traffic]:
+    def stages(self, wanted: Traffic, made: Mapping[str, Servers]) -> Iterator[Traffic]:
         """Each traffic on the way, once there are the pods for it: one, where their number is not limited.
 
         Args:
             wanted: the last one.
-            made: the Deployments as they were just read.
+            made: the servers as they were just read.
 
         Raises:
             TargetError: copies need more pods than there may be.
@@ -98,7 +98,7 @@ class Growth:
             if sum(self._has.values()) >= live + self._surge and self._has[name] > 1:
                 self._leave(name, 1)
                 self._set(name, 1)
-                Pods(self._api, self._endpoint, name).wait_until_told_to_end(1, _END_SECONDS)
+                self._pods_of(name).wait_until_told_to_end(1, _END_SECONDS)
 
     def relax(self, leaving: str) -> None:
         """Nobody goes back any more: a scaler may take from what is live what nobody needs, and nothing is missing.
@@ -116,9 +116,9 @@ class Growth:
             self._set(holder, own)
         self._leave(holder, own)
 
-    def _take(self, made: Mapping[str, dict[str, Any]]) -> None:
+    def _take(self, made: Mapping[str, Servers]) -> None:
         self._made = made
-        self._has = {name: int(found["spec"]["replicas"]) for name, found in made.items()}
+        self._has = {name: found.asked for name, found in made.items()}
 
     def _next(self, wanted: Traffic) -> Traffic:
         """As far as one goes at once with the pods that there may be."""
@@ -155,12 +155,12 @@ class Growth:
                 self._set(name, pods)
             # What had all traffic before has its pods still: clients go back at once, and it grows meanwhile, or a pod
             # of it that is not well becomes so.
-            is_back = name in self._served and (has >= pods or answering(found) >= needed(share, self._own(name)))
+            is_back = name in self._served and (has >= pods or found.answering >= needed(share, self._own(name)))
             # Also where they were asked for before: whoever did may not have lived to see them.
-            if min(has, answering(found)) < pods and not is_back:
+            if min(has, found.answering) < pods and not is_back:
                 grown[name] = pods
         for name, pods in grown.items():
-            Pods(self._api, self._endpoint, name).wait_until_ready(pods, _GROW_SECONDS)
+            self._pods_of(name).wait_until_ready(pods, _GROW_SECONDS)
             self._reached(name, pods)
 
     def _make_room(self, wanted: Traffic, targets: Mapping[str, int]) -> None:
@@ -174,7 +174,7 @@ class Growth:
             if (gives := min(surplus, self._has[name] - least)) > 0:
                 self._leave(name, self._has[name] - gives)
                 self._set(name, self._has[name] - gives)
-                Pods(self._api, self._endpoint, name).wait_until_told_to_end(self._has[name], _END_SECONDS)
+                self._pods_of(name).wait_until_told_to_end(self._has[name], _END_SECONDS)
                 surplus -= gives
 
     def _idle(self, *asked: str) -> int:
@@ -196,13 +196,13 @@ class Growth:
             and wanted.mirror is None
             and self._now is not None
             and self._now.weight(back) < BASIS_POINTS
-            and answering(self._made[back]) > 0
+            and self._made[back].answering > 0
         )
 
     def _pods(self, name: str, share: int) -> int:
         """How many pods of a revision a share of the traffic needs."""
-        most = int(self._made[name]["metadata"]["annotations"].get(names.MOST, _ANY_NUMBER))
-        return min(needed(share, self._full(name)), most) if share else 0
+        most, pods = self._made[name].most, needed(share, self._full(name)) if share else 0
+        return pods if most is None else min(pods, most)
 
     def _full(self, name: str) -> int:
         """How many it has with all traffic: what was asked for, or as many as the load of now needs."""
@@ -212,25 +212,25 @@ class Growth:
         return max(1, self._own(name), *live, *shared)
 
     def _own(self, name: str) -> int:
-        return int(self._made[name]["metadata"]["annotations"][names.PODS])
+        return self._made[name].own
 
     def _leave(self, name: str, pods: int) -> None:
         """Have a revision's scaler, if it has one, leave it so many."""
-        kind = scaling.kind_of(self._made[name])
+        change = self._made[name].to_leave(pods)
         try:
-            if kind:
-                self._merge(name, kind, scaling.at_least(kind, pods))
+            if change is not None:
+                self._api.merge(*change)
         except TargetUnavailableError:
             raise
         except TargetError:
             # Of a time when the release file had KEDA, or had it not: its rights, or KEDA, may be gone by now, which
             # must not keep clients from going back. Pods that are asked for are made all the same.
-            if kind == self._scaler:
+            if change is not None and change.kind == self._scaler:
                 raise
 
     def _set(self, name: str, pods: int) -> None:
-        self._merge(name, "deployments", {"replicas": pods})
+        self._api.merge(*self._made[name].to_have(pods))
         self._has[name] = pods
 
-    def _merge(self, name: str, kind: str, spec: Mapping[str, int]) -> None:
-        self._api.merge(kind, names.of_revision(self._endpoint, name), {"spec": spec})
+    def _pods_of(self, name: str) -> Pods:
+        return Pods(self._api, self._endpoint, name, self._made[name].kind)

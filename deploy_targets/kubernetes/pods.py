@@ -6,7 +6,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from deploy_targets.kubernetes import names
+from deploy_targets.kubernetes import names, servers
 from deploy_targets.kubernetes.names import ENDPOINT, REVISION
 from headgate.errors import RevisionFailedError, TargetUnavailableError
 from headgate.units import BASIS_POINTS
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from deploy_targets.kubernetes.api import Api
+    from deploy_targets.kubernetes.servers import Servers
     from headgate.records import Revision
 
 PROVISION_SECONDS = 900.0
@@ -35,10 +36,11 @@ class Pods:
         api: the namespace.
         endpoint: whose.
         revision: which.
+        kind: of what makes them, as paths have it.
     """
 
-    def __init__(self, api: Api, endpoint: str, revision: str) -> None:
-        self._api, self._endpoint, self._revision = api, endpoint, revision
+    def __init__(self, api: Api, endpoint: str, revision: str, kind: str = servers.DEPLOYMENTS) -> None:
+        self._api, self._endpoint, self._revision, self._kind = api, endpoint, revision, kind
         self._name = names.of_revision(endpoint, revision)
 
     def wait(self, wanted: int, revision: Revision) -> None:
@@ -49,11 +51,11 @@ class Pods:
         """
         began, running_since = time.monotonic(), None
         while True:
-            found = self._answered(lambda: self._api.find("deployments", self._name))
-            if found is not None and ready(found) >= wanted:
+            found = self._answered(self._look)
+            if found is not None and found.ready >= wanted:
                 return
             pods = self._answered(self._list) or []
-            if found is not None and not pods and (refused := _refusal(found)):
+            if found is not None and not pods and (refused := found.refusal):
                 raise RevisionFailedError(f"{revision.name} gets no pods: {refused}", fix=_fix(refused))
             if why := next(filter(None, map(_hopeless, pods)), ""):
                 raise RevisionFailedError(f"{revision.name} cannot start ({why}):\n{self._log(pods)}", fix=_fix(why))
@@ -79,7 +81,7 @@ class Pods:
         Raises:
             TargetUnavailableError: not within that time.
         """
-        self._wait(lambda found: ready(found) >= wanted, seconds, f"has not {wanted} ready pods")
+        self._wait(lambda found: found.ready >= wanted, seconds, f"has not {wanted} ready pods")
 
     def wait_until_told_to_end(self, left: int, seconds: float) -> None:
         """Return once no more than so many are left that were not told to end.
@@ -88,14 +90,14 @@ class Pods:
             TargetUnavailableError: not within that time.
         """
         self._wait(
-            lambda found: _is_seen(found) and found["status"].get("replicas", 0) <= left, seconds,
+            lambda found: found.left is not None and found.left <= left, seconds,
             f"still has more than {left} pods",
         )  # fmt: skip
 
-    def _wait(self, is_so: Callable[[Mapping[str, Any]], bool], seconds: float, otherwise: str) -> None:
+    def _wait(self, is_so: Callable[[Servers], bool], seconds: float, otherwise: str) -> None:
         deadline = time.monotonic() + seconds
         while True:
-            found = self._answered(lambda: self._api.find("deployments", self._name))
+            found = self._answered(self._look)
             if found is not None and is_so(found):
                 return
             if time.monotonic() > deadline:
@@ -122,6 +124,9 @@ class Pods:
         """Why they are not ready; empty where nothing is said."""
         return next((why for pod in self._list() for why in _reasons(pod)), "")
 
+    def _look(self) -> Servers | None:
+        return servers.find(self._api, self._kind, self._name)
+
     def _list(self) -> list[dict[str, Any]]:
         return self._api.list("pods", {ENDPOINT: self._endpoint, REVISION: self._revision})
 
@@ -141,28 +146,6 @@ class Pods:
             return None
 
 
-def ready(deployment: Mapping[str, Any]) -> int:
-    """How many of a Deployment's pods are ready, of those that are as it wants them."""
-    status = deployment.get("status", {})
-    return 0 if not _is_seen(deployment) else int(min(status.get("readyReplicas", 0), status.get("updatedReplicas", 0)))
-
-
-def _is_seen(deployment: Mapping[str, Any]) -> bool:
-    """Whether what it says of its pods is said since it was changed."""
-    seen = deployment.get("status", {}).get("observedGeneration", 0)
-    return bool(seen >= deployment["metadata"].get("generation", 0))
-
-
-def answering(deployment: Mapping[str, Any]) -> int:
-    """How many of a Deployment's pods take requests, also while it is being changed."""
-    return int(deployment.get("status", {}).get("readyReplicas", 0))
-
-
-def is_asleep(deployment: Mapping[str, Any]) -> bool:
-    """Whether it has no pod because nobody asks, as it was made to."""
-    return not deployment["spec"]["replicas"] and deployment["metadata"]["annotations"][names.PODS] == "0"
-
-
 def has_ended(pod: Mapping[str, Any]) -> bool:
     """Whether a pod that was told to end has."""
     states = [one["state"] for one in _statuses(pod)]
@@ -175,13 +158,6 @@ def needed(share: int, pods: int) -> int:
     A third is no whole number of basis points, and two of three pods are enough for the rest of it.
     """
     return max(1, math.ceil((share - 1) * pods / BASIS_POINTS))
-
-
-def _refusal(deployment: Mapping[str, Any]) -> str:
-    """Why the cluster makes no pods, such as a quota or a policy; empty where it does."""
-    told = {one["type"]: one for one in deployment.get("status", {}).get("conditions", [])}
-    failure = told.get("ReplicaFailure", {})
-    return str(failure.get("message", "")) if failure.get("status") == "True" else ""
 
 
 def _statuses(pod: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

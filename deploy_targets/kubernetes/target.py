@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from deploy_targets import envoy_config
 from deploy_targets.behind_envoy import PROMETHEUS_RINGS
 from deploy_targets.clouds import poll
-from deploy_targets.kubernetes import manifests, names, scaling
+from deploy_targets.kubernetes import names
 from deploy_targets.kubernetes.api import Api
 from deploy_targets.kubernetes.capture import Captures
 from deploy_targets.kubernetes.endpoint import Endpoint, Known, known
+from deploy_targets.kubernetes.fleet import Fleet
 from deploy_targets.kubernetes.gateway_api import GatewayApi
 from deploy_targets.kubernetes.gateways import Gateways
 from deploy_targets.kubernetes.growth import Growth
-from deploy_targets.kubernetes.names import ENDPOINT, REVISION
-from deploy_targets.kubernetes.pods import Pods, answering, is_asleep
+from deploy_targets.kubernetes.names import ENDPOINT
 from deploy_targets.kubernetes.preflight import findings, misfits, role
 from deploy_targets.protocol import Feature, ImageRepository
 from headgate.errors import NobodyRoutesError, RevisionFailedError, TargetError, TargetUnavailableError
-from headgate.records import EndpointState, ModelVersion, RevisionState, Traffic
+from headgate.records import EndpointState, RevisionState, Traffic
 from headgate.units import BASIS_POINTS
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from deploy_targets.kubernetes.routing import Routing
+    from deploy_targets.kubernetes.servers import Servers
     from deploy_targets.kubernetes.settings import KubernetesSettings
     from headgate.findings import Finding
     from headgate.records import Alarm, Counts, Payload, Prediction, Revision, Window
@@ -83,7 +84,7 @@ class KubernetesTarget:
         if settings.keda is not None:
             able = {Feature.SCALE_TO_ZERO}
             self.UNSUPPORTED = {one: why for one, why in self.UNSUPPORTED.items() if one not in able}  # type: ignore[misc]
-        self._captures = Captures(settings.captures)
+        self._captures, self._fleet = Captures(settings.captures), Fleet(self._api, settings)
 
     @classmethod
     def of(cls, settings: KubernetesSettings) -> KubernetesTarget:
@@ -107,24 +108,23 @@ class KubernetesTarget:
         return ImageRepository(named)
 
     def endpoints(self) -> list[str]:
-        """Those with a Deployment, or a ConfigMap that says more than a fence."""
-        made = {one["metadata"]["labels"][ENDPOINT] for one in self._api.list("deployments", ENDPOINT)}
+        """Those with servers, or a ConfigMap that says more than a fence."""
         kept = {
             one["metadata"]["labels"][ENDPOINT]
             for one in self._api.list(self._routing.form.kind, ENDPOINT)
             if _has_content(known(one))
         }
-        return sorted(made | kept)
+        return sorted(self._fleet.endpoints() | kept)
 
     def observe(self, endpoint: str) -> EndpointState | None:
-        """What Deployments, pods and who routes say."""
-        there, made = self._endpoint(endpoint).known(), self._deployments(endpoint)
+        """What servers, pods and who routes say."""
+        there, made = self._endpoint(endpoint).known(), self._fleet.of(endpoint)
         if not made and not _has_content(there):
             return None
         states = {name: self._state(endpoint, name, found, there) for name, found in made.items()}
         for name, version in there.revisions.items():
             states.setdefault(
-                name, RevisionState(name=name, ready=False, detail="its Deployment is gone", version=version)
+                name, RevisionState(name=name, ready=False, detail="what made its pods is gone", version=version)
             )
         return EndpointState(
             endpoint=endpoint, url=self._routing.url(endpoint), revisions=states,
@@ -135,18 +135,15 @@ class KubernetesTarget:
         """Make what a revision consists of, wait for its pods, and make it known to the gateway."""
         names.of_revision(endpoint, revision.name)
         there = self._endpoint(endpoint).known()
-        made = self._deployments(endpoint).get(revision.name)
+        made = self._fleet.of(endpoint).get(revision.name)
         # One that is to get a part of the traffic grows with it.
         is_first = there.traffic is None or there.traffic.weight(revision.name) > 0
-        pods = max(1, revision.workers if is_first else 1, made["spec"].get("replicas", 1) if made else 0)
+        pods = max(1, revision.workers if is_first else 1, made.asked if made else 0)
         if made is None:
             self._growth(endpoint, there).admit()
         try:
-            self._apply(endpoint, revision, pods, made)
-            if revision.most_workers:
-                # Its number is not in what we apply, as it is the autoscaler's; which looks four times a minute only.
-                self._api.merge("deployments", names.of_revision(endpoint, revision.name), {"spec": {"replicas": pods}})
-            Pods(self._api, endpoint, revision.name).wait(pods, revision)
+            self._fleet.apply(endpoint, revision, pods, made)
+            self._fleet.pods(endpoint, revision.name, made).wait(pods, revision)
             self._endpoint(endpoint).change(None, lambda now: _with(now, revision))
             self._wait_until_reached(endpoint, revision.name, pods)
         except RevisionFailedError:
@@ -157,7 +154,7 @@ class KubernetesTarget:
 
     def manifests(self, endpoint: str, revision: Revision) -> list[dict[str, Any]]:
         """What `deploy` applies, at its full size, and the endpoint's object after it; nothing is changed."""
-        made = manifests.of_revision(self._settings, endpoint, revision, revision.workers, self._api.version_of)
+        made = self._fleet.manifests(endpoint, revision, revision.workers)
         there = self._endpoint(endpoint)
         return [*(manifest for _, manifest in made), there.manifest(_with(there.known(), revision))]
 
@@ -166,14 +163,14 @@ class KubernetesTarget:
         if fence is not None:
             # Pods are not added for one who is late.
             self.fence(endpoint, fence)
-        made = self._deployments(endpoint)
+        made = self._fleet.of(endpoint)
         there = self._endpoint(endpoint).known()
         for name in (*traffic.weights, *([traffic.mirror.revision] if traffic.mirror else [])):
             if name not in made or name not in there.revisions:
                 raise TargetError(f"no traffic to {name} of {endpoint}: it is not deployed", fix="headgate status")
         for name in traffic.weights:
-            if not (answering(made[name]) or is_asleep(made[name])):
-                why = Pods(self._api, endpoint, name).why_not() or "is not ready"
+            if not (made[name].answering or made[name].is_asleep):
+                why = self._fleet.pods(endpoint, name, made[name]).why_not() or "is not ready"
                 raise TargetError(f"no traffic to {name} of {endpoint}: it {why}", fix="headgate status")
         for stage in self._growth(endpoint, there).stages(traffic, made):
             self._endpoint(endpoint).change(fence, partial(_routed, traffic=stage))
@@ -220,46 +217,19 @@ class KubernetesTarget:
     def delete(self, endpoint: str, *, fence: int | None = None) -> None:
         """Remove the endpoint's object, and so its routes; then every revision."""
         there = self._endpoint(endpoint).known()
-        found = {
-            one["metadata"]["labels"][REVISION]
-            for kind in manifests.KINDS
-            for one in self._api.list(kind, {ENDPOINT: endpoint})
-        }
+        found = self._fleet.revisions(endpoint)
         self._endpoint(endpoint).remove(fence)
         for revision in sorted(found | set(there.revisions)):
-            self._take_down(endpoint, revision)
+            self._fleet.remove(endpoint, revision)
         self._captures.remove(endpoint)
-
-    def _apply(self, endpoint: str, revision: Revision, pods: int, before: Mapping[str, Any] | None) -> None:
-        name, scaler = names.of_revision(endpoint, revision.name), scaling.kind_for(self._settings)
-        other = scaling.kind_of(before) if before is not None else ""
-        if other not in ("", scaler) and self._api.serves(other):
-            # Two would each undo what the other does.
-            self._api.delete(other, name)
-        owner: dict[str, Any] = {}
-        for kind, manifest in manifests.of_revision(self._settings, endpoint, revision, pods, self._api.version_of):
-            if kind == scaling.KEDA:
-                # It goes with its Deployment, also where KEDA is not in the release file any more.
-                manifest["metadata"]["ownerReferences"] = [owner]
-            there = self._api.apply(kind, manifest)
-            if kind == "deployments":
-                owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "uid": there["metadata"]["uid"]}
 
     def _remove(self, endpoint: str, revision: str, fence: int | None) -> None:
         self._endpoint(endpoint).change(fence, lambda now: _without(now, revision))
-        self._take_down(endpoint, revision)
+        self._fleet.remove(endpoint, revision)
         self._captures.remove(endpoint, revision)
         there = self._endpoint(endpoint).known()
         if not _has_content(there) and not there.fence:
             self._endpoint(endpoint).remove(None)
-
-    def _take_down(self, endpoint: str, revision: str) -> None:
-        """Its pods first: who still knows its Service finds them ending, and not a Service that is gone."""
-        name = names.of_revision(endpoint, revision)
-        self._api.delete("deployments", name)
-        Pods(self._api, endpoint, revision).wait_until_ended()
-        for kind in manifests.KINDS:
-            self._api.delete(kind, name)
 
     def _wait_until_reached(self, endpoint: str, revision: str, pods: int) -> None:
         poll(
@@ -294,20 +264,15 @@ class KubernetesTarget:
                 )
             time.sleep(_POLL_SECONDS)
 
-    def _state(self, endpoint: str, name: str, found: Mapping[str, Any], there: Known) -> RevisionState:
-        version = ModelVersion.model_validate_json(found["metadata"]["annotations"][names.VERSION])
-        is_well = answering(found) or is_asleep(found)
-        detail = "" if is_well else Pods(self._api, endpoint, name).why_not() or "has no ready pod"
+    def _state(self, endpoint: str, name: str, found: Servers, there: Known) -> RevisionState:
+        is_well = found.answering or found.is_asleep
+        detail = "" if is_well else self._fleet.pods(endpoint, name, found).why_not() or "has no ready pod"
         if not detail and name not in there.revisions:
             detail = "is not known to the gateway"
-        return RevisionState(name=name, ready=not detail, detail=detail, version=version)
-
-    def _deployments(self, endpoint: str) -> dict[str, dict[str, Any]]:
-        found = self._api.list("deployments", {ENDPOINT: endpoint, names.MANAGED: names.MANAGER})
-        return {one["metadata"]["labels"][REVISION]: one for one in found}
+        return RevisionState(name=name, ready=not detail, detail=detail, version=found.version)
 
     def _growth(self, endpoint: str, there: Known) -> Growth:
-        look, reached = partial(self._deployments, endpoint), partial(self._wait_until_reached, endpoint)
+        look, reached = partial(self._fleet.of, endpoint), partial(self._wait_until_reached, endpoint)
         return Growth(self._api, endpoint, there, look, reached, self._settings)
 
     def _endpoint(self, endpoint: str) -> Endpoint:

@@ -10,7 +10,8 @@ from support.api_server import api_server, kubeconfig
 from deploy_targets.kubernetes.api import Api, ChangedError, operation
 from deploy_targets.kubernetes.endpoint import Endpoint, Known
 from deploy_targets.kubernetes.gateways import ConfigMap, Gateways
-from deploy_targets.kubernetes.pods import Pods, has_ended, needed, ready
+from deploy_targets.kubernetes.pods import Pods, has_ended, needed
+from deploy_targets.kubernetes.servers import ready
 from deploy_targets.kubernetes.settings import KubernetesSettings
 from deploy_targets.kubernetes.target import KubernetesTarget
 from headgate.errors import LeaseLostError, RevisionFailedError, TargetError, TargetUnavailableError

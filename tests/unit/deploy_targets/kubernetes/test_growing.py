@@ -7,9 +7,10 @@ import pytest
 from deploy_targets.kubernetes import growth
 from deploy_targets.kubernetes.endpoint import Known
 from deploy_targets.kubernetes.growth import Growth
-from deploy_targets.kubernetes.pods import is_asleep, needed
+from deploy_targets.kubernetes.pods import needed
 from deploy_targets.kubernetes.routing import Tally
 from deploy_targets.kubernetes.scaling import HPA, KEDA
+from deploy_targets.kubernetes.servers import Deployment
 from deploy_targets.kubernetes.settings import KubernetesSettings
 from deploy_targets.kubernetes.target import _routed, _without
 from headgate.errors import TargetError
@@ -24,6 +25,10 @@ def deployment(pods, own, most=0, ready=None, keda=False):
              **({"headgate.io/scaler": "scaledobjects"} if keda else {})}  # fmt: skip
     return {"metadata": {"annotations": noted}, "spec": {"replicas": pods},
             "status": {"readyReplicas": pods if ready is None else ready}}  # fmt: skip
+
+
+def servers(made):
+    return {name: Deployment(f"wine--{name}", found) for name, found in made.items()}
 
 
 class Cluster:
@@ -45,7 +50,7 @@ class Cluster:
     def growth(self, made, before, surge=None):
         self.made = dict(made)
         settings = KubernetesSettings(kind="kubernetes", captures="s3://b/live", surge=surge)
-        return Growth(self, "wine", before, lambda: dict(self.made), lambda *_: None, settings)
+        return Growth(self, "wine", before, lambda: servers(self.made), lambda *_: None, settings)
 
     def last(self, kind="deployments"):
         return {name: pods for name, its, pods in self.asked if its == kind}
@@ -56,7 +61,7 @@ def cluster(monkeypatch):
     found = Cluster()
 
     class Pods:
-        def __init__(self, _api, _endpoint, name):
+        def __init__(self, _api, _endpoint, name, _kind):
             self._name = name
 
         def wait_until_ready(self, pods, _seconds):
@@ -75,7 +80,7 @@ def grow(cluster):
 
     def carry_out(made, before, traffic, surge=None):
         ways = []
-        for stage in cluster.growth(made, before, surge).stages(traffic, made):
+        for stage in cluster.growth(made, before, surge).stages(traffic, servers(made)):
             cluster.asked.append(("", "route", stage))
             ways.append(stage)
         return cluster.last(), cluster.waited, ways
@@ -190,9 +195,8 @@ def test_whoever_is_retired_leaves_no_pod_missing(cluster):
 
 
 def test_only_what_was_made_to_sleep_is_asleep():
-    assert is_asleep(deployment(0, 0, 5))
-    assert not is_asleep(deployment(0, 1, 5))
-    assert not is_asleep(deployment(1, 0, 5))
+    asleep = [Deployment("wine--v1-a", deployment(*one)).is_asleep for one in ((0, 0, 5), (0, 1, 5), (1, 0, 5))]
+    assert asleep == [True, False, False]
 
 
 @pytest.mark.parametrize("surge", [1, 2, 4])
