@@ -45,6 +45,7 @@ NEWEST = {
     "endpointslices": ("discovery.k8s.io", ("v1", "v1beta1")),
     "httproutes": ("gateway.networking.k8s.io", ("v1", "v1beta1")),
     "scaledobjects": ("keda.sh", ("v1alpha1",)),
+    "inferenceservices": ("serving.kserve.io", ("v1beta1",)),
 }
 """Kinds whose version has to be asked for: the group, and its versions that we know, the newest first."""
 
@@ -92,6 +93,8 @@ class Api:
 
     def serves(self, kind: str) -> bool:
         """Whether the cluster has a kind whose version has to be asked for."""
+        if NEWEST[kind][0] in self._versions:
+            return True
         path = f"/apis/{NEWEST[kind][0]}"
         return self._send("GET", path, excused=(httpx.codes.NOT_FOUND,)).status_code != httpx.codes.NOT_FOUND
 
@@ -159,9 +162,9 @@ class Api:
         }
         self._send("DELETE", self.path(kind, name), body=body, excused=(httpx.codes.NOT_FOUND,))
 
-    def log(self, pod: str, lines: int, *, before: bool = False) -> str:
-        """The end of a pod's log, or of that of its container before; empty where there is none."""
-        params = {"container": "server", "tailLines": str(lines), **({"previous": "true"} if before else {})}
+    def log(self, pod: str, container: str, lines: int, *, before: bool = False) -> str:
+        """The end of the log of a pod's container, or of the one before it; empty where there is none."""
+        params = {"container": container, "tailLines": str(lines), **({"previous": "true"} if before else {})}
         none = (httpx.codes.NOT_FOUND, httpx.codes.BAD_REQUEST)
         reply = self._send("GET", f"{self.path('pods', pod)}/log", params=params, excused=none)
         return "" if reply.status_code in none else reply.text.rstrip()

@@ -210,7 +210,7 @@ class GatewayApi:
         """Each server's metrics by their name, or their name and label; those that cannot be asked now are left out."""
         for pod in self._pods(endpoint, revision):
             statuses: list[dict[str, Any]] = pod["status"].get("containerStatuses", [])
-            server = next((one for one in statuses if one["name"] == "server"), {})
+            server = next((one for one in statuses if one["name"] in names.SERVERS), {})
             source = (pod["metadata"]["name"], str(server.get("containerID", "")))
             if "running" not in server.get("state", {}):
                 continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from deploy_targets.kubernetes import names, scaling
+from deploy_targets.kubernetes import kserve, names, scaling
 from deploy_targets.kubernetes.names import ENDPOINT, PORT, REVISION
 
 if TYPE_CHECKING:
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 SCRATCH = "/var/lib/headgate"
 KINDS = ("deployments", "services", "poddisruptionbudgets", "networkpolicies", "horizontalpodautoscalers")
-"""What a revision consists of, in the order in which it is made."""
+"""What a revision consists of, in the order in which it is made; with KServe an InferenceService is the first."""
 
+_STRATEGY = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
 _USER = 65532
 _PROBE_SECONDS = 2
 _LEAVE = "import time; time.sleep(5)"
@@ -45,24 +46,35 @@ def of_revision(
         pods: how many there are to be.
         path_of: where the cluster has a kind, which depends on its version.
     """
+    # Until it has all traffic it is not to be without a pod.
+    least = max(1, min(pods, revision.workers))
+    if settings.kserve is None:
+        servers = {"deployments": _deployment(settings, endpoint, revision, pods)}
+    else:
+        pod, count = _pod(settings, endpoint, revision), least if revision.most_workers else pods
+        servers = {kserve.INFERENCE_SERVICES: kserve.spec(settings, revision, count, pod, _STRATEGY)}
     made = {
-        "deployments": _deployment(settings, endpoint, revision, pods), "services": _service(endpoint, revision),
-        "poddisruptionbudgets": _budget(endpoint, revision), "networkpolicies": _network(endpoint, revision),
+        **servers, "services": _service(endpoint, revision), "poddisruptionbudgets": _budget(endpoint, revision),
+        "networkpolicies": _network(endpoint, revision),
     }  # fmt: skip
     wanted = {kind: spec for kind, spec in made.items() if kind != "networkpolicies" or _is_closed(settings)}
-    if revision.most_workers:
-        # Until it has all traffic it is not to be without a pod.
-        least = max(1, min(pods, revision.workers))
+    if revision.most_workers and settings.kserve is None:
         wanted[scaling.kind_for(settings)] = scaling.spec(settings, endpoint, revision, least)
-    name, labels = names.of_revision(endpoint, revision.name), names.labels(endpoint, revision.name, settings.labels)
-    return [
-        (
-            kind,
-            names.object_of(kind, path_of(kind), settings.namespace, name, labels, _noted(kind, settings, revision))
-            | {"spec": spec},
-        )
-        for kind, spec in wanted.items()
-    ]
+    name = names.of_revision(endpoint, revision.name)
+    return [(kind, _object(kind, path_of(kind), name, settings, endpoint, revision) | {"spec": spec})
+            for kind, spec in wanted.items()]  # fmt: skip
+
+
+def _object(
+    kind: str, path: str, name: str, settings: KubernetesSettings, endpoint: str, revision: Revision
+) -> dict[str, Any]:
+    labels, noted = names.labels(endpoint, revision.name, settings.labels), _noted(settings, revision)
+    if kind == kserve.INFERENCE_SERVICES and settings.kserve is not None:
+        kserve.deployment(name)
+        labels, noted = labels | kserve.LABELS, noted | kserve.noted(settings.kserve.mode, revision)
+    elif kind != "deployments":
+        noted = {}
+    return names.object_of(kind, path, settings.namespace, name, labels, noted)
 
 
 def _is_closed(settings: KubernetesSettings) -> bool:
@@ -70,10 +82,8 @@ def _is_closed(settings: KubernetesSettings) -> bool:
     return settings.network_policy and settings.gateway is None
 
 
-def _noted(kind: str, settings: KubernetesSettings, revision: Revision) -> dict[str, str]:
-    """What is read back from a Deployment."""
-    if kind != "deployments":
-        return {}
+def _noted(settings: KubernetesSettings, revision: Revision) -> dict[str, str]:
+    """What is read back from what makes the pods."""
     scaler = scaling.kind_for(settings)
     most = {names.MOST: str(revision.most_workers)} if revision.most_workers else {}
     most |= {names.SCALER: scaler} if most and scaler != scaling.HPA else {}
@@ -92,7 +102,7 @@ def _deployment(settings: KubernetesSettings, endpoint: str, revision: Revision,
         "revisionHistoryLimit": 0,
         "progressDeadlineSeconds": math.ceil(revision.ready_timeout) + 600,
         "selector": {"matchLabels": chosen},
-        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+        "strategy": _STRATEGY,
         "template": {
             "metadata": {"labels": names.labels(endpoint, revision.name, settings.labels)},
             "spec": _pod(settings, endpoint, revision),
@@ -168,7 +178,7 @@ def _container(settings: KubernetesSettings, endpoint: str, revision: Revision) 
 def _serving(settings: KubernetesSettings, revision: Revision) -> dict[str, Any]:
     ping = {"httpGet": {"path": "/ping", "port": PORT}, "timeoutSeconds": 2}
     return {
-        "name": "server",
+        "name": names.SERVERS[0],
         "ports": [names.port("http", PORT, of_container=True)],
         "resources": _resources(settings, revision),
         "startupProbe": {

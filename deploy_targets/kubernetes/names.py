@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from deploy_targets.kubernetes import kserve
 from deploy_targets.kubernetes.steering.files import ENDPOINT, PORT, REVISION
 from headgate.errors import TargetError
 
@@ -23,6 +24,8 @@ GATEWAY_LABELS = {"app.kubernetes.io/name": GATEWAY}
 INSIDE_PORT = 9902
 """Of a gateway's pod: what tells of its Envoy, and asks single revisions."""
 ADMIN_PORT = 9901
+SERVERS = ("server", kserve.SERVER)
+"""What the container of a model server is called: in pods of our own Deployments, and in KServe's."""
 
 _LONGEST = 63
 _KINDS = {
@@ -30,6 +33,7 @@ _KINDS = {
     "deployments": "Deployment",
     "horizontalpodautoscalers": "HorizontalPodAutoscaler",
     "httproutes": "HTTPRoute",
+    "inferenceservices": "InferenceService",
     "networkpolicies": "NetworkPolicy",
     "poddisruptionbudgets": "PodDisruptionBudget",
     "rolebindings": "RoleBinding",

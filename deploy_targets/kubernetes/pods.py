@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PROVISION_SECONDS = 900.0
 """How long nodes may take to be had and to pull the image, besides what the model needs to load."""
+MAKE_SECONDS = 60.0
+"""How long whoever else makes the Deployment may take to make it."""
 GONE_SECONDS = 120.0
 T = TypeVar("T")
 
@@ -57,6 +59,9 @@ class Pods:
             pods = self._answered(self._list) or []
             if found is not None and not pods and (refused := found.refusal):
                 raise RevisionFailedError(f"{revision.name} gets no pods: {refused}", fix=_fix(refused))
+            if found is not None and not found.is_made and time.monotonic() > began + MAKE_SECONDS:
+                why = f"{revision.name} gets no pods after {MAKE_SECONDS:g} s: {found.says}"
+                raise RevisionFailedError(why, fix=_fix(why))
             if why := next(filter(None, map(_hopeless, pods)), ""):
                 raise RevisionFailedError(f"{revision.name} cannot start ({why}):\n{self._log(pods)}", fix=_fix(why))
             now = time.monotonic()
@@ -122,7 +127,11 @@ class Pods:
 
     def why_not(self) -> str:
         """Why they are not ready; empty where nothing is said."""
-        return next((why for pod in self._list() for why in _reasons(pod)), "")
+        said = next((why for pod in self._list() for why in _reasons(pod)), "")
+        if said or self._kind == servers.DEPLOYMENTS:
+            return said
+        found = self._look()
+        return found.says if found is not None else ""
 
     def _look(self) -> Servers | None:
         return servers.find(self._api, self._kind, self._name)
@@ -132,8 +141,9 @@ class Pods:
 
     def _log(self, pods: list[dict[str, Any]]) -> str:
         for pod in pods:
+            server = next((one["name"] for one in _statuses(pod) if one["name"] in names.SERVERS), names.SERVERS[0])
             for before in (True, False):
-                if told := self._api.log(pod["metadata"]["name"], _LOG_LINES, before=before):
+                if told := self._api.log(pod["metadata"]["name"], server, _LOG_LINES, before=before):
                     return told
         return "(no log)"
 
@@ -165,7 +175,7 @@ def _statuses(pod: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _is_running(pod: Mapping[str, Any]) -> bool:
-    states = [one["state"] for one in _statuses(pod) if one["name"] == "server"]
+    states = [one["state"] for one in _statuses(pod) if one["name"] in names.SERVERS]
     return bool(states) and "running" in states[0]
 
 
@@ -178,7 +188,7 @@ def _hopeless(pod: Mapping[str, Any]) -> str:
         if waiting.get("reason") in _HOPELESS:
             return f"{waiting['reason']}: {waiting.get('message', '')}"
         ended = one["state"].get("terminated") or one.get("lastState", {}).get("terminated")
-        if ended and one["name"] == "server":
+        if ended and one["name"] in names.SERVERS:
             return _end(ended)
     return ""
 
@@ -209,5 +219,7 @@ def _fix(why: str) -> str:
         "quota": "raise the namespace's quota, or lower runtime's limits",
         "Unschedulable": "make room, or see runtime and the target's node_selector and tolerations",
         "exit code 3": "mend the model and log it again",
+        "KServe": "see that KServe runs and that target.kserve.mode is its own name for plain Deployments, then "
+        "kubectl describe inferenceservice",
     }
     return next((fix for part, fix in fixes.items() if part in why), "kubectl describe pod")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deploy_targets.clouds import look_for_problems, problem
+from deploy_targets.kubernetes.kserve import INFERENCE_SERVICES
 from deploy_targets.kubernetes.pods import needed
 from deploy_targets.kubernetes.scaling import KEDA
 from headgate.errors import HeadgateError, TargetError
@@ -42,6 +43,8 @@ OF_GATEWAY_API = (
 """And with a gateway of the cluster's."""
 OF_KEDA = (("keda.sh", ("scaledobjects",), ("create", "delete", "get", "patch")),)
 """And where KEDA scales."""
+OF_KSERVE = (("serving.kserve.io", (INFERENCE_SERVICES,), _MADE),)
+"""And where KServe makes the servers, or has made some that are there still."""
 
 
 def findings(api: Api, routing: Routing, captures: Captures, settings: KubernetesSettings) -> list[Finding]:
@@ -52,7 +55,7 @@ def findings(api: Api, routing: Routing, captures: Captures, settings: Kubernete
         return [problem("cluster", error.message, error.fix)]
     looks = (
         _permissions(api, settings), routing.problems(), _captures(captures, settings), _claim(api, settings),
-        _scaler(api, settings),
+        _scaler(api, settings), _kserve(api, settings),
     )  # fmt: skip
     return look_for_problems("cluster", looks)
 
@@ -67,6 +70,10 @@ def misfits(settings: KubernetesSettings, spec: ReleaseSpec) -> Iterator[Finding
             if pods > settings.surge:
                 told = f"this needs {pods} pods beside the live version's, and target.surge allows {settings.surge}"
                 yield problem(subject, told, "lower it, or raise target.surge")
+        replicas = spec.runtime.replicas
+        if settings.kserve is not None and replicas.max > replicas.min:
+            told = f"KServe's autoscaler, with runtime.replicas up to {replicas.max}, gives up no pods when told to"
+            yield problem("target.surge", told, "set replicas.max to replicas.min, or take surge or kserve out")
     if settings.memory_target is not None and spec.runtime.memory is None:
         told = "target.memory_target is percent of what a server asks for, and runtime.memory says nothing"
         yield problem("target.memory_target", told, "set both, or none")
@@ -86,7 +93,8 @@ def role(settings: KubernetesSettings) -> str:
 
 def _rules(settings: KubernetesSettings) -> tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]:
     of_gateway = OF_GATEWAY_API if settings.gateway is not None else ()
-    return (*RULES, *of_gateway, *(OF_KEDA if settings.keda is not None else ()))
+    of_keda = OF_KEDA if settings.keda is not None else ()
+    return (*RULES, *of_gateway, *of_keda, *(OF_KSERVE if settings.kserve is not None else ()))
 
 
 def _permissions(api: Api, settings: KubernetesSettings) -> Iterator[Finding]:
@@ -127,6 +135,15 @@ def _scaler(api: Api, settings: KubernetesSettings) -> Iterator[Finding]:
         except TargetError as error:
             fix = "install it, https://keda.sh/docs/latest/deploy, or take keda out and set replicas.min to 1"
             yield problem("target.keda", f"the cluster has no KEDA: {error.message}", fix)
+
+
+def _kserve(api: Api, settings: KubernetesSettings) -> Iterator[Finding]:
+    if settings.kserve is not None:
+        try:
+            api.version_of(INFERENCE_SERVICES)
+        except TargetError as error:
+            fix = "install it in its Standard mode, https://kserve.github.io/website, or take kserve out"
+            yield problem("target.kserve", f"the cluster has no KServe: {error.message}", fix)
 
 
 def _claim(api: Api, settings: KubernetesSettings) -> Iterator[Finding]:

@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from deploy_targets.kubernetes.settings import Keda, KubernetesSettings
     from headgate.records import Revision
 
-HPA, KEDA = "horizontalpodautoscalers", "scaledobjects"
+HPA, KEDA, KSERVE = "horizontalpodautoscalers", "scaledobjects", "inferenceservices"
+"""The last is an autoscaler that KServe makes, of what an InferenceService says."""
 
 
 def kind_for(settings: KubernetesSettings) -> str:
     """What new revisions are scaled by."""
+    if settings.kserve is not None:
+        return KSERVE
     return KEDA if settings.keda is not None else HPA
 
 

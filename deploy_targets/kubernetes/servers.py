@@ -8,7 +8,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from deploy_targets.kubernetes import names, scaling
+from deploy_targets.kubernetes import kserve, names, scaling
+from deploy_targets.kubernetes.kserve import INFERENCE_SERVICES
 from headgate.records import ModelVersion
 
 if TYPE_CHECKING:
@@ -149,10 +150,50 @@ class Deployment(Servers):
         return Change(kind, self._name, {"spec": scaling.at_least(kind, pods)}) if kind else None
 
 
+class InferenceService(Servers):
+    """An InferenceService that Headgate applies, and the Deployment that KServe makes of it.
+
+    Its Deployment is KServe's: whoever else changed its number of pods would have it changed back.
+    """
+
+    kind = INFERENCE_SERVICES
+
+    @property
+    def asked(self) -> int:
+        """How many pods there are to be now: as many as were asked for, or as KServe's autoscaler has found to do."""
+        least = int(self._made["spec"]["predictor"]["minReplicas"])
+        return max(least, int(self._deployment["spec"]["replicas"])) if self.scaler and self._deployment else least
+
+    @property
+    def mode(self) -> str:
+        """By which KServe makes it."""
+        return kserve.mode(self._made)
+
+    def to_have(self, pods: int) -> Change:
+        """What has it make so many."""
+        return Change(INFERENCE_SERVICES, self._name, kserve.to_have(pods))
+
+    def to_leave(self, pods: int) -> Change | None:
+        """What has its scaler leave it so many; None where it has no scaler."""
+        return self.to_have(max(1, pods)) if self.scaler else None
+
+    @property
+    def says(self) -> str:
+        """What KServe says of why it is not well."""
+        said = kserve.says(self._made)
+        if self._deployment is not None:
+            return said
+        return f"KServe has made no Deployment of InferenceService {self._name}" + (f" ({said})" if said else "")
+
+
 def find(api: Api, kind: str, name: str) -> Servers | None:
     """One revision's, of which the kind is known; None where it is gone. Raises as `Api.call` does."""
     found = api.find(kind, name)
-    return Deployment(name, found) if found is not None else None
+    if found is None:
+        return None
+    if kind == DEPLOYMENTS:
+        return Deployment(name, found)
+    return InferenceService(name, found, api.find(DEPLOYMENTS, kserve.deployment(name)))
 
 
 def ready(deployment: Mapping[str, Any]) -> int:

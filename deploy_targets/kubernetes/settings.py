@@ -40,6 +40,15 @@ class Keda(Strict):
     cooldown: Duration = Field(300.0, description="How long nobody has asked before the last pod goes.")
 
 
+class KServe(Strict):
+    """KServe makes the servers: a revision is an InferenceService, and no Deployment of Headgate's."""
+
+    mode: Literal["Standard", "RawDeployment"] = Field(
+        "Standard", description="What the cluster's KServe calls plain Deployments: Standard since 0.16, before that "
+        "RawDeployment.",
+    )  # fmt: skip
+
+
 class Gateway(Strict):
     """A Gateway of the cluster, by Gateway API."""
 
@@ -90,6 +99,9 @@ class KubernetesSettings(Target):
         "$DEPLOYMENT in them are the names of what is scaled.",
     )  # fmt: skip
     keda: Keda | None = Field(default=None, description="Have KEDA scale, also to zero; cpu_target is not looked at.")
+    kserve: KServe | None = Field(
+        default=None, description="Have KServe make the servers, as InferenceServices; default: Deployments of our own."
+    )
     surge: int | None = Field(
         default=None, ge=1,
         description="How many pods there may be beside the live version's, where GPUs are scarce; default: any number.",
@@ -113,6 +125,16 @@ class KubernetesSettings(Target):
     def _one_scaler(self) -> KubernetesSettings:
         if self.keda is not None and (self.metrics or self.memory_target):
             raise ValueError("keda scales by its triggers; put what memory_target and metrics say there")
+        return self
+
+    @model_validator(mode="after")
+    def _what_kserve_can_do(self) -> KubernetesSettings:
+        wrong = " and ".join(name for name in ("keda", "metrics", "memory_target") if getattr(self, name))
+        if self.kserve is not None and wrong:
+            raise ValueError(
+                f"with kserve pods follow cpu_target and nothing else, so {wrong} cannot be had: "
+                f"take {wrong} out, or take kserve out"
+            )
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""The Kubernetes target: a revision is a Deployment of a namespace, behind Envoy.
+"""The Kubernetes target: a revision is a Deployment of a namespace, or an InferenceService, behind Envoy.
 
 Nothing has to be installed in the cluster but the gateway, which any namespace takes (gateway.py).
 """
@@ -84,6 +84,9 @@ class KubernetesTarget:
         if settings.keda is not None:
             able = {Feature.SCALE_TO_ZERO}
             self.UNSUPPORTED = {one: why for one, why in self.UNSUPPORTED.items() if one not in able}  # type: ignore[misc]
+        if settings.kserve is not None:
+            why_not = {Feature.SCALE_TO_ZERO: "KServe's autoscaler leaves one pod; set replicas.min to 1"}
+            self.UNSUPPORTED = {**self.UNSUPPORTED, **why_not}  # type: ignore[misc]
         self._captures, self._fleet = Captures(settings.captures), Fleet(self._api, settings)
 
     @classmethod
@@ -136,6 +139,10 @@ class KubernetesTarget:
         names.of_revision(endpoint, revision.name)
         there = self._endpoint(endpoint).known()
         made = self._fleet.of(endpoint).get(revision.name)
+        if made is not None and made.is_leaving:
+            # Whoever retired it did not live to see it gone.
+            self._fleet.remove(endpoint, revision.name)
+            made = None
         # One that is to get a part of the traffic grows with it.
         is_first = there.traffic is None or there.traffic.weight(revision.name) > 0
         pods = max(1, revision.workers if is_first else 1, made.asked if made else 0)

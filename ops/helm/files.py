@@ -30,6 +30,7 @@ def files() -> dict[str, str]:
         "rules.yaml": _rules(preflight.RULES),
         "rules-gateway-api.yaml": _rules(preflight.OF_GATEWAY_API),
         "rules-keda.yaml": _rules(preflight.OF_KEDA),
+        "rules-kserve.yaml": _rules(preflight.OF_KSERVE),
     }
 
 

@@ -14,7 +14,7 @@ from prefect.utilities.templating import apply_values
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
 from deploy_targets.kubernetes import gateway, preflight
-from deploy_targets.kubernetes.settings import KubernetesSettings
+from deploy_targets.kubernetes.settings import KServe, KubernetesSettings
 from headgate.stack.programs import LEASE_STORAGE
 
 CHART = Path(__file__).parents[2] / "ops" / "helm" / "headgate"
@@ -30,7 +30,7 @@ MUCH = {
         "volumes": [{"name": "log", "persistentVolumeClaim": {"claimName": "captures"}}],
         "volumeMounts": [{"name": "log", "mountPath": "/live"}],
     },
-    "targets": [{"namespace": "models", "gatewayApi": True, "keda": True}, {"namespace": "others"}],
+    "targets": [{"namespace": "models", "gatewayApi": True, "keda": True}, {"namespace": "others", "kserve": True}],
     "gateway": {"image": "registry.example/gateway@sha256:ab", "replicas": 3},
     "nodeSelector": {"pool": "system"}, "tolerations": [{"key": "a", "operator": "Exists"}],
     "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["db.example"]}],
@@ -102,7 +102,9 @@ def test_a_target_gets_the_rules_of_its_role_and_no_more():
     def rules(namespace):
         return found["Role", namespace, "headgate-release"]["rules"]
 
-    of_namespace = KubernetesSettings(kind="kubernetes", captures="s3://b/live", namespace="others")
+    of_namespace = KubernetesSettings(
+        kind="kubernetes", captures="s3://b/live", namespace="others", kserve=KServe(mode="Standard")
+    )
     assert rules("others") == yaml.safe_load(preflight.role(of_namespace))["rules"]
     more = KubernetesSettings.model_validate({
         "kind": "kubernetes", "captures": "s3://b/live", "namespace": "models",

@@ -1,0 +1,356 @@
+"""InferenceServices as servers: what is applied, what is read back, who is asked for pods, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from support import crds, kserve_controller
+from support.api_server import api_server, kubeconfig
+
+from deploy_targets.kubernetes import fleet, kserve, manifests, names, pods, preflight
+from deploy_targets.kubernetes.api import GROUPS, NEWEST, Api
+from deploy_targets.kubernetes.endpoint import Known
+from deploy_targets.kubernetes.fleet import Fleet
+from deploy_targets.kubernetes.growth import Growth
+from deploy_targets.kubernetes.pods import Pods
+from deploy_targets.kubernetes.servers import Deployment, InferenceService
+from deploy_targets.kubernetes.settings import KubernetesSettings
+from deploy_targets.kubernetes.target import KubernetesTarget
+from deploy_targets.protocol import Feature
+from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
+from headgate.records import Image, ModelVersion, Resources, Revision, Traffic
+from headgate.release_file import parse_release
+
+VERSION = ModelVersion(name="wine", version=3, digest="sha256:ab")
+IMAGE = Image(digest="sha256:ab", lock_digest="", path=Path("/a"), interpreter=None, size=1,
+              reference="registry.example/wine@sha256:ab")  # fmt: skip
+IN_MODELS = "/namespaces/models"
+SERVICES, DEPLOYMENTS = (f"{path}{IN_MODELS}/{kind}" for path, kind in (
+    ("/apis/serving.kserve.io/v1beta1", "inferenceservices"), ("/apis/apps/v1", "deployments")
+))  # fmt: skip
+
+
+def settings(**more):
+    base = {"kind": "kubernetes", "captures": "s3://bucket/live", "namespace": "models", "kserve": {}}
+    return KubernetesSettings.model_validate({**base, **more})
+
+
+def revision(**more):
+    return Revision.of(VERSION, IMAGE, env={"A": "b"}, ready_timeout=60.0, **{"workers": 4, **more})
+
+
+def path_of(kind):
+    return GROUPS.get(kind) or f"/apis/{NEWEST[kind][0]}/{NEWEST[kind][1][0]}"
+
+
+def made(of=None, pods=1, **more):
+    return dict(manifests.of_revision(of or settings(), "wine", revision(**more), pods, path_of))
+
+
+MUCH = {
+    "service_account": "servers", "secret": "keys", "pull_secrets": ["registry"], "node_selector": {"gpu": "a100"},
+    "priority_class": "models", "tolerations": [{"key": "gpu", "operator": "Exists"}], "labels": {"team": "a"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["Standard", "RawDeployment"])
+@pytest.mark.parametrize("most", [0, 9])
+def test_it_is_one_of_kserves_and_its_pods_are_kubernetes_own(mode, most):
+    found = made(settings(kserve={"mode": mode}, **MUCH), most_workers=most,
+                 resources=Resources(cpu=1.5, memory=2**30, gpu=1))["inferenceservices"]  # fmt: skip
+    crds.validate(found)
+    refused = kserve_controller.refusal(found)
+    assert refused == "" if mode == "Standard" else "deploymentStrategy" in refused, (
+        "KServe 0.21 has another name for it"
+    )
+    for wrong, says in (({"minReplica": 1}, "minReplica"), ({"scaleTarget": "70"}, "scaleTarget")):
+        spoiled = {**found, "spec": {"predictor": {**found["spec"]["predictor"], **wrong}}}
+        with pytest.raises(crds.InvalidError, match=says):
+            crds.validate(spoiled)
+
+
+@pytest.mark.parametrize(("mode", "most", "scaled_by"), [
+    ("Standard", 0, "none"), ("RawDeployment", 0, "external"), ("Standard", 9, "hpa"),
+])  # fmt: skip
+def test_kserve_is_told_who_sees_to_the_number_of_pods(mode, most, scaled_by):
+    found = made(settings(kserve={"mode": mode}), pods=3, most_workers=most)
+    assert found.keys() == {"inferenceservices", "services", "poddisruptionbudgets", "networkpolicies"}
+    noted, predictor = found["inferenceservices"]["metadata"], found["inferenceservices"]["spec"]["predictor"]
+    assert noted["annotations"]["serving.kserve.io/deploymentMode"] == mode
+    assert noted["annotations"]["serving.kserve.io/autoscalerClass"] == scaled_by
+    assert noted["labels"]["networking.kserve.io/visibility"] == "cluster-local", "no way past the gateway"
+    assert predictor["minReplicas"] == 3
+    followed = {name: predictor.get(name) for name in ("maxReplicas", "scaleMetric", "scaleTarget")}
+    told = (9, "cpu", 70) if most else (None, None, None)
+    assert followed == dict(zip(followed, told, strict=True))
+
+
+def test_its_pods_are_those_of_a_deployment_but_for_a_name():
+    (own, theirs) = made(settings(kserve=None))["deployments"], made()["inferenceservices"]
+    pod, predictor = own["spec"]["template"]["spec"], crds.pod_of(theirs)
+    assert [one["name"] for one in pod["containers"]] == ["server", "log"]
+    assert [one.pop("name") for one in predictor["containers"]] == ["kserve-container", "log"]
+    for one in pod["containers"]:
+        del one["name"]
+    assert predictor == pod
+    assert theirs["spec"]["predictor"]["deploymentStrategy"] == own["spec"]["strategy"]
+
+
+def test_a_service_finds_the_pods_that_kserve_makes():
+    found = made()
+    by_kserve = kserve_controller.deployment_of(
+        {**found["inferenceservices"], "metadata": {**found["inferenceservices"]["metadata"], "uid": "1"}}
+    )
+    labels = by_kserve["spec"]["template"]["metadata"]["labels"]
+    assert found["services"]["spec"]["selector"].items() <= labels.items()
+    assert found["networkpolicies"]["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    assert by_kserve["metadata"]["name"] == kserve.deployment(found["inferenceservices"]["metadata"]["name"])
+
+
+def test_a_name_that_kserve_makes_no_label_of_is_refused():
+    one = revision()
+    least = 48 - len("--") - len(one.name)
+    manifests.of_revision(settings(), "a" * least, one, 1, path_of)
+    with pytest.raises(
+        TargetError, match=r"KServe takes names of up to 48 characters, not a+--\S+, which has 49"
+    ) as no:
+        manifests.of_revision(settings(), "a" * (least + 1), one, 1, path_of)
+    assert "shorter `endpoint:`" in no.value.fix
+    manifests.of_revision(settings(kserve=None), "a" * (least + 1), one, 1, path_of)
+
+
+@pytest.mark.parametrize(("wrong", "says"), [
+    ({"keda": {"triggers": [{"type": "cpu", "metadata": {}}]}}, "so keda cannot be had"),
+    ({"metrics": [{"type": "Pods"}], "memory_target": 80}, "so metrics and memory_target cannot be had: take metrics"),
+    ({"kserve": {"mode": "Knative"}}, "Standard"), ({"kserve": {"canary": 1}}, "canary"),
+])  # fmt: skip
+def test_what_kserve_cannot_do_is_refused(wrong, says):
+    with pytest.raises(ValidationError, match=says):
+        settings(**wrong)
+
+
+def test_none_while_nobody_asks_is_not_to_be_had():
+    assert "KServe's autoscaler leaves one pod" in KubernetesTarget(settings()).UNSUPPORTED[Feature.SCALE_TO_ZERO]
+    assert "KEDA" in KubernetesTarget.UNSUPPORTED[Feature.SCALE_TO_ZERO]
+
+
+def test_scarce_pods_and_an_autoscaler_of_kserves_do_not_go_together():
+    spec = parse_release("model: wine\nartifact: /a\ntarget: {kind: local}\nruntime: {replicas: {min: 1, max: 5}}\n"
+                         "gates: {shadow: off}\n")  # fmt: skip
+    (found,) = preflight.misfits(settings(surge=2), spec)
+    assert (found.subject, "up to 5" in found.problem) == ("target.surge", True)
+    assert list(preflight.misfits(settings(surge=2, kserve=None), spec)) == []
+
+
+def test_the_role_has_inference_services_where_they_are_used():
+    assert "inferenceservices" in preflight.role(settings())
+    assert "inferenceservices" not in preflight.role(settings(kserve=None))
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    with api_server() as running:
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, running.port)))
+        yield running
+
+
+@pytest.fixture
+def with_kserve(server):
+    served = {"versions": [{"version": "v1alpha1"}, {"version": "v1beta1"}]}
+    server.objects["/apis/serving.kserve.io"] = served
+    for group in ("policy", "autoscaling"):
+        server.objects[f"/apis/{group}"] = {"versions": [{"version": NEWEST_OF[group]}]}
+    return server
+
+
+NEWEST_OF = {"policy": "v1", "autoscaling": "v2"}
+
+
+def inference_service(least=1, most=0, name="v1-a", **status):
+    found = made(pods=least, workers=least, most_workers=most)["inferenceservices"]
+    found["metadata"] |= {"name": f"wine--{name}", "uid": "1"}
+    found["metadata"]["labels"][names.REVISION] = name
+    return {**found, "status": status}
+
+
+def deployment_of(found, replicas, ready):
+    by_kserve = kserve_controller.deployment_of(found)
+    by_kserve["spec"]["replicas"] = replicas
+    return {**by_kserve, "status": {"readyReplicas": ready, "updatedReplicas": ready, "replicas": replicas}}
+
+
+def test_a_cluster_without_kserve_is_said(server):
+    server.objects["/version"] = {}
+    (found,) = preflight._kserve(Api("", "models"), settings())
+    assert found.subject == "target.kserve"
+    assert "has no KServe" in found.problem
+    assert "or take kserve out" in found.fix
+    assert list(preflight._kserve(Api("", "models"), settings(kserve=None))) == []
+    assert Fleet(Api("", "models"), settings()).of("wine") == {}
+
+
+@pytest.mark.parametrize("now", [{}, None], ids=["with-kserve", "without"])
+def test_servers_of_both_kinds_are_seen_whatever_the_release_file_says_by_now(with_kserve, now):
+    theirs, own = inference_service(name="v2-b"), made(settings(kserve=None))["deployments"]
+    own["metadata"]["labels"][names.REVISION] = "v1-a"
+    with_kserve.objects[SERVICES] = {"items": [theirs]}
+    with_kserve.objects[DEPLOYMENTS] = {"items": [own, deployment_of(theirs, 1, 1)]}
+    found = Fleet(Api("", "models"), settings(kserve=now)).of("wine")
+    assert {name: (type(one), one.version) for name, one in found.items()} == {
+        "v1-a": (Deployment, VERSION), "v2-b": (InferenceService, VERSION),
+    }  # fmt: skip
+    assert found["v2-b"].ready == found["v2-b"].answering == 1
+
+
+def test_a_revision_stays_what_it_was_made_as(with_kserve):
+    theirs = inference_service()
+    for now, was, kind in (
+        ({}, Deployment("wine--v1-a", made(settings(kserve=None))["deployments"]), "deployments"),
+        (None, InferenceService("wine--v1-a", theirs, None), "inferenceservices"),
+    ):
+        one = Fleet(Api("", "models"), settings(kserve=now))
+        assert kind in dict(one.manifests("wine", revision(), 1, was))
+        assert kind not in dict(one.manifests("wine", revision(), 1))
+
+
+def test_a_plan_shows_the_inference_service(with_kserve):
+    found = KubernetesTarget(settings()).manifests("wine", revision())
+    assert [one["kind"] for one in found] == [
+        "InferenceService", "Service", "PodDisruptionBudget", "NetworkPolicy", "ConfigMap",
+    ]  # fmt: skip
+    assert found[0]["apiVersion"] == "serving.kserve.io/v1beta1"
+    assert found[0]["spec"]["predictor"]["minReplicas"] == 4
+
+
+def test_one_of_that_name_that_is_somebody_elses_is_refused(with_kserve):
+    one = revision()
+    with_kserve.objects[f"{SERVICES}/{names.of_revision('wine', one.name)}"] = {"metadata": {"name": "x"}}
+    with pytest.raises(
+        TargetError, match=r"has an InferenceService wine--\S+ that is not Headgate's\n.*kubectl delete"
+    ):
+        Fleet(Api("", "models"), settings()).apply("wine", one, 1, None)
+    assert {verb for verb, *_ in with_kserve.asked} == {"GET"}
+
+
+def test_one_that_does_not_go_is_said(with_kserve, monkeypatch):
+    monkeypatch.setattr(fleet, "GONE_SECONDS", 0.3)
+    theirs = inference_service()
+    with_kserve.objects[SERVICES] = {"items": [theirs]}
+    with_kserve.objects[f"{DEPLOYMENTS}/wine--v1-a-predictor"] = deployment_of(theirs, 1, 1)
+    with pytest.raises(TargetUnavailableError, match=r"deployments/wine--v1-a-predictor of models do not go") as raised:
+        Fleet(Api("", "models"), settings()).remove("wine", "v1-a")
+    assert "finalizers" in raised.value.fix
+    assert ("DELETE", f"{SERVICES}/wine--v1-a") in {(verb, path) for verb, path, _ in with_kserve.asked}
+
+
+class Cluster:
+    """What was asked of one."""
+
+    def __init__(self):
+        self.asked = []
+
+    def merge(self, kind, name, change):
+        self.asked.append((kind, name, change))
+
+
+@pytest.mark.parametrize(("most", "has"), [(0, 1), (9, 1)])
+def test_kserve_is_asked_for_pods_and_its_deployment_is_left_alone(monkeypatch, most, has):
+    """Its Deployment would be changed back, or an autoscaler would go on from what it has."""
+    monkeypatch.setattr(Pods, "wait_until_ready", lambda *_: None)
+    cluster, live, new = Cluster(), inference_service(4, most), inference_service(1, most, name="v2-b")
+    servers = {
+        "v1-a": InferenceService("wine--v1-a", live, deployment_of(live, 4, 4)),
+        "v2-b": InferenceService("wine--v2-b", new, deployment_of(new, has, has)),
+    }
+    both = dict.fromkeys(servers, VERSION)
+    known = Known(traffic=Traffic.all_to("v1-a"), revisions=both, served=("v1-a",))
+    growth = Growth(cluster, "wine", known, lambda: servers, lambda *_: None, settings())
+    wanted = Traffic.split("v1-a", "v2-b", 5000)
+    assert list(growth.stages(wanted, servers)) == [wanted]
+    assert {kind for kind, *_ in cluster.asked} == {"inferenceservices"}
+    asked = {name: change["spec"]["predictor"] for _, name, change in cluster.asked}
+    assert asked["wine--v2-b"] == {"minReplicas": 2}
+    assert ("wine--v1-a" in asked) is bool(most), "an autoscaler leaves what was live its pods"
+
+
+def test_as_many_are_there_as_were_asked_for_or_as_an_autoscaler_found_to_do():
+    fixed, follows = inference_service(3), inference_service(3, 9)
+    asked = {
+        kind: InferenceService("wine--v1-a", one, deployment_of(one, 6, 6)).asked
+        for kind, one in (("fixed", fixed), ("follows", follows))
+    }
+    assert asked == {"fixed": 3, "follows": 6}
+    assert InferenceService("wine--v1-a", follows, None).asked == 3
+    assert InferenceService("wine--v1-a", fixed, None).ready == 0
+
+
+SAID = "ReconcileFailed no host name"
+FAILED = {"type": "PredictorReady", "status": "False", "reason": "ReconcileFailed", "message": "no host name"}
+FAILURE = {"lastFailureInfo": {"reason": "InvalidPredictorSpec", "message": "no container"}}
+
+
+@pytest.mark.parametrize(("status", "says"), [
+    ({}, ""), ({"conditions": [{"type": "Ready", "status": "Unknown"}]}, ""),
+    ({"conditions": [FAILED, {"type": "Ready", "status": "False"}]}, f"PredictorReady is False: {SAID}"),
+    ({"modelStatus": FAILURE}, "InvalidPredictorSpec: no container"),
+])  # fmt: skip
+def test_what_kserve_says_is_told(status, says):
+    assert kserve.says({"status": status}) == says
+
+
+class Told:
+    """A namespace with what a test says."""
+
+    def __init__(self, *found, service=None, deployment=None):
+        self.found, self.service, self.deployment = list(found), service, deployment
+        self.logs = []
+
+    def list(self, *_):
+        return self.found
+
+    def find(self, kind, _name):
+        return self.service if kind == "inferenceservices" else self.deployment
+
+    def log(self, _pod, container, *_, **__):
+        self.logs.append(container)
+        return "the end of its log"
+
+
+def of_kserve(told):
+    return Pods(told, "wine", "v1-a", "inferenceservices")
+
+
+def test_a_kserve_that_makes_no_deployment_is_said_with_its_own_words(monkeypatch):
+    monkeypatch.setattr(pods, "MAKE_SECONDS", 0.2)
+    told = Told(service=inference_service(conditions=[FAILED]))
+    says = (
+        r"gets no pods after 0.2 s: KServe has made no Deployment of InferenceService wine--v1-a \(PredictorReady is F"
+    )
+    with pytest.raises(RevisionFailedError, match=says) as raised:
+        of_kserve(told).wait(1, revision())
+    assert "see that KServe runs" in raised.value.fix
+    assert of_kserve(told).why_not().startswith("KServe has made no Deployment")
+
+
+def test_a_server_that_cannot_start_is_found_under_kserves_name_for_it():
+    ended = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+    statuses = [{"name": "log", "state": {"running": {}}}, {"name": "kserve-container", "state": ended}]
+    theirs = inference_service()
+    told = Told(
+        {"metadata": {"name": "p"}, "status": {"containerStatuses": statuses}},
+        service=theirs, deployment=deployment_of(theirs, 1, 0),
+    )  # fmt: skip
+    with pytest.raises(RevisionFailedError, match="exit code 137, OOMKilled"):
+        of_kserve(told).wait(1, revision())
+    assert told.logs == ["kserve-container"]
+
+
+def test_ready_is_what_its_deployment_says():
+    theirs = inference_service()
+    told = Told(service=theirs, deployment=deployment_of(theirs, 1, 1))
+    of_kserve(told).wait(1, revision())
+    of_kserve(told).wait_until_told_to_end(1, 0.1)
+    with pytest.raises(TargetUnavailableError, match="has not 2 ready pods after 0 s: they take too long"):
+        of_kserve(Told(service=theirs, deployment=told.deployment)).wait_until_ready(2, 0)
