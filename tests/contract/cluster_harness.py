@@ -14,6 +14,7 @@ from support.stack import wait_for
 
 from deploy_targets.kubernetes import names
 from deploy_targets.kubernetes.api import Api, operation
+from deploy_targets.kubernetes.kserve import INFERENCE_SERVICES
 from deploy_targets.kubernetes.manifests import KINDS
 from deploy_targets.kubernetes.pods import has_ended
 from deploy_targets.kubernetes.target import KubernetesTarget
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 class KubernetesHarness(BehindEnvoy):
     """The Kubernetes target on a real cluster."""
 
-    routes = "configmaps"
+    routes, servers, container, suffix = "configmaps", "deployments", names.SERVERS[0], ""
+    """What an endpoint is, what makes its pods, the container of a server, and how a Deployment's name ends."""
     _double = SimpleNamespace(faults={})
     """Nothing is doubled here."""
 
@@ -50,9 +52,9 @@ class KubernetesHarness(BehindEnvoy):
 
     def kills(self) -> list[Kill]:
         return [
-            Kill("PATCH deployments", 1, "before"), Kill("PATCH deployments"), Kill("PATCH services"),
+            Kill(f"PATCH {self.servers}", 1, "before"), Kill(f"PATCH {self.servers}"), Kill("PATCH services"),
             *(Kill(f"PUT {self.routes}", number) for number in range(1, 5)), Kill("DELETE services"),
-            Kill("DELETE deployments"),
+            Kill(f"DELETE {self.servers}"),
         ]  # fmt: skip
 
     def points(self) -> list[tuple[Any, str, Any]]:
@@ -61,13 +63,13 @@ class KubernetesHarness(BehindEnvoy):
     def kill(self, endpoint: str, revision: str) -> None:
         # The first process of a container takes no SIGKILL from within.
         end = "import os, signal; os.kill(1, signal.SIGTERM)"
-        name = names.of_revision(endpoint, revision)
+        of_name = f"deployment/{names.of_revision(endpoint, revision)}{self.suffix}"
         cluster.kubectl(
-            "exec", "-n", self._settings.namespace, f"deployment/{name}", "-c", "server", "--", "python3", "-c", end
+            "exec", "-n", self._settings.namespace, of_name, "-c", self.container, "--", "python3", "-c", end
         )
 
     def traces(self, endpoint: str) -> list[str]:
-        kinds, chosen = (*KINDS, self.routes), {names.ENDPOINT: endpoint}
+        kinds, chosen = {*KINDS, self.routes, self.servers}, {names.ENDPOINT: endpoint}
         found = [one for kind in kinds for one in self._api.list(kind, chosen)]
         found += [one for one in self._api.list("pods", chosen) if not has_ended(one)]
         folder = Path(self._settings.captures.removeprefix("file://")) / endpoint
@@ -78,6 +80,12 @@ class GatewayApiHarness(KubernetesHarness):
     """The same, behind a gateway of the cluster's."""
 
     routes = "httproutes"
+
+
+class KServeHarness(KubernetesHarness):
+    """The same, with InferenceServices as servers."""
+
+    servers, container, suffix = INFERENCE_SERVICES, names.SERVERS[1], "-predictor"
 
 
 class Clients:

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cluster_harness import GatewayApiHarness, KubernetesHarness
+from cluster_harness import GatewayApiHarness, KServeHarness, KubernetesHarness
 from harness import (
     AzureMlHarness,
     ComponentsHarness,
@@ -25,11 +25,13 @@ from support import cluster
 from support.azure_server import azure_ml
 from support.gateway_translator import NAME as GATEWAY
 from support.gateway_translator import translator
+from support.kserve_controller import controller
 from support.moto_server import sagemaker
 from support.vertex_server import vertex
 
 from deploy_targets.kubernetes.api import Api
 from deploy_targets.kubernetes.settings import Gateway as KubernetesGateway
+from deploy_targets.kubernetes.settings import KServe
 from headgate.home import Home
 from headgate.records import Traffic
 
@@ -39,7 +41,9 @@ if TYPE_CHECKING:
 
 TARGETS = ("local", "docker", "sagemaker", "sagemaker_components", "vertex", "azure_ml", *cluster.KINDS)
 BEHIND_ENVOY = TARGETS[:2]
-collect_ignore = [] if cluster.CONTEXT else ["test_kubernetes_target.py", "test_kubernetes_scaling.py"]
+collect_ignore = [] if cluster.CONTEXT else [
+    "test_kubernetes_target.py", "test_kubernetes_scaling.py", "test_kubernetes_kserve.py",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="session", params=TARGETS)
@@ -119,6 +123,16 @@ def kubernetes_gateway_api_harness(gateway_home: Path, docker_base: str) -> Iter
     ):
         outside = {"gateway": KubernetesGateway(name=GATEWAY), "url": url}
         yield GatewayApiHarness(gateway_home, docker_base, settings.model_copy(update=outside))
+
+
+@pytest.fixture(scope="session")
+def kubernetes_kserve_harness(gateway_home: Path, docker_base: str) -> Iterator[KServeHarness]:
+    cluster.make_kind("inferenceservices")
+    with (
+        cluster.namespace(Home(gateway_home), docker_base, gateway_home / "kserve" / "captures") as settings,
+        controller(settings.context, settings.namespace),
+    ):
+        yield KServeHarness(gateway_home, docker_base, settings.model_copy(update={"kserve": KServe(mode="Standard")}))
 
 
 @pytest.fixture(scope="session")

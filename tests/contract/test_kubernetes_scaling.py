@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from cluster_harness import Clients, KubernetesHarness, pods
+from cluster_harness import Clients, pods
 from support import cluster
 from support.stack import wait_for
 from test_targets import GOOD
@@ -19,7 +19,7 @@ from headgate.records import Mirror, Traffic
 
 
 def with_settings(cloud, **more):
-    return KubernetesHarness(cloud._home.root, cloud._base, cloud._settings.model_copy(update=more))
+    return type(cloud)(cloud._home.root, cloud._base, cloud._settings.model_copy(update=more))
 
 
 @pytest.fixture
@@ -133,8 +133,9 @@ class Watch:
         self._thread.join()
 
 
-def test_where_pods_are_scarce_a_release_adds_no_more_than_it_may(kubernetes_harness, models):
-    endpoint, scarce = "scarce", with_settings(kubernetes_harness, surge=1)
+@pytest.mark.parametrize("cloud", ["kubernetes", "kubernetes_kserve"])
+def test_where_pods_are_scarce_a_release_adds_no_more_than_it_may(request, cloud, models):
+    endpoint, scarce = "scarce", with_settings(request.getfixturevalue(f"{cloud}_harness"), surge=1)
     first, second = (
         scarce.revision(models("pyfunc", does=does), number).model_copy(update={"workers": 3})
         for number, does in ((1, "double"), (2, "negative"))

@@ -14,9 +14,9 @@ from headgate.errors import RevisionFailedError, TargetError
 from headgate.records import Traffic
 
 
-@pytest.fixture(scope="module")
-def cloud(kubernetes_harness):
-    return kubernetes_harness
+@pytest.fixture(scope="module", params=["kubernetes", "kubernetes_kserve"])
+def cloud(request):
+    return request.getfixturevalue(f"{request.param}_harness")
 
 
 @pytest.fixture
@@ -71,7 +71,8 @@ def test_a_number_that_follows_the_load_begins_with_the_least(cloud, models):
     cloud.target.deploy(endpoint, first)
     try:
         assert len(pods(cloud, endpoint, first)) == 2
-        found = cloud.target._api.find("horizontalpodautoscalers", names.of_revision(endpoint, first.name))
+        scaler = f"{names.of_revision(endpoint, first.name)}{cloud.suffix}"
+        found = cloud.target._api.find("horizontalpodautoscalers", scaler)
         assert (found["spec"]["minReplicas"], found["spec"]["maxReplicas"]) == (2, 3)
     finally:
         cloud.target.delete(endpoint)
@@ -95,9 +96,9 @@ def test_weights_that_were_changed_by_hand_are_seen(cloud, live):
     cloud.target.route(endpoint, Traffic.all_to(first.name))
 
 
-def test_a_deployment_that_is_removed_by_hand_is_seen_and_made_again(cloud, live):
+def test_what_makes_the_pods_is_removed_by_hand_which_is_seen_and_it_is_made_again(cloud, live):
     endpoint, first, _ = live
-    cloud.target._api.delete("deployments", names.of_revision(endpoint, first.name))
+    cloud.target._api.delete(cloud.servers, names.of_revision(endpoint, first.name))
     wait_for(lambda: not cloud.target.observe(endpoint).revisions[first.name].ready)
     assert "gone" in cloud.target.observe(endpoint).revisions[first.name].detail
     cloud.target.deploy(endpoint, first)

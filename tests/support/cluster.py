@@ -30,7 +30,7 @@ LOAD = os.environ.get("HEADGATE_TEST_KUBERNETES_LOAD", "")
 """A command that brings an image of this machine's Docker to the nodes, such as `kind load docker-image`."""
 
 
-KINDS = ("kubernetes", *(() if LOAD else ("kubernetes_gateway_api",))) if CONTEXT else ()
+KINDS = ("kubernetes", "kubernetes_kserve", *(() if LOAD else ("kubernetes_gateway_api",))) if CONTEXT else ()
 """The targets of the suite that are run: a gateway of this machine's reaches pods where nodes share its network."""
 
 
