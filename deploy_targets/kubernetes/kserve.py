@@ -23,6 +23,9 @@ SERVER = "kserve-container"
 MODE, CLASS = "serving.kserve.io/deploymentMode", "serving.kserve.io/autoscalerClass"
 LABELS = {"networking.kserve.io/visibility": "cluster-local"}
 """KServe makes no Ingress and no route of its own: clients would come by these past the gateway that splits them."""
+TAKEN = frozenset({"PYTHONPATH", "STORAGE_URI", "PROTOCOL"})
+"""What a server's environment cannot have: the first is refused since 0.18, by the others KServe is told to fetch a
+model, and which of its protocols are spoken."""
 
 _FIXED = {"Standard": "none", "RawDeployment": "external"}
 """By mode, the class at which KServe gives a Deployment `minReplicas` pods. Since KServe 0.16 that is `none`, and

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deploy_targets.clouds import look_for_problems, problem
+from deploy_targets.kubernetes import kserve
 from deploy_targets.kubernetes.kserve import INFERENCE_SERVICES
 from deploy_targets.kubernetes.pods import needed
 from deploy_targets.kubernetes.scaling import KEDA
@@ -70,13 +71,21 @@ def misfits(settings: KubernetesSettings, spec: ReleaseSpec) -> Iterator[Finding
             if pods > settings.surge:
                 told = f"this needs {pods} pods beside the live version's, and target.surge allows {settings.surge}"
                 yield problem(subject, told, "lower it, or raise target.surge")
-        replicas = spec.runtime.replicas
-        if settings.kserve is not None and replicas.max > replicas.min:
-            told = f"KServe's autoscaler, with runtime.replicas up to {replicas.max}, gives up no pods when told to"
-            yield problem("target.surge", told, "set replicas.max to replicas.min, or take surge or kserve out")
     if settings.memory_target is not None and spec.runtime.memory is None:
         told = "target.memory_target is percent of what a server asks for, and runtime.memory says nothing"
         yield problem("target.memory_target", told, "set both, or none")
+    if settings.kserve is not None:
+        yield from _misfits_of_kserve(settings, spec)
+
+
+def _misfits_of_kserve(settings: KubernetesSettings, spec: ReleaseSpec) -> Iterator[Finding]:
+    replicas = spec.runtime.replicas
+    if settings.surge is not None and replicas.max > replicas.min:
+        told = f"KServe's autoscaler, with runtime.replicas up to {replicas.max}, gives up no pods when it is told to"
+        yield problem("target.surge", told, "set replicas.max to replicas.min, or take surge or kserve out")
+    if taken := sorted(kserve.TAKEN & spec.runtime.env.keys()):
+        told = f"KServe refuses {', '.join(taken)} in a server's environment, or takes it for its own"
+        yield problem("runtime.env", told, "give it another name, or take kserve out")
 
 
 def role(settings: KubernetesSettings) -> str:

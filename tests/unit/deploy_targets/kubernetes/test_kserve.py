@@ -144,6 +144,17 @@ def test_scarce_pods_and_an_autoscaler_of_kserves_do_not_go_together():
     assert list(preflight.misfits(settings(surge=2, kserve=None), spec)) == []
 
 
+@pytest.mark.parametrize(("name", "fits"), [("PYTHONPATH", False), ("STORAGE_URI", False), ("THREADS", True)])
+def test_what_kserve_takes_for_its_own_is_not_for_servers(name, fits):
+    spec = parse_release(
+        f"model: wine\nartifact: /a\ntarget: {{kind: local}}\nruntime: {{env: {{{name}: x}}}}\ngates: {{shadow: off}}\n"
+    )
+    found = [(one.subject, one.problem) for one in preflight.misfits(settings(), spec)]
+    told = f"KServe refuses {name} in a server's environment, or takes it for its own"
+    assert found == ([] if fits else [("runtime.env", told)])
+    assert list(preflight.misfits(settings(kserve=None), spec)) == []
+
+
 def test_the_role_has_inference_services_where_they_are_used():
     assert "inferenceservices" in preflight.role(settings())
     assert "inferenceservices" not in preflight.role(settings(kserve=None))
