@@ -20,6 +20,7 @@ from support import models as model_makers
 from support.base_image import find_base
 from support.journals import journal, postgres, url  # noqa: F401 - fixtures
 from support.stack import Stack, start_gateway, start_stack
+from support.suite import scope_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where tests run in two processes, a file stays in one of them, and all files that use Docker in the same.
+    """Where tests run in several processes, a file stays in one of them, and so does the whole suite of a target.
 
     pytest-xdist's own groups are without effect from pytest 9.2 on.
     """
@@ -46,9 +47,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            uses_docker = any(part in file for part in ("/contract/", "/images/test_container", "_releases"))
-            return "docker" if uses_docker else file
+            return scope_of(nodeid)
 
     return ByFile(config, log)
 

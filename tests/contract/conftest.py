@@ -27,6 +27,7 @@ from support.gateway_translator import NAME as GATEWAY
 from support.gateway_translator import translator
 from support.kserve_controller import controller
 from support.moto_server import sagemaker
+from support.suite import TARGETS
 from support.vertex_server import vertex
 
 from deploy_targets.kubernetes.api import Api
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-TARGETS = ("local", "docker", "sagemaker", "sagemaker_components", "vertex", "azure_ml", *cluster.KINDS)
 BEHIND_ENVOY = TARGETS[:2]
 collect_ignore = [] if cluster.CONTEXT else [
     "test_kubernetes_target.py", "test_kubernetes_scaling.py", "test_kubernetes_kserve.py",
