@@ -200,23 +200,26 @@ class Api:
         self, verb: str, path: str, *, body: object = None, params: Mapping[str, str] | None = None,
         content_type: str = "application/json", excused: tuple[int, ...] = (), seconds: float = _SECONDS,
     ) -> httpx.Response:  # fmt: skip
-        name = operation(verb, path)
-        request = self._client.build_request(
-            verb, path, params=params, json=body, timeout=seconds,
-            headers={"content-type": content_type} if body is not None else None,
-        )  # fmt: skip
-        try:
-            with self.around(name):
-                reply = self._client.send(request)
-        except (httpx.HTTPError, ConfigException) as error:
-            raise _away(name, error) from error
+        name, headers = operation(verb, path), {"content-type": content_type} if body is not None else None
+        for is_last in (False, True):
+            client = self._client
+            request = client.build_request(verb, path, params=params, json=body, timeout=seconds, headers=headers)
+            try:
+                with self.around(name):
+                    reply = client.send(request)
+            except (httpx.HTTPError, ConfigException) as error:
+                raise _away(name, error) from error
+            if reply.status_code != httpx.codes.UNAUTHORIZED or is_last:
+                break
+            # A certificate of a command's, or what a file has, is read once; it may have run out since.
+            self.__dict__.pop("_client", None)
         if reply.status_code >= httpx.codes.BAD_REQUEST and reply.status_code not in excused:
             raise _meaning(reply, name)
         return reply
 
 
 class _Signed(httpx.Auth):
-    """What the kubeconfig signs in with, renewed where it runs out."""
+    """What the kubeconfig signs in with, renewed where it runs out, and the name that it has of the cluster."""
 
     def __init__(self, known: Configuration) -> None:
         self._known = known
@@ -225,6 +228,8 @@ class _Signed(httpx.Auth):
         # Asking for it renews it.
         if token := self._known.get_api_key_with_prefix("BearerToken", alias="authorization"):
             request.headers["authorization"] = token
+        if self._known.tls_server_name:
+            request.extensions["sni_hostname"] = self._known.tls_server_name
         yield request
 
 

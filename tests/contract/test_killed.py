@@ -39,6 +39,7 @@ def living(harness, two):
     assert harness.traces(endpoint) == []
 
 
+@pytest.mark.timeout(1800)  # each death is a release; on a cluster of two cores they take ten minutes
 def test_the_same_calls_finish_what_a_dead_process_began(harness, living, two):
     for kill in harness.kills():
         serving = harness.target.observe(living).traffic.holder

@@ -107,6 +107,7 @@ def test_nothing_is_left_of_a_first_release_that_died(world, harness):
         assert harness.traces(ENDPOINT) == [], kill
 
 
+@pytest.mark.timeout(1800)
 def test_one_version_is_left_of_a_release_that_died(world, harness):
     world.act("release")
     for kill in harness.kills():

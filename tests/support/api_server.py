@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -55,8 +56,8 @@ class ApiServer:
 
 
 @contextmanager
-def api_server() -> Iterator[ApiServer]:
-    """One that listens, for as long as a test needs it."""
+def api_server(own: Path | None = None) -> Iterator[ApiServer]:
+    """One that listens, for as long as a test needs it; over TLS where it has a certificate."""
     server = ApiServer()
 
     class Handler(BaseHTTPRequestHandler):
@@ -77,6 +78,10 @@ def api_server() -> Iterator[ApiServer]:
     for verb in ("GET", "POST", "PUT", "PATCH", "DELETE"):
         setattr(Handler, f"do_{verb}", Handler._answer)
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if own is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(own)
+        http.socket = context.wrap_socket(http.socket, server_side=True)
     server.port = http.server_port
     thread = threading.Thread(target=http.serve_forever)
     thread.start()
@@ -88,13 +93,13 @@ def api_server() -> Iterator[ApiServer]:
         thread.join()
 
 
-def kubeconfig(folder: Path, port: int) -> Path:
-    """A kubeconfig for one on this machine."""
+def kubeconfig(folder: Path, port: int, scheme: str = "http", token: str = "secret", **cluster: str) -> Path:  # noqa: S107 - of nobody
+    """A kubeconfig for one on this machine; `cluster` is more that it says of it."""
     file = folder / "kubeconfig"
     file.write_text(json.dumps({
         "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{"name": "k", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
-        "users": [{"name": "u", "user": {"token": "secret"}}],
+        "clusters": [{"name": "k", "cluster": {"server": f"{scheme}://127.0.0.1:{port}", **cluster}}],
+        "users": [{"name": "u", "user": {"token": token}}],
         "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
     }))  # fmt: skip
     return file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 import ssl
@@ -10,7 +9,7 @@ import threading
 import time
 import uuid
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -18,10 +17,6 @@ from urllib.parse import unquote, urlsplit
 from xml.sax.saxutils import escape
 
 from azure.mgmt.machinelearningservices import models
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from support.azure_ml import (
     ACCOUNT,
@@ -34,6 +29,7 @@ from support.azure_ml import (
     WORKSPACE,
     AzureMl,
 )
+from support.certificates import certificate
 from support.cloud_http import CloudHandler, Refusal, single
 from support.faults import Fault, FaultError
 from support.machines import Machines, hurried
@@ -243,9 +239,9 @@ def azure_ml(name: str, folder: Path) -> Iterator[tuple[AzureMl, dict[str, str]]
     machines = Machines(name)
     double = AzureMl(machines)
     handler = type("Handler", (_Handler,), {"double": double, "tokens": set()})
-    certificate = _certificate(folder)
+    own = certificate(folder)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
+    context.load_cert_chain(own)
     # Azure's client signs over TLS only; the identity of a machine is asked for without.
     servers = [ThreadingHTTPServer(("127.0.0.1", 0), handler) for _ in range(2)]
     servers[0].socket = context.wrap_socket(servers[0].socket, server_side=True)
@@ -257,7 +253,7 @@ def azure_ml(name: str, folder: Path) -> Iterator[tuple[AzureMl, dict[str, str]]
         with hurried():
             yield double, {
                 "AZURE_RESOURCE_MANAGER_URL": double.url, "IDENTITY_HEADER": "secret",
-                "REQUESTS_CA_BUNDLE": str(certificate), "SSL_CERT_FILE": str(certificate),
+                "REQUESTS_CA_BUNDLE": str(own), "SSL_CERT_FILE": str(own),
                 "IDENTITY_ENDPOINT": f"http://127.0.0.1:{servers[1].server_port}/token",
             }  # fmt: skip
     finally:
@@ -266,22 +262,3 @@ def azure_ml(name: str, folder: Path) -> Iterator[tuple[AzureMl, dict[str, str]]
             server.shutdown()
             server.server_close()
         machines.close()
-
-
-def _certificate(folder: Path) -> Path:
-    """A key, and a certificate for 127.0.0.1 that it signed itself."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    who = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    signed = (
-        x509.CertificateBuilder().subject_name(who).issuer_name(who).public_key(key.public_key())
-        .serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=2)).add_extension(names, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True).sign(key, hashes.SHA256())
-    )  # fmt: skip
-    file = folder / "azure.pem"
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    file.write_bytes(secret + signed.public_bytes(serialization.Encoding.PEM))
-    return file

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.api_server import api_server, kubeconfig
+from support.certificates import certificate
 
 from deploy_targets.kubernetes.api import Api, ChangedError, operation
 from deploy_targets.kubernetes.endpoint import Endpoint, Known
@@ -41,6 +42,28 @@ def test_it_signs_in_as_the_kubeconfig_says(server, api):
     assert server.asked == [("GET", "/api/v1/namespaces/models/services/a", "Bearer secret")]
 
 
+def test_who_is_not_known_any_more_signs_in_again(server, api, tmp_path):
+    api.find("services", "a")
+    kubeconfig(tmp_path, server.port, token="renewed")  # noqa: S106 - of nobody
+    server.refusals.append((401, {"message": "it has run out"}))
+    api.find("services", "a")
+    assert [said for _, _, said in server.asked] == ["Bearer secret", "Bearer secret", "Bearer renewed"]
+
+
+def test_a_cluster_may_have_another_name_than_where_it_is_reached(tmp_path, monkeypatch):
+    own = certificate(tmp_path, "models.example")
+    with api_server(own) as running:
+
+        def reached(**cluster):
+            file = kubeconfig(tmp_path, running.port, "https", **{"certificate-authority": str(own)}, **cluster)
+            monkeypatch.setenv("KUBECONFIG", str(file))
+            return Api("", "models").find("services", "a")
+
+        assert reached(**{"tls-server-name": "models.example"}) is None
+        with pytest.raises(TargetUnavailableError, match=r"not valid for '127\.0\.0\.1'"):
+            reached()
+
+
 def test_what_is_not_there_is_none(api):
     assert api.find("services", "nothing") is None
     assert api.list("deployments", {"a": "b"}) == []
@@ -53,7 +76,8 @@ def test_what_is_not_there_is_none(api):
     (429, TargetUnavailableError, "does not answer GET services"), (503, TargetUnavailableError, "does not answer"),
 ])  # fmt: skip
 def test_a_refusal_says_what_it_means(server, api, status, error, says):
-    server.refusals.append((status, {"message": "because"}))
+    # One who is not known is asked to sign in again, once.
+    server.refusals += [(status, {"message": "because"})] * 2
     with pytest.raises(error, match=says) as raised:
         api.find("services", "a")
     assert type(raised.value) is error
