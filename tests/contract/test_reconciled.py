@@ -85,10 +85,12 @@ class OnPlatform(Simulation):
         return artifact, image
 
     def _spec(self) -> Any:
+        lacks = self.harness.target.UNSUPPORTED
+        how = "strategy: {kind: blue-green}\n" if Feature.SPLIT in lacks else ""
+        size = "runtime: {memory: 512Mi}\n" if Feature.MEMORY_LIMIT not in lacks else ""
         return parse_release(
             f"model: {ENDPOINT}\nartifact: /a\ntarget: {{kind: local}}\ngates: {{shadow: off}}\n"
-            "rollback: {keep_warm: 0s}\nruntime: {memory: 512Mi}\n"
-            + ("strategy: {kind: blue-green}\n" if Feature.SPLIT in self.harness.target.UNSUPPORTED else "")
+            f"rollback: {{keep_warm: 0s}}\n{how}{size}"
         )
 
 
