@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 TARGET ?= local
-WORKERS ?= 3
+WORKERS ?= 2
 BIN := .venv/bin
 # What is installed here is compiled once, and not by each of a hundred processes.
 unexport PYTHONDONTWRITEBYTECODE

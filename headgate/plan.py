@@ -131,7 +131,8 @@ def _shift(spec: ReleaseSpec, champion: Revision, mirrors: int) -> list[PlanStep
     strategy = spec.strategy
     if strategy.kind == "blue-green":
         how = "receives copies" if mirrors else "is asked again what the log has"
-        does = f"switch to 100% at once; {champion.version} stays up and {how}, to compare with"
+        at_once = " at once" if mirrors else ""
+        does = f"switch to 100%{at_once}; {champion.version} stays up and {how}, to compare with"
     else:
         does = f"live traffic to {' ► '.join(map(format_percent, strategy.steps))}"
     return [

@@ -91,10 +91,12 @@ class Replay:
                 yield row
                 yield self._copy(row)
 
-    def keep_up(self) -> None:
+    def keep_up(self) -> bool:
         """Ask what was asked since this was made, as far as there is time, for a platform's own counts.
 
-        Nothing is asked of a challenger that is not ready, as that would count as its failures.
+        Returns:
+            Whether it could be; nothing is asked of a challenger that is not ready, as that would count as its
+            failures.
 
         Raises:
             TargetUnavailableError: the platform does not answer.
@@ -102,13 +104,14 @@ class Replay:
         state = self._job.target.observe(self._job.endpoint)
         seen = state.revisions.get(self._challenger) if state else None
         if seen is None or not seen.ready:
-            return
+            return False
         now = datetime.now(UTC)
         for _ in self.pairs(Window(start=self._read_from, end=now)):
             # Nobody compares them one by one.
             continue
         # Rows come late; each reading goes back as far.
         self._read_from = max(self._read_from, now - timedelta(seconds=self._job.target.LOG_DELAY))
+        return True
 
     def _is_wanted(self, batch: pa.RecordBatch) -> pa.Array:
         theirs = pc.and_(pc.equal(batch["revision"], self._champion), pc.invert(batch["mirrored"]))

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 BLIND_SECONDS = 30.0
 """How long the counters may be out of reach before the release is given up."""
+NOT_COMPARED_SECONDS = 600.0
+"""How long the old version may take to be ready to be asked again before it is said."""
 _ZERO = Counts(requests=0, failures=0)
 
 
@@ -81,7 +83,7 @@ def _judged(job: ReleaseJob) -> Rollout | None:
 
 def _look_until_decided(job: ReleaseJob, stable: Revision, canary: Revision) -> tuple[Look, int]:
     judge, before = _judge(job, stable, canary)
-    copies = Replay(job, canary, stable, 1.0) if _is_asked_again(job) else None
+    copies = _Copies(job, stable, canary) if _is_asked_again(job) else None
     progress = artifacts.Progress(job.endpoint)
     job.route(_traffic(job, stable, canary, judge.share))
     # From now on: a platform may take its time.
@@ -144,7 +146,7 @@ def _one_look(job: ReleaseJob, judge: RolloutJudge, seconds: float, stable: Revi
     state = job.target.observe(job.endpoint)
     seen, steady = (state.revisions.get(name) if state else None for name in (canary.name, stable.name))
     problem = "" if seen and seen.ready else (seen.detail if seen else "is gone")
-    if steady is None or not steady.ready:
+    if not _is_asked_again(job) and (steady is None or not steady.ready):
         # Traffic is not given back to a version that cannot take it, and what ails both is not the canary's fault.
         problem = ""
     return judge.look(
@@ -160,6 +162,25 @@ def _traffic(job: ReleaseJob, stable: Revision, canary: Revision, share: int) ->
             return Traffic.all_to(canary.name)
         return Traffic.all_to(canary.name, Mirror(revision=stable.name, share=job.target.MIRROR_LIMIT))
     return Traffic.split(stable.name, canary.name, share)
+
+
+class _Copies:
+    """The old version is asked what the new one is asked, by us; that it cannot be is noted once."""
+
+    def __init__(self, job: ReleaseJob, stable: Revision, canary: Revision) -> None:
+        self._job, self._stable, self._replay = job, stable, Replay(job, canary, stable, 1.0)
+        self._waits_since: float | None = time.monotonic()
+
+    def keep_up(self) -> None:
+        """Ask what was asked since."""
+        if self._replay.keep_up():
+            self._waits_since = None
+        elif self._waits_since is not None and time.monotonic() - self._waits_since > NOT_COMPARED_SECONDS:
+            self._waits_since = None
+            self._job.write(
+                Kind.NOTE, "not compared",
+                f"{self._stable.name} is not ready to be asked again after {NOT_COMPARED_SECONDS:g} s",
+            )  # fmt: skip
 
 
 def _is_asked_again(job: ReleaseJob) -> bool:

@@ -9,16 +9,26 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails-rolling.ht
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import TYPE_CHECKING, Any
 
 from deploy_targets.clouds import poll
 from deploy_targets.sagemaker import names
-from deploy_targets.sagemaker.fleet import COMPONENTS, FAILED, PROVISION_SECONDS, Fleet, startup_seconds
+from deploy_targets.sagemaker.fleet import (
+    COMPONENTS,
+    FAILED,
+    MARGIN_SECONDS,
+    PROVISION_SECONDS,
+    Fleet,
+    is_of_an_alarm,
+    startup_seconds,
+    update_seconds,
+)
 from headgate.errors import RevisionFailedError, RolledBackError, TargetError, TargetUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from deploy_targets.sagemaker.aws import Aws
     from deploy_targets.sagemaker.settings import InferenceComponents, SageMakerSettings
@@ -29,12 +39,8 @@ Component = dict[str, Any]
 _CHANGING = frozenset({"Creating", "Updating", "Deleting"})
 _SERVING = frozenset({"InService", "Updating"})
 _SPECIFIED = ("ModelName", "StartupParameters", "ComputeResourceRequirements")
-_BECOMES, _BEFORE = f"{names.PREFIX}becomes", f"{names.PREFIX}before"
-"""Tags of the component that clients name: what SageMaker is replacing it by, and what it ran before that."""
-_LEAST_SECONDS, _MOST_SECONDS = 600, 28800
-"""What MaximumExecutionTimeoutInSeconds may be."""
-_MARGIN_SECONDS = 300.0
-"""How much longer than SageMaker itself we wait for it to give up."""
+_BECOMES, _SAID = f"{names.PREFIX}becomes", f"{names.PREFIX}said"
+"""Tags of the component that clients name: what SageMaker is replacing it by, and what had failed before that."""
 _MEBIBYTE = 2**20
 
 
@@ -75,7 +81,8 @@ class ComponentFleet(Fleet):
             )
         elif described["EndpointConfigName"] != wanted:
             self._aws.call(
-                "sagemaker", "update_endpoint", EndpointName=self._endpoint, EndpointConfigName=wanted
+                "sagemaker", "update_endpoint", EndpointName=self._endpoint, EndpointConfigName=wanted,
+                RetainAllVariantProperties=True,
             )  # fmt: skip
         else:
             return
@@ -129,8 +136,18 @@ class Components:
         return {name: found for name, found in described.items() if found is not None}
 
     def described(self, name: str) -> Component | None:
-        """What SageMaker says of one; None where there is none."""
-        return self._aws.find("sagemaker", "describe_inference_component", InferenceComponentName=name)
+        """What SageMaker says of one; None where there is none.
+
+        Raises:
+            TargetError: it is another endpoint's; an account has one of a name.
+        """
+        found = self._aws.find("sagemaker", "describe_inference_component", InferenceComponentName=name)
+        if found is not None and found["EndpointName"] != self._endpoint:
+            raise TargetError(
+                f"the account has an inference component {name} on the endpoint {found['EndpointName']}",
+                fix="choose another `endpoint:` in the release file",
+            )
+        return found
 
     def settled(self, name: str, seconds: float = PROVISION_SECONDS) -> Component | None:
         """The same, as soon as nobody is changing it.
@@ -181,7 +198,9 @@ class Components:
         }  # fmt: skip
         self._create(self.own(revision.name), specification, 1, tags, revision.ready_timeout)
 
-    def give(self, revision: str, least: int, tags: Mapping[str, str]) -> None:
+    def give(
+        self, revision: str, least: int, tags: Mapping[str, str], *, goes_back: bool, allow: Callable[[], None]
+    ) -> None:  # fmt: skip
         """Have clients get a revision; returns when all of them do.
 
         SageMaker replaces the copies in steps, and takes that back when an alarm rings; but for the way back.
@@ -190,28 +209,36 @@ class Components:
             revision: whose own component is there.
             least: how many copies there are at least, where clients had none so far.
             tags: of the component that clients name.
+            goes_back: whether clients had it before. An alarm that rings then does so for the version that is left.
+            allow: is asked right before the change, and raises where it may not be made any more.
 
         Raises:
             RolledBackError: an alarm rang.
             RevisionFailedError: its copies cannot be had, or do not get ready.
         """
-        own = self.settled(self.own(revision))
+        # It need not run: a machine for it may be waited for.
+        own = self.described(self.own(revision))
         if own is None:
             raise TargetError(f"no traffic to {revision} of {self._endpoint}: it is not deployed")
         specification = {key: own["Specification"][key] for key in _SPECIFIED if key in own["Specification"]}
-        live = self.settled(self._endpoint)
+        live = self._awake()
+        allow()
         if live is not None and live["InferenceComponentStatus"] == FAILED:
-            # It serves nobody.
+            # Nothing else can be done with it.
             self.remove(self._endpoint)
             live = None
         if live is None:
             self._create(self._endpoint, specification, max(least, 1), tags, PROVISION_SECONDS)
         else:
-            if not live["RuntimeConfig"].get("DesiredCopyCount"):
-                # There is nothing to be replaced in steps.
-                self.have_copies(self._endpoint, 1)
-                live = self.settled(self._endpoint) or live
-            self._update(live, revision, specification)
+            self._update(live, revision, specification, goes_back=goes_back)
+
+    def _awake(self) -> Component | None:
+        """The component that clients name, with a copy: of none, there is nothing to be replaced in steps."""
+        live = self.settled(self._endpoint)
+        if live is None or live["InferenceComponentStatus"] == FAILED or live["RuntimeConfig"].get("DesiredCopyCount"):
+            return live
+        self.have_copies(self._endpoint, 1)
+        return self.settled(self._endpoint)
 
     def have_copies(self, name: str, copies: int) -> None:
         """Have a component run as many; not waited for, and nothing happens where it is so or cannot be."""
@@ -251,39 +278,39 @@ class Components:
             self.remove(name)
             raise failed
 
-    def _update(self, live: Component, revision: str, specification: Mapping[str, Any]) -> None:
-        hosting, name = self._hosting, self._endpoint
-        noted, before = self._notes(live), names.revision_of(live["Specification"]["ModelName"], self._endpoint)
-        is_begun = noted.get(_BECOMES) == revision
-        if is_begun and _is_of_an_alarm(live):
+    def _update(self, live: Component, revision: str, specification: Mapping[str, Any], *, goes_back: bool) -> None:
+        hosting, name, noted = self._hosting, self._endpoint, self._notes(live)
+        said = live.get("FailureReason", "")
+        if noted.get(_BECOMES) == revision and is_of_an_alarm(said) and noted.get(_SAID) != _short(said):
             # Whoever began it did not live to see it.
             self.see_that_it_settled(live)
             raise self._taken_back(live)
-        goes_back = revision == noted.get(_BEFORE) or (is_begun and not noted.get(_BEFORE))
-        # An alarm that rings then does so for the version that is left.
         alarms = [] if goes_back else [{"AlarmName": one} for one in self._alarms]
-        seconds = hosting.wait * math.ceil(1 / hosting.batch) + PROVISION_SECONDS
-        self._note(live, {_BECOMES: revision, _BEFORE: "" if goes_back else before})
+        wait, steps = 0.0 if goes_back else hosting.wait, math.ceil(1 / hosting.batch)
+        seconds = steps * (wait + _startup_of(specification)) + PROVISION_SECONDS
+        self._note(live, {_BECOMES: revision, _SAID: _short(said)})
         self._aws.call(
             "sagemaker", "update_inference_component", InferenceComponentName=name, Specification=specification,
             DeploymentConfig={
                 "RollingUpdatePolicy": {
                     "MaximumBatchSize": {"Type": "CAPACITY_PERCENT", "Value": round(hosting.batch * 100)},
-                    "WaitIntervalInSeconds": int(hosting.wait),
-                    "MaximumExecutionTimeoutInSeconds": int(min(max(seconds, _LEAST_SECONDS), _MOST_SECONDS)),
+                    "WaitIntervalInSeconds": int(wait),
+                    "MaximumExecutionTimeoutInSeconds": update_seconds(seconds),
                 },
                 **({"AutoRollbackConfiguration": {"Alarms": alarms}} if alarms else {}),
             },
         )  # fmt: skip
-        after = self.settled(name, seconds + _MARGIN_SECONDS)
+        after = self.settled(name, seconds + MARGIN_SECONDS)
         if after is None:
             raise TargetUnavailableError(f"the component {name} went away while it was updated")
+        is_new, reason = after["Specification"]["ModelName"] == specification["ModelName"], after.get("FailureReason")
+        if not is_new and not reason and after["InferenceComponentStatus"] != FAILED:
+            raise TargetUnavailableError(f"SageMaker took the update of {name} and does not show it")
         self.see_that_it_settled(after)
-        if after["Specification"]["ModelName"] == specification["ModelName"]:
-            if after["InferenceComponentStatus"] == FAILED:
-                raise self._failed(name, after)
-            return
-        raise self._taken_back(after) if _is_of_an_alarm(after) else self._failed(name, after)
+        if not is_new and is_of_an_alarm(reason or ""):
+            raise self._taken_back(after)
+        if not is_new or after["InferenceComponentStatus"] == FAILED:
+            raise self._failed(name, after)
 
     def see_that_it_settled(self, live: Component) -> None:
         """Note that nobody replaces what clients get any more."""
@@ -315,5 +342,11 @@ class Components:
         )
 
 
-def _is_of_an_alarm(found: Component) -> bool:
-    return "alarm" in found.get("FailureReason", "").lower()
+def _startup_of(specification: Mapping[str, Any]) -> int:
+    seconds: int = specification["StartupParameters"]["ContainerStartupHealthCheckTimeoutInSeconds"]
+    return seconds
+
+
+def _short(reason: str) -> str:
+    """A reason as a tag takes it."""
+    return hashlib.sha256(reason.encode()).hexdigest()[:12] if reason else ""

@@ -15,11 +15,12 @@ from deploy_targets.clouds import problem, wait_until_ready
 from deploy_targets.protocol import Feature
 from deploy_targets.sagemaker import evidence, names
 from deploy_targets.sagemaker.components import ComponentFleet, Components
-from deploy_targets.sagemaker.fleet import FAILED, SERVING
+from deploy_targets.sagemaker.fleet import COMPONENTS, FAILED, SERVING
 from deploy_targets.sagemaker.hosting import Hosting
 from deploy_targets.sagemaker.scaling import ComponentScaling
 from deploy_targets.sagemaker.shipped import ShippedCaptures
-from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
+from deploy_targets.sagemaker.target import SageMakerTarget, variants_of
+from headgate.errors import RevisionFailedError, RolledBackError, TargetError, TargetUnavailableError
 from headgate.records import Counts, EndpointState, Payload, Prediction, RevisionState, Traffic
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from headgate.spec import ReleaseSpec
 
 _SCRATCH = "/tmp/headgate"  # noqa: S108 - the container's own
+_LEAST_MEMORY, _LEAST_CPU = 128 * 2**20, 0.25
+"""By API_InferenceComponentComputeResourceRequirements.html."""
 _KNOWN_SECONDS = 5.0
 """How long we rely on who is live when we ask a revision; another process may change it."""
 
@@ -66,7 +69,8 @@ class ComponentsTarget(Hosting):
         "deploy": ("CreateModel", "CreateInferenceComponent"),
         "shadow": ("InvokeEndpoint, once a request that is compared",),
         "shift": (
-            "AddTags, twice", "UpdateInferenceComponent", "UpdateInferenceComponentRuntimeConfig, twice",
+            "AddTags, three times", "UpdateInferenceComponent", "UpdateInferenceComponentRuntimeConfig, twice",
+            "DeregisterScalableTarget, RegisterScalableTarget, PutScalingPolicy, PutMetricAlarm (where it scales)",
             "InvokeEndpoint, once a request that is compared",
         ),
         "promote": (),
@@ -95,16 +99,24 @@ class ComponentsTarget(Hosting):
 
     def misfits(self, spec: ReleaseSpec) -> list[Finding]:
         """What a release file has to say for a component to be placed on a machine."""
-        if spec.runtime.memory is not None:
-            return []
-        told = "machines are found for inference components by the memory that they need, and it says nothing"
-        return [problem("runtime.memory", told, "set it to what a copy of the server needs, such as 2Gi")]
+        asked, found = spec.runtime.resources, []
+        if asked.memory is None or asked.memory < _LEAST_MEMORY:
+            says = "says nothing" if asked.memory is None else f"says {spec.runtime.memory}"
+            told = f"machines are found for inference components by the memory that they need, 128Mi or more; it {says}"
+            found.append(problem("runtime.memory", told, "set it to what a copy of the server needs, such as 2Gi"))
+        if asked.cpu is not None and asked.cpu < _LEAST_CPU:
+            told = f"an inference component has {_LEAST_CPU:g} of a core or more, and runtime.cpu is {asked.cpu:g}"
+            found.append(problem("runtime.cpu", told, f"set it to {_LEAST_CPU:g}, or leave it out"))
+        return found
 
     def observe(self, endpoint: str) -> EndpointState | None:
         """What SageMaker says of the endpoint and of each component, and the models that have none."""
         described, models = self._fleet(endpoint).described(), self._models(endpoint)
         if described is None and not models:
             return None
+        if described is not None and variants_of(described).keys() - {COMPONENTS}:
+            # Of a time before; a release says that it cannot be changed.
+            return SageMakerTarget(self._settings).observe(endpoint)
         components, serves = self._components(endpoint), bool(described and described["EndpointStatus"] in SERVING)
         there = components.all() if described is not None else {}
         live = components.live(there) if serves else None
@@ -125,6 +137,8 @@ class ComponentsTarget(Hosting):
         described = fleet.settled()
         if described is not None:
             self._tagged.see_that_it_is_ours(described)
+        # Before anything is made: whether the name that clients are to use is somebody else's.
+        components.described(endpoint)
         fleet.ensure(described)
         try:
             found = components.settled(components.own(revision.name))
@@ -134,6 +148,9 @@ class ComponentsTarget(Hosting):
             if found is None:
                 self._make_model(endpoint, revision)
                 components.make(revision, self._settings.tags)
+            elif self._holder(endpoint) != revision.name:
+                # It may have had clients, and none of its own then.
+                components.have_copies(components.own(revision.name), 1)
         except RevisionFailedError:
             self._remove_model(endpoint, revision.name)
             self._end_if_empty(endpoint)
@@ -148,21 +165,46 @@ class ComponentsTarget(Hosting):
         described, there = self._fleet(endpoint).settled() or {}, components.all()
         if components.own(wanted) not in there:
             raise TargetError(f"no traffic to {wanted} of {endpoint}: it is not deployed", fix="headgate status")
+        model = names.model_arn(described, wanted)
+        live, goes_back = components.settled(endpoint), self._tagged.has_served(model)
         self._tagged.keep_out(described, fence)
-        live = components.settled(endpoint)
-        before = components.live({endpoint: live} if live else {})
-        if before != wanted:
-            self._scaling(endpoint).end(endpoint)
-            self._counted_until_now(endpoint)
-            components.give(wanted, self._bounds(described, wanted)[0], self._settings.tags)
-            self._counted_from_now(endpoint, wanted)
+        if components.live({endpoint: live} if live else {}) != wanted:
+            self._replace(endpoint, described, wanted, fence, goes_back=goes_back)
         elif live is not None:
             components.see_that_it_settled(live)
         found = components.live(components.all())
         self._holders[endpoint] = time.monotonic(), found
         if found != wanted:
             raise TargetUnavailableError(f"{endpoint} was to be {wanted}, and SageMaker says {found or 'nobody'}")
-        self._have_copies(endpoint, described, wanted)
+        self._see_to_copies(endpoint, described, wanted)
+        if not goes_back:
+            for other in self._models(endpoint):
+                if other != components.own(wanted):
+                    # To be asked again what the new one is asked.
+                    components.have_copies(other, 1)
+            self._tagged.serves(model)
+
+    def _replace(
+        self, endpoint: str, described: Mapping[str, Any], wanted: str, fence: int | None, *, goes_back: bool
+    ) -> None:  # fmt: skip
+        components, least = self._components(endpoint), self._bounds(described, wanted)[0]
+        self._scaling(endpoint).end(endpoint)
+        self._counted_until_now(endpoint)
+        try:
+            components.give(
+                wanted, least, self._settings.tags, goes_back=goes_back,
+                # What was waited for may have taken long.
+                allow=lambda: self._tagged.keep_out(described, fence),
+            )  # fmt: skip
+        except (RevisionFailedError, RolledBackError):
+            self._heal(endpoint, described)
+            raise
+        self._counted_from_now(endpoint, wanted)
+
+    def _heal(self, endpoint: str, described: Mapping[str, Any]) -> None:
+        """Whoever clients get follows the load, also where a change of that did not come to its end."""
+        if described and (live := self._components(endpoint).live(self._components(endpoint).all())):
+            self._see_to_copies(endpoint, described, live)
 
     def counts(self, endpoint: str) -> Mapping[str, Counts]:
         """CloudWatch's sums of each revision's components, of the one that clients name from the next minute on."""
@@ -211,6 +253,7 @@ class ComponentsTarget(Hosting):
             components.remove(components.own(revision))
         self._captured(endpoint).remove(revision)
         self._remove_model(endpoint, revision)
+        self._heal(endpoint, described or {})
         self._end_if_empty(endpoint)
 
     def delete(self, endpoint: str, *, fence: int | None = None) -> None:
@@ -234,16 +277,14 @@ class ComponentsTarget(Hosting):
         if not self._models(endpoint) and not self._components(endpoint).all():
             self._fleet(endpoint).delete()
 
-    def _have_copies(self, endpoint: str, described: Mapping[str, Any], live: str) -> None:
-        """As many of each as its part asks for: what clients get by itself, the version before one, to be asked."""
+    def _see_to_copies(self, endpoint: str, described: Mapping[str, Any], live: str) -> None:
+        """What clients get has as many as its release file says, and the component of its own has none meanwhile."""
         components, (least, most) = self._components(endpoint), self._bounds(described, live)
         if least != most:
             self._scaling(endpoint).begin({endpoint: (least, most)})
         else:
             components.have_copies(endpoint, least)
-        for model in self._models(endpoint):
-            name = names.revision_of(model, endpoint)
-            components.have_copies(model, 0 if name == live else 1)
+        components.have_copies(components.own(live), 0)
 
     def _why_not_ready(self, found: Component | None, model_arn: str) -> str:
         if found is None:

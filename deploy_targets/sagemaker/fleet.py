@@ -32,6 +32,10 @@ FAILED = "Failed"
 
 PROVISION_SECONDS = 1800.0
 """How long machines may take to be had and to pull the image, besides what the model needs to load."""
+MARGIN_SECONDS = 300.0
+"""How much longer than SageMaker itself we wait for it to give up an update that it makes in steps."""
+_UPDATE_SECONDS = (600, 28800)
+"""What MaximumExecutionTimeoutInSeconds may be."""
 _STARTUP_SECONDS = (60, 3600)
 """What ContainerStartupHealthCheckTimeoutInSeconds may be."""
 
@@ -229,3 +233,14 @@ def startup_seconds(revision: Revision) -> int:
     """What a revision's ContainerStartupHealthCheckTimeoutInSeconds is."""
     least, most = _STARTUP_SECONDS
     return int(min(max(revision.ready_timeout, least), most))
+
+
+def update_seconds(seconds: float) -> int:
+    """What the MaximumExecutionTimeoutInSeconds is of an update that takes so long at most."""
+    least, most = _UPDATE_SECONDS
+    return int(min(max(seconds, least), most))
+
+
+def is_of_an_alarm(reason: str) -> bool:
+    """Whether SageMaker's reason for taking an update back is an alarm."""
+    return "alarm" in reason.lower()

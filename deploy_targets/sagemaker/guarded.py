@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from deploy_targets.protocol import Feature
 from deploy_targets.sagemaker import evidence, names
 from deploy_targets.sagemaker.capture import Captures
-from deploy_targets.sagemaker.fleet import PROVISION_SECONDS, Fleet
+from deploy_targets.sagemaker.fleet import MARGIN_SECONDS, PROVISION_SECONDS, Fleet, is_of_an_alarm, update_seconds
 from deploy_targets.sagemaker.target import NEW_SET, SageMakerTarget, variants_of
 from headgate.errors import RevisionFailedError, RolledBackError, TargetError
 from headgate.records import Traffic
@@ -29,11 +29,6 @@ if TYPE_CHECKING:
     from headgate.records import Counts, EndpointState
 
 LIVE = "live"
-
-_MARGIN_SECONDS = 300.0
-"""How much longer than SageMaker itself we wait for it to give up."""
-_LEAST_SECONDS, _MOST_SECONDS = 600, 28800
-"""What MaximumExecutionTimeoutInSeconds may be."""
 
 
 class GuardedTarget(SageMakerTarget):
@@ -178,7 +173,7 @@ class GuardedFleet(Fleet):
 
     def settled(self, seconds: float = 0.0) -> dict[str, Any] | None:
         """The same, as soon as nobody is changing it; a shift takes as long as it is told to."""
-        return super().settled(seconds or self._guardrails.seconds + PROVISION_SECONDS + _MARGIN_SECONDS)
+        return super().settled(seconds or self._guardrails.seconds + PROVISION_SECONDS + MARGIN_SECONDS)
 
     def change(
         self, described: Mapping[str, Any], production: Mapping[str, Variant], shadow: Mapping[str, Variant],
@@ -214,7 +209,7 @@ class GuardedFleet(Fleet):
             else:
                 self.change(described, to, {}, Traffic.all_to(holder))
             return
-        if _is_of_an_alarm(described.get("FailureReason", "")):
+        if is_of_an_alarm(described.get("FailureReason", "")):
             # Whoever began it did not live to see it.
             raise self._taken_back(described, before)
         if [*production, *shadow] != [before]:
@@ -224,12 +219,12 @@ class GuardedFleet(Fleet):
         try:
             seconds = self._guardrails.seconds + PROVISION_SECONDS
             self.change(
-                described, to, {}, Traffic.all_to(holder), seconds=seconds + _MARGIN_SECONDS,
+                described, to, {}, Traffic.all_to(holder), seconds=seconds + MARGIN_SECONDS,
                 guardrails=self._deployment(seconds),
             )  # fmt: skip
         except RevisionFailedError as error:
             after = self.described() or {}
-            if not _is_of_an_alarm(after.get("FailureReason", "")):
+            if not is_of_an_alarm(after.get("FailureReason", "")):
                 raise
             raise self._taken_back(after, before) from error
 
@@ -281,7 +276,7 @@ class GuardedFleet(Fleet):
                     "Type": how.kind.upper(), "WaitIntervalInSeconds": int(how.wait),
                     "CanarySize" if how.kind == "canary" else "LinearStepSize": size,
                 },
-                "MaximumExecutionTimeoutInSeconds": int(min(max(seconds, _LEAST_SECONDS), _MOST_SECONDS)),
+                "MaximumExecutionTimeoutInSeconds": update_seconds(seconds),
             },
             "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": name} for name in self._settings.alarms]},
         }  # fmt: skip
@@ -307,7 +302,3 @@ class GuardedCaptures(Captures):
 
 def _holder(production: Mapping[str, Variant]) -> str:
     return max(production, key=lambda name: float(production[name]["InitialVariantWeight"]))
-
-
-def _is_of_an_alarm(reason: str) -> bool:
-    return "alarm" in reason.lower()

@@ -125,13 +125,15 @@ def _alarms(aws: Aws, settings: SageMakerSettings) -> Iterator[Finding]:
 def _quota(aws: Aws, settings: SageMakerSettings) -> Iterator[Finding]:
     """New accounts have none of most types: https://docs.aws.amazon.com/general/latest/gr/sagemaker.html."""
     wanted = f"{settings.instance} for endpoint usage"
+    # Two while a release goes on: the champion's and the candidate's.
+    components = settings.inference_components
+    needed = 2 if components is None else components.machines
     for quota in aws.pages("service-quotas", "list_service_quotas", "Quotas", ServiceCode="sagemaker"):
-        # Two while a release goes on: the champion's and the candidate's.
-        if quota["QuotaName"] == wanted and quota["Value"] < 2:  # noqa: PLR2004 - as said
+        if quota["QuotaName"] == wanted and quota["Value"] < needed:
             yield problem(
-                "target.instance", f"the account may have {quota['Value']:g} of {wanted}, and a release needs 2",
+                "target.instance", f"the account may have {quota['Value']:g} of {wanted}, and a release needs {needed}",
                 "aws service-quotas request-service-quota-increase --service-code sagemaker "
-                f"--quota-code {quota['QuotaCode']} --desired-value 2",
+                f"--quota-code {quota['QuotaCode']} --desired-value {needed}",
             )  # fmt: skip
 
 

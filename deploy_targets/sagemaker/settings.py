@@ -51,6 +51,8 @@ class InferenceComponents(Strict):
     def _whole_percents(self) -> InferenceComponents:
         if round(self.batch * 100, 6) % 1:
             raise ValueError("batch is a whole number of percent, 5% to 50%, which is all that SageMaker takes")
+        if self.wait * math.ceil(1 / self.batch) > _LONGEST_SHIFT:
+            raise ValueError("all waits together are at most 7h, which is all that SageMaker takes")
         return self
 
 
@@ -70,7 +72,9 @@ class SageMakerSettings(Target):
         "ml.m5.large", pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$", description="The type of each machine."
     )
     invocations_per_instance: float = Field(
-        600.0, gt=0, description="A minute, that the number of machines follows, where replicas.max is above min."
+        600.0,
+        gt=0,
+        description="A minute, that the number of machines, or copies, follows, where replicas.max is above min.",
     )
     region: str = Field("", description="Default: that of AWS_REGION, AWS_DEFAULT_REGION or the profile.")
     subnets: tuple[str, ...] = Field(

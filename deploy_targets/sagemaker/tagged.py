@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from deploy_targets.sagemaker.aws import Aws
 
-_COPIES = f"{names.PREFIX}mirrored"
+_COPIES, _SERVED = f"{names.PREFIX}mirrored", f"{names.PREFIX}served"
 
 
 class Tagged:
@@ -71,6 +71,14 @@ class Tagged:
         known = self.copies(model)
         if known is not None and known.end is None:
             self._write(model, _COPIES, str(known.ended()))
+
+    def has_served(self, model: str) -> bool:
+        """Whether a revision has had all clients; `model` is its model's ARN."""
+        return _SERVED in self._read(model)
+
+    def serves(self, model: str) -> None:
+        """Keep that it has."""
+        self._write(model, _SERVED, "yes")
 
     def _read(self, arn: str) -> dict[str, str]:
         return names.read_tags(self._aws.pages("sagemaker", "list_tags", "Tags", ResourceArn=arn))

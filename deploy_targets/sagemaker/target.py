@@ -19,6 +19,7 @@ from deploy_targets.sagemaker.evidence import BOUNDS, Counter
 from deploy_targets.sagemaker.fleet import COMPONENTS, FAILED, PROVISION_SECONDS, SERVING, Fleet
 from deploy_targets.sagemaker.hosting import Hosting
 from deploy_targets.sagemaker.scaling import Scaling
+from deploy_targets.sagemaker.settings import InferenceComponents
 from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
 from headgate.records import Counts, EndpointState, Payload, Prediction, RevisionState, Traffic
 from headgate.units import BASIS_POINTS
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from deploy_targets.sagemaker.components_target import ComponentsTarget
     from deploy_targets.sagemaker.fleet import Variant
     from deploy_targets.sagemaker.settings import SageMakerSettings
     from headgate.records import Revision, Window
@@ -74,9 +76,7 @@ class SageMakerTarget(Hosting):
     def of(cls, settings: SageMakerSettings) -> Hosting:
         """The target that a release file describes."""
         if settings.inference_components is not None:
-            from deploy_targets.sagemaker.components_target import ComponentsTarget  # noqa: PLC0415 - seldom needed
-
-            return ComponentsTarget.of(settings)
+            return _of_components(settings)
         if settings.native_guardrails is None:
             return cls(settings)
         from deploy_targets.sagemaker.guarded import GuardedTarget  # noqa: PLC0415 - it is one of these
@@ -86,6 +86,9 @@ class SageMakerTarget(Hosting):
     def observe(self, endpoint: str) -> EndpointState | None:
         """What DescribeEndpoint says, and the models that have no machines."""
         described = self._fleet(endpoint).described()
+        if described is not None and COMPONENTS in variants_of(described):
+            # Of a time with other settings; a release says that it cannot be changed.
+            return _of_components(self._settings).observe(endpoint)
         models = self._models(endpoint)
         if described is None and not models:
             return None
@@ -321,3 +324,9 @@ def _why_not_ready(described: Mapping[str, Any], variant: Mapping[str, Any] | No
 def _sample(revision: Revision) -> int:
     """Percent of requests that are captured; SageMaker takes whole ones."""
     return max(1, round(float(revision.env.get("HEADGATE_LOG_SAMPLE", "1")) * 100))
+
+
+def _of_components(settings: SageMakerSettings) -> ComponentsTarget:
+    from deploy_targets.sagemaker.components_target import ComponentsTarget  # noqa: PLC0415 - it knows this one
+
+    return ComponentsTarget(settings, settings.inference_components or InferenceComponents.model_validate({}))

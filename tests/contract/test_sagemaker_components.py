@@ -205,8 +205,60 @@ def test_going_back_waits_for_no_alarm(cloud, double, live):
     ring(double, on=True)
     cloud.again().route(endpoint, Traffic.all_to(first.name))
     assert cloud.target.observe(endpoint).traffic == Traffic.all_to(first.name)
+    asked = double.asked_to_update[-1]["DeploymentConfig"]
+    assert (asked["RollingUpdatePolicy"]["WaitIntervalInSeconds"], "AutoRollbackConfiguration" in asked) == (0, False)
+    cloud.target.retire(endpoint, second.name)
+    cloud.target.deploy(endpoint, second)
     with pytest.raises(RolledBackError, match=ALARM):
         cloud.target.route(endpoint, Traffic.all_to(second.name))
+
+
+def test_going_back_waits_for_no_alarm_also_after_another_version_was_tried(cloud, double, live, models):
+    endpoint, first, second = live
+    third = cloud.revision(models("pyfunc", does="triple"), 3)
+    for one in (second, third):
+        cloud.target.deploy(endpoint, one)
+        cloud.target.route(endpoint, Traffic.all_to(one.name))
+    cloud.target.route(endpoint, Traffic.all_to(second.name))
+    ring(double, on=True)
+    cloud.target.route(endpoint, Traffic.all_to(first.name))
+    assert cloud.target.observe(endpoint).traffic == Traffic.all_to(first.name)
+
+
+def test_what_was_taken_back_leaves_the_live_version_following_the_load(cloud, double, sleepy):
+    endpoint, first, second = sleepy
+    watch = double.client("cloudwatch")
+    cloud.target.deploy(endpoint, second)
+    ring(double, on=True)
+    for died in (False, True):
+        if died:
+            kill = Kill("update_inference_component")
+            die(cloud, kill, lambda target: target.route(endpoint, Traffic.all_to(second.name)))
+            assert bounds(double, endpoint) == []
+            cloud.again().retire(endpoint, second.name)
+        else:
+            with pytest.raises(RolledBackError):
+                cloud.target.route(endpoint, Traffic.all_to(second.name))
+        assert bounds(double, endpoint) == [(0, 3)]
+        assert watch.describe_alarms(AlarmNames=[f"headgate-wake-{endpoint}"])["MetricAlarms"]
+    assert cloud.target.observe(endpoint).traffic == Traffic.all_to(first.name)
+
+
+def test_a_component_of_that_name_that_is_somebody_elses_is_left_alone(cloud, double, live):
+    endpoint, first, _ = live
+    double.create_inference_component({
+        "InferenceComponentName": "theirs", "EndpointName": endpoint, "VariantName": "components",
+        "Specification": double.components[endpoint].specification, "RuntimeConfig": {"CopyCount": 1},
+    })  # fmt: skip
+    try:
+        with pytest.raises(TargetError, match=f"an inference component theirs on the endpoint {endpoint}"):
+            cloud.target.deploy("theirs", first)
+        assert double.components["theirs"].endpoint == endpoint
+        assert cloud.target.observe("theirs") is None, "nothing was made"
+    finally:
+        wait_for(lambda: double.components["theirs"].status == "InService")
+        double.delete_inference_component({"InferenceComponentName": "theirs"})
+        wait_for(lambda: "theirs" not in double.components)
 
 
 @pytest.mark.parametrize("kill", [Kill("add_tags"), Kill("update_inference_component"), Kill("add_tags", 2)], ids=str)
@@ -249,6 +301,7 @@ def test_what_clients_name_and_somebody_removed_is_made_again(cloud, double, liv
     double.client("sagemaker").delete_inference_component(InferenceComponentName=endpoint)
     wait_for(lambda: endpoint not in double.components)
     assert cloud.target.observe(endpoint).traffic is None
+    cloud.target.deploy(endpoint, first)
     cloud.target.route(endpoint, Traffic.all_to(first.name))
     assert {reply.revision for reply in cloud.ask(endpoint, GOOD, 3)} == {first.name}
 
@@ -273,6 +326,9 @@ def test_an_endpoint_is_not_changed_from_one_way_of_hosting_to_the_other(cloud, 
     try:
         with pytest.raises(TargetError, match="is made of variants"):
             cloud.target.deploy("of-variants", second)
+        for one in ("of-variants", endpoint):
+            seen = [target.observe(one).traffic for target in (variants, cloud.target)]
+            assert seen == [Traffic.all_to(first.name)] * 2, "who undoes the release sees who answers"
     finally:
         variants.delete("of-variants")
     assert cloud.target.observe(endpoint).traffic == Traffic.all_to(first.name)
@@ -308,6 +364,7 @@ def test_a_permission_that_is_missing_is_named_and_is_in_the_policy(cloud, doubl
     ({"inference_components": {"batch": "60%"}}, "less than or equal to 0.5"),
     ({"inference_components": {"batch": "12.5%"}}, "whole number of percent"),
     ({"inference_components": {"wait": "2h"}}, "less than or equal to 3600"),
+    ({"inference_components": {"batch": "5%", "wait": "1h"}}, "all waits together are at most 7h"),
     ({"inference_components": {}, "isolated": True}, "isolated keeps them from"),
     ({"inference_components": {}, "alarms": [ALARM], "native_guardrails": {}}, "leave native_guardrails out"),
 ])  # fmt: skip

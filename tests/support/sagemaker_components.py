@@ -56,6 +56,7 @@ class ComponentHosting:
 
     def __init__(self) -> None:
         self.components: dict[str, Component] = {}
+        self.asked_to_update: list[dict[str, Any]] = []
         self.answered: dict[str, str] = {}
         """Which revision each request was answered by, which SageMaker tells nobody."""
 
@@ -95,6 +96,7 @@ class ComponentHosting:
         with self._lock:
             found = self._steady_component(asked["InferenceComponentName"])
             self._found("model", self.models, asked["Specification"]["ModelName"])
+            self.asked_to_update.append(asked)
             if not found.desired:
                 raise Refusal("Cannot update an inference component that has no copies by a rolling update")
             before, found.specification = found.specification, asked["Specification"]

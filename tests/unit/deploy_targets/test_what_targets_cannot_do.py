@@ -91,6 +91,9 @@ def test_sagemaker_scales_to_zero_where_it_splits_nothing_and_knows_what_a_copy_
     assert problems(components, f"runtime: {{{nobody}}}").keys() == {"strategy.steps", "runtime.memory"}
     asked = f"{green}runtime: {{{nobody}, memory: 2Gi, cpu: 1, gpu: 1}}\n"
     assert not problems(components, asked)
+    small = problems(components, f"{green}runtime: {{memory: 64Mi, cpu: 0.1}}")
+    assert "128Mi or more; it says 64Mi" in small["runtime.memory"]
+    assert "0.25 of a core or more" in small["runtime.cpu"]
     redacted = problems(components, f"{asked}capture: {{redact: [x]}}")
     assert redacted.keys() == {"gates.shadow", "strategy.kind"}, "what is asked again has to be whole"
 
