@@ -54,6 +54,10 @@ class ChangedError(TargetError):
     """Somebody else changed it first, or it is there already."""
 
 
+class NotAllowedError(TargetError):
+    """Whoever asks has no right to."""
+
+
 class Api:
     """The objects of one namespace, with our errors for the API server's.
 
@@ -80,7 +84,7 @@ class Api:
             transport=httpx.HTTPTransport(verify=trusted, retries=_CONNECT_TRIES, proxy=found.proxy or None),
         )  # fmt: skip
         # Targets are made and dropped freely; their connections go with them.
-        weakref.finalize(self, client.close)
+        self._closing = weakref.finalize(self, client.close)
         return client
 
     def path(self, kind: str, name: str = "") -> str:
@@ -212,6 +216,8 @@ class Api:
             if reply.status_code != httpx.codes.UNAUTHORIZED or is_last:
                 break
             # A certificate of a command's, or what a file has, is read once; it may have run out since.
+            # Another thread may be using it; its connections go with the last one who does.
+            self._closing.detach()
             self.__dict__.pop("_client", None)
         if reply.status_code >= httpx.codes.BAD_REQUEST and reply.status_code not in excused:
             raise _meaning(reply, name)
@@ -266,9 +272,12 @@ def _meaning(reply: httpx.Response, name: str) -> TargetError:
     status, said = reply.status_code, _said(reply)
     if status == httpx.codes.UNAUTHORIZED:
         return TargetUnavailableError(f"the cluster does not know us any more: {said}", fix="sign in again, then go on")
+    if status == httpx.codes.FORBIDDEN and "admission webhook" in said:
+        fix = "see what the webhook wants; if it is KServe's, whether target.kserve.mode is its own name for the mode"
+        return TargetError(f"the cluster refuses {name}: {said}", fix=fix)
     if status == httpx.codes.FORBIDDEN:
         fix = "headgate doctor --policy release.yaml | kubectl apply -f -, then bind the role to the caller"
-        return TargetError(f"the cluster does not allow {name}: {said}", fix=fix)
+        return NotAllowedError(f"the cluster does not allow {name}: {said}", fix=fix)
     if status == httpx.codes.CONFLICT:
         return ChangedError(f"{name} came too late: {said}", fix="try again")
     if status in _RETRIED or status >= httpx.codes.INTERNAL_SERVER_ERROR:

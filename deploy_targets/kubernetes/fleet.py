@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from deploy_targets.kubernetes import kserve, manifests, names, scaling
+from deploy_targets.kubernetes.api import NotAllowedError
 from deploy_targets.kubernetes.kserve import INFERENCE_SERVICES
 from deploy_targets.kubernetes.names import ENDPOINT, REVISION
 from deploy_targets.kubernetes.pods import GONE_SECONDS, Pods
@@ -39,8 +40,13 @@ class Fleet:
         found = self._api.list(DEPLOYMENTS, ENDPOINT)
         return {one["metadata"]["labels"][ENDPOINT] for one in [*found, *self._of_kserve(found, ENDPOINT)]}
 
-    def of(self, endpoint: str) -> dict[str, Servers]:
-        """An endpoint's, by revision; one may be older than the release file, and made otherwise than it says."""
+    def of(self, endpoint: str, *, also_hidden: bool = False) -> dict[str, Servers]:
+        """An endpoint's, by revision; one may be older than the release file, and made otherwise than it says.
+
+        Args:
+            endpoint: whose.
+            also_hidden: look also for InferenceServices that nothing else points at, as KServe has not seen them yet.
+        """
         chosen = {ENDPOINT: endpoint, names.MANAGED: names.MANAGER}
         found = self._api.list(DEPLOYMENTS, chosen)
         made: dict[str, Servers] = {
@@ -48,17 +54,28 @@ class Fleet:
         }
         # KServe gives what it makes the labels of what it makes it of.
         by_owner = {kserve.owner(one): one for one in found}
-        for one in self._of_kserve(found, chosen):
+        for one in self._of_kserve(found, chosen, also_hidden=also_hidden):
             name = one["metadata"]["name"]
             made[_revision(one)] = InferenceService(name, one, by_owner.get(name))
         return made
 
     def _of_kserve(
-        self, deployments: Iterable[Mapping[str, Any]], chosen: Mapping[str, str] | str
+        self, deployments: Iterable[Mapping[str, Any]], chosen: Mapping[str, str] | str, *, also_hidden: bool = False
     ) -> list[dict[str, Any]]:
         """InferenceServices, where there may be some: KServe is in the release file, or has made a Deployment."""
         is_used = self._settings.kserve is not None or any(map(kserve.owner, deployments))
-        return self._api.list(INFERENCE_SERVICES, chosen) if is_used and self._api.serves(INFERENCE_SERVICES) else []
+        if not (is_used or also_hidden) or not self._api.serves(INFERENCE_SERVICES):
+            return []
+        try:
+            return self._api.list(INFERENCE_SERVICES, chosen)
+        except NotAllowedError as error:
+            if not is_used:
+                return []
+            raise NotAllowedError(
+                error.message,
+                fix="KServe has made servers that are there still: put target.kserve into a release file, and apply "
+                "what headgate doctor --policy says of that, until the last of them is retired",
+            ) from error
 
     def pods(self, endpoint: str, revision: str, made: Servers | None) -> Pods:
         """Those of one revision, whose servers are as they were just read, or are to be made."""
@@ -133,7 +150,7 @@ class Fleet:
         Raises:
             TargetUnavailableError: they do not end within two minutes.
         """
-        name, made = names.of_revision(endpoint, revision), self.of(endpoint).get(revision)
+        name, made = names.of_revision(endpoint, revision), self.of(endpoint, also_hidden=True).get(revision)
         self._api.delete(made.kind if made is not None else DEPLOYMENTS, name)
         if isinstance(made, InferenceService):
             self._wait_until_gone(name)
@@ -157,7 +174,7 @@ class Fleet:
     def revisions(self, endpoint: str) -> set[str]:
         """Those of which any object is there."""
         found = (one for kind in manifests.KINDS for one in self._api.list(kind, {ENDPOINT: endpoint}))
-        return {_revision(one) for one in found} | set(self.of(endpoint))
+        return {_revision(one) for one in found} | set(self.of(endpoint, also_hidden=True))
 
 
 def _revision(found: Mapping[str, Any]) -> str:

@@ -161,7 +161,8 @@ class KubernetesTarget:
 
     def manifests(self, endpoint: str, revision: Revision) -> list[dict[str, Any]]:
         """What `deploy` applies, at its full size, and the endpoint's object after it; nothing is changed."""
-        made = self._fleet.manifests(endpoint, revision, revision.workers)
+        there_already = self._fleet.of(endpoint).get(revision.name)
+        made = self._fleet.manifests(endpoint, revision, revision.workers, there_already)
         there = self._endpoint(endpoint)
         return [*(manifest for _, manifest in made), there.manifest(_with(there.known(), revision))]
 

@@ -126,10 +126,13 @@ def test_sagemaker_replaces_the_copies_in_steps_and_loses_no_request(cloud, doub
     endpoint, first, second = live
     cloud.target.deploy(endpoint, second)
     assert {reply.revision for reply in cloud.ask(endpoint, GOOD, 10)} == {first.name}, "no client names the other one"
+    other = cloud.again()
+    # Its connections are made before it is in a hurry.
+    assert other.observe(endpoint).traffic == Traffic.all_to(first.name)
     with ThreadPoolExecutor() as pool:
         going_on = pool.submit(cloud.target.route, endpoint, Traffic.all_to(second.name))
         shifting(double, endpoint)
-        assert cloud.again().observe(endpoint).traffic is None, "nobody holds it while SageMaker shifts"
+        assert other.observe(endpoint).traffic is None, "nobody holds it while SageMaker shifts"
         replies = cloud.ask(endpoint, GOOD, 60)
         going_on.result()
     assert {reply.status for reply in replies} == {200}

@@ -45,15 +45,23 @@ def kubectl(*arguments: str) -> str:
     return done.stdout
 
 
-def make_kind(plural: str) -> None:
-    """See that the cluster has a kind of custom resource."""
+_DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+
+def make_kind(plural: str) -> bool:
+    """See that the cluster has a kind of custom resource; whether it had none."""
     definition = crds.definition(plural)
     api = Api(CONTEXT, "default")
-    where = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-    known = {one["metadata"]["name"] for one in api.call("GET", where)["items"]}
-    if definition["metadata"]["name"] not in known:
-        api.call("POST", where, definition)
+    known = {one["metadata"]["name"] for one in api.call("GET", _DEFINITIONS)["items"]}
+    if is_new := definition["metadata"]["name"] not in known:
+        api.call("POST", _DEFINITIONS, definition)
     wait_for(lambda: definition["spec"]["group"] in {one["name"] for one in api.call("GET", "/apis")["groups"]})
+    return is_new
+
+
+def remove_kind(plural: str) -> None:
+    """Take a kind that was made here away again."""
+    Api(CONTEXT, "default").call("DELETE", f"{_DEFINITIONS}/{crds.definition(plural)['metadata']['name']}")
 
 
 @contextmanager

@@ -48,6 +48,7 @@ class Catalog:
     def delete_model(self, asked: dict[str, Any]) -> dict[str, Any]:
         self._found("model", self.models, asked["ModelName"])
         del self.models[asked["ModelName"]]
+        self.tags.pop(arn_of("model", asked["ModelName"]), None)
         return {}
 
     def create_endpoint_config(self, asked: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from support.api_server import api_server, kubeconfig
 from support.certificates import certificate
 
-from deploy_targets.kubernetes.api import Api, ChangedError, operation
+from deploy_targets.kubernetes.api import Api, ChangedError, NotAllowedError, operation
 from deploy_targets.kubernetes.endpoint import Endpoint, Known
 from deploy_targets.kubernetes.gateways import ConfigMap, Gateways
 from deploy_targets.kubernetes.pods import Pods, has_ended, needed
@@ -71,7 +71,7 @@ def test_what_is_not_there_is_none(api):
 
 @pytest.mark.parametrize(("status", "error", "says"), [
     (401, TargetUnavailableError, "does not know us any more: because"),
-    (403, TargetError, "does not allow GET services: because"), (409, ChangedError, "came too late: because"),
+    (403, NotAllowedError, "does not allow GET services: because"), (409, ChangedError, "came too late: because"),
     (422, TargetError, r"refuses GET services \(422\): because"),
     (429, TargetUnavailableError, "does not answer GET services"), (503, TargetUnavailableError, "does not answer"),
 ])  # fmt: skip
@@ -81,6 +81,14 @@ def test_a_refusal_says_what_it_means(server, api, status, error, says):
     with pytest.raises(error, match=says) as raised:
         api.find("services", "a")
     assert type(raised.value) is error
+
+
+def test_what_a_webhook_refuses_is_no_missing_right(server, api):
+    why = 'admission webhook "inferenceservice.kserve-webhook-server.validator" denied the request: no such mode'
+    server.refusals.append((403, {"message": why}))
+    with pytest.raises(TargetError, match=r"refuses GET services: .* no such mode") as raised:
+        api.find("services", "a")
+    assert "target.kserve.mode" in raised.value.fix
 
 
 def test_no_cluster_is_said(monkeypatch, tmp_path):

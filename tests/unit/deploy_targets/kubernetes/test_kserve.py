@@ -10,7 +10,7 @@ from support import crds, kserve_controller
 from support.api_server import api_server, kubeconfig
 
 from deploy_targets.kubernetes import fleet, kserve, manifests, names, pods, preflight
-from deploy_targets.kubernetes.api import GROUPS, NEWEST, Api
+from deploy_targets.kubernetes.api import GROUPS, NEWEST, Api, NotAllowedError
 from deploy_targets.kubernetes.endpoint import Known
 from deploy_targets.kubernetes.fleet import Fleet
 from deploy_targets.kubernetes.growth import Growth
@@ -254,6 +254,31 @@ def test_one_that_does_not_go_is_said(with_kserve, monkeypatch):
         Fleet(Api("", "models"), settings()).remove("wine", "v1-a")
     assert "finalizers" in raised.value.fix
     assert ("DELETE", f"{SERVICES}/wine--v1-a") in {(verb, path) for verb, path, _ in with_kserve.asked}
+
+
+def test_one_that_kserve_has_not_seen_goes_also_where_the_file_says_nothing_of_kserve_by_now(with_kserve):
+    with_kserve.objects[SERVICES] = {"items": [inference_service()]}
+    without = Fleet(Api("", "models"), settings(kserve=None))
+    assert without.revisions("wine") == {"v1-a"}
+    without.remove("wine", "v1-a")
+    assert ("DELETE", f"{SERVICES}/wine--v1-a") in {(verb, path) for verb, path, _ in with_kserve.asked}
+
+
+def test_who_may_not_see_them_any_more_is_told_where_there_are_some(with_kserve, monkeypatch):
+    listed = Api.list
+
+    def as_allowed(self, kind, chosen):
+        if kind == "inferenceservices":
+            raise NotAllowedError("the cluster does not allow GET inferenceservices")
+        return listed(self, kind, chosen)
+
+    monkeypatch.setattr(Api, "list", as_allowed)
+    without = Fleet(Api("", "models"), settings(kserve=None))
+    assert without.of("wine", also_hidden=True) == {}
+    with_kserve.objects[DEPLOYMENTS] = {"items": [deployment_of(inference_service(), 1, 1)]}
+    with pytest.raises(NotAllowedError) as raised:
+        without.of("wine")
+    assert "target.kserve" in raised.value.fix
 
 
 class Cluster:
