@@ -16,6 +16,8 @@
     ├── TargetError                     1   a platform did not do what it was asked
     │   ├── TargetUnavailableError          it did not answer; trying again may help
     │   │   └── NobodyRoutesError           there is nobody that would take a request
+    │   ├── ChangedError                    of a cluster: somebody else was first (deploy_targets/kubernetes/api.py)
+    │   ├── NotAllowedError                 of a cluster: whoever asks has no right to (in the same place)
     │   └── RevisionFailedError             a revision cannot start, or never became ready
     ├── RegistryError                   1   the journal or MLflow
     │   ├── RegistryUnavailableError        it did not answer; trying again may help
