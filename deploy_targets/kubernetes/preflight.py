@@ -139,20 +139,22 @@ def _captures(captures: Captures, settings: KubernetesSettings) -> Iterator[Find
 
 def _scaler(api: Api, settings: KubernetesSettings) -> Iterator[Finding]:
     if settings.keda is not None:
-        try:
-            api.version_of(KEDA)
-        except TargetError as error:
-            fix = "install it, https://keda.sh/docs/latest/deploy, or take keda out and set replicas.min to 1"
-            yield problem("target.keda", f"the cluster has no KEDA: {error.message}", fix)
+        fix = "install it, https://keda.sh/docs/latest/deploy, or take keda out and set replicas.min to 1"
+        yield from _missing(api, KEDA, "target.keda", "KEDA", fix)
 
 
 def _kserve(api: Api, settings: KubernetesSettings) -> Iterator[Finding]:
     if settings.kserve is not None:
-        try:
-            api.version_of(INFERENCE_SERVICES)
-        except TargetError as error:
-            fix = "install it in its Standard mode, https://kserve.github.io/website, or take kserve out"
-            yield problem("target.kserve", f"the cluster has no KServe: {error.message}", fix)
+        fix = "install it in its Standard mode, https://kserve.github.io/website, or take kserve out"
+        yield from _missing(api, INFERENCE_SERVICES, "target.kserve", "KServe", fix)
+
+
+def _missing(api: Api, kind: str, subject: str, product: str, fix: str) -> Iterator[Finding]:
+    """That the cluster does not have what a kind is of, where that is so."""
+    try:
+        api.version_of(kind)
+    except TargetError as error:
+        yield problem(subject, f"the cluster has no {product}: {error.message}", fix)
 
 
 def _claim(api: Api, settings: KubernetesSettings) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import zlib
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,8 @@ from headgate.records import Traffic
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from support.sagemaker import SageMaker
+
 
 BEHIND_ENVOY = TARGETS[:2]
 collect_ignore = [] if cluster.CONTEXT else [
@@ -71,19 +74,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             items.remove(item)
 
 
+@contextmanager
+def on_sagemaker(name: str) -> Iterator[SageMaker]:
+    with sagemaker(name) as double, pytest.MonkeyPatch.context() as patch:
+        for variable, value in double.environment.items():
+            patch.setenv(variable, value)
+        yield double
+
+
 @pytest.fixture(scope="session")
 def sagemaker_harness(gateway_home: Path, docker_base: str) -> Iterator[SageMakerHarness]:
-    with sagemaker("contract") as double, pytest.MonkeyPatch.context() as patch:
-        for name, value in double.environment.items():
-            patch.setenv(name, value)
+    with on_sagemaker("contract") as double:
         yield SageMakerHarness(gateway_home, docker_base, double)
 
 
 @pytest.fixture(scope="session")
 def sagemaker_components_harness(gateway_home: Path, docker_base: str) -> Iterator[ComponentsHarness]:
-    with sagemaker("components") as double, pytest.MonkeyPatch.context() as patch:
-        for name, value in double.environment.items():
-            patch.setenv(name, value)
+    with on_sagemaker("components") as double:
         yield ComponentsHarness(gateway_home, docker_base, double)
 
 

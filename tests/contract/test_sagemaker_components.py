@@ -11,6 +11,7 @@ from harness import ComponentsHarness
 from support.chaos import Kill, die
 from support.sagemaker import ROLE
 from support.sagemaker_evidence import BUCKET
+from support.sagemaker_guardrails import ring
 from support.stack import wait_for
 
 from deploy_targets import open_target
@@ -35,7 +36,7 @@ def watched(sagemaker_components_harness):
 def cloud(watched, monkeypatch):
     # CloudWatch's minute.
     monkeypatch.setattr("deploy_targets.sagemaker.evidence.next_minute", lambda: datetime.now(UTC))
-    ring(watched._double, on=False)
+    ring(watched._double, ALARM, on=False)
     yield watched
     watched._double.faults.clear()
     watched._double.capacity = True
@@ -52,15 +53,6 @@ def sleepy(cloud, double, models):
     double.faults.clear()
     cloud.target.delete("sleepy")
     assert cloud.traces("sleepy") == []
-
-
-def ring(double, *, on):
-    watch = double.client("cloudwatch")
-    watch.put_metric_alarm(
-        AlarmName=ALARM, Namespace="AWS/SageMaker", MetricName="Invocation5XXErrors", Statistic="Sum", Period=60,
-        EvaluationPeriods=1, Threshold=1, ComparisonOperator="GreaterThanThreshold",
-    )  # fmt: skip
-    watch.set_alarm_state(AlarmName=ALARM, StateValue="ALARM" if on else "OK", StateReason="the test says so")
 
 
 def shifting(double, endpoint):
@@ -192,7 +184,7 @@ def test_an_alarm_takes_it_back_and_nothing_of_it_is_left(cloud, double, live):
     with ThreadPoolExecutor() as pool:
         going_on = pool.submit(cloud.target.route, endpoint, Traffic.all_to(second.name))
         shifting(double, endpoint)
-        ring(double, on=True)
+        ring(double, ALARM, on=True)
         with pytest.raises(RolledBackError, match=rf"gave {endpoint} back to {first.name}: .*{ALARM}"):
             going_on.result()
     assert cloud.target.observe(endpoint).traffic == Traffic.all_to(first.name)
@@ -205,7 +197,7 @@ def test_going_back_waits_for_no_alarm(cloud, double, live):
     endpoint, first, second = live
     cloud.target.deploy(endpoint, second)
     cloud.target.route(endpoint, Traffic.all_to(second.name))
-    ring(double, on=True)
+    ring(double, ALARM, on=True)
     cloud.again().route(endpoint, Traffic.all_to(first.name))
     assert cloud.target.observe(endpoint).traffic == Traffic.all_to(first.name)
     asked = double.asked_to_update[-1]["DeploymentConfig"]
@@ -223,7 +215,7 @@ def test_going_back_waits_for_no_alarm_also_after_another_version_was_tried(clou
         cloud.target.deploy(endpoint, one)
         cloud.target.route(endpoint, Traffic.all_to(one.name))
     cloud.target.route(endpoint, Traffic.all_to(second.name))
-    ring(double, on=True)
+    ring(double, ALARM, on=True)
     cloud.target.route(endpoint, Traffic.all_to(first.name))
     assert cloud.target.observe(endpoint).traffic == Traffic.all_to(first.name)
 
@@ -232,7 +224,7 @@ def test_what_was_taken_back_leaves_the_live_version_following_the_load(cloud, d
     endpoint, first, second = sleepy
     watch = double.client("cloudwatch")
     cloud.target.deploy(endpoint, second)
-    ring(double, on=True)
+    ring(double, ALARM, on=True)
     for died in (False, True):
         if died:
             kill = Kill("update_inference_component")
@@ -269,7 +261,7 @@ def test_who_died_going_back_is_followed_by_one_whom_no_alarm_keeps(cloud, doubl
     endpoint, first, second = live
     cloud.target.deploy(endpoint, second)
     cloud.target.route(endpoint, Traffic.all_to(second.name))
-    ring(double, on=True)
+    ring(double, ALARM, on=True)
     die(cloud, kill, lambda target: target.route(endpoint, Traffic.all_to(first.name)))
     cloud.again().route(endpoint, Traffic.all_to(first.name))
     assert cloud.target.observe(endpoint).traffic == Traffic.all_to(first.name)
@@ -278,7 +270,7 @@ def test_who_died_going_back_is_followed_by_one_whom_no_alarm_keeps(cloud, doubl
 def test_what_was_taken_back_is_not_shifted_again_by_who_did_not_see_it(cloud, double, live):
     endpoint, first, second = live
     cloud.target.deploy(endpoint, second)
-    ring(double, on=True)
+    ring(double, ALARM, on=True)
     double.faults.calls.clear()
     die(cloud, Kill("update_inference_component"), lambda target: target.route(endpoint, Traffic.all_to(second.name)))
     with pytest.raises(RolledBackError, match=ALARM):

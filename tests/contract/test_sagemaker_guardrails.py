@@ -13,6 +13,7 @@ from support.faults import Fault
 from support.machines import Machine
 from support.sagemaker import ROLE
 from support.sagemaker_evidence import BUCKET
+from support.sagemaker_guardrails import ring
 from support.stack import wait_for
 
 from deploy_targets import open_target
@@ -52,19 +53,10 @@ def guarded(sagemaker_harness):
 def cloud(guarded, monkeypatch):
     # CloudWatch's minute.
     monkeypatch.setattr("deploy_targets.sagemaker.evidence.next_minute", lambda: datetime.now(UTC))
-    ring(guarded._double, on=False)
+    ring(guarded._double, ALARM, on=False)
     yield guarded
     guarded._double.faults.clear()
     guarded._double.capacity = True
-
-
-def ring(double, *, on):
-    watch = double.client("cloudwatch")
-    watch.put_metric_alarm(
-        AlarmName=ALARM, Namespace="AWS/SageMaker", MetricName="Invocation5XXErrors", Statistic="Sum", Period=60,
-        EvaluationPeriods=1, Threshold=1, ComparisonOperator="GreaterThanThreshold",
-    )  # fmt: skip
-    watch.set_alarm_state(AlarmName=ALARM, StateValue="ALARM" if on else "OK", StateReason="the test says so")
 
 
 def forward(old, new):
@@ -143,7 +135,7 @@ def test_an_alarm_takes_it_back_and_nothing_of_it_is_left(cloud, double, live):
         shifting = pool.submit(cloud.target.route, endpoint, forward(first, second))
         wait_for(lambda: double.endpoints[endpoint].production[LIVE].taking_over is not None)
         assert cloud.target.observe(endpoint).traffic is None, "nobody holds it while SageMaker shifts"
-        ring(double, on=True)
+        ring(double, ALARM, on=True)
         with pytest.raises(RolledBackError, match=rf"gave {endpoint} back to {first.name}: .*{ALARM}"):
             shifting.result()
     assert cloud.target.observe(endpoint).traffic == Traffic.all_to(first.name)
@@ -157,7 +149,7 @@ def test_going_back_waits_for_no_alarm_and_a_warm_version_is_back_at_once(cloud,
     cloud.target.deploy(endpoint, second)
     cloud.target.route(endpoint, forward(first, second))
     cloud.target.route(endpoint, Traffic.all_to(second.name))
-    ring(double, on=True)
+    ring(double, ALARM, on=True)
     before = list(double.configs)
     cloud.target.route(endpoint, Traffic.all_to(first.name))
     assert list(double.configs) == before, "only weights were changed"
@@ -168,9 +160,9 @@ def test_going_back_waits_for_no_alarm_and_a_warm_version_is_back_at_once(cloud,
     assert list(double.endpoints[endpoint].production) == [LIVE]
     assert {reply.status for reply in cloud.ask(endpoint, GOOD, 3)} == {200}
     cloud.target.deploy(endpoint, second)
-    ring(double, on=False)
+    ring(double, ALARM, on=False)
     cloud.target.route(endpoint, forward(first, second))
-    ring(double, on=True)
+    ring(double, ALARM, on=True)
     cloud.target.route(endpoint, Traffic.all_to(first.name))
     assert set(cloud.target.observe(endpoint).traffic.weights) == {first.name}, "machines were made for it"
 
@@ -206,7 +198,7 @@ def test_who_died_while_sagemaker_shifts_is_followed_by_one_that_takes_it_back(c
     endpoint, first, second = live
     cloud.target.deploy(endpoint, second)
     die(cloud, Kill("update_endpoint", 2), lambda target: target.route(endpoint, forward(first, second)))
-    ring(double, on=True)
+    ring(double, ALARM, on=True)
     cloud.again().route(endpoint, Traffic.all_to(first.name))
     cloud.again().retire(endpoint, second.name)
     state = cloud.target.observe(endpoint)
@@ -216,7 +208,7 @@ def test_who_died_while_sagemaker_shifts_is_followed_by_one_that_takes_it_back(c
 def test_what_was_taken_back_is_not_shifted_again_by_who_did_not_see_it(cloud, double, live):
     endpoint, first, second = live
     cloud.target.deploy(endpoint, second)
-    ring(double, on=True)
+    ring(double, ALARM, on=True)
     die(cloud, Kill("update_endpoint", 2), lambda target: target.route(endpoint, forward(first, second)))
     with pytest.raises(RolledBackError, match=ALARM):
         cloud.again().route(endpoint, forward(first, second))
@@ -248,7 +240,7 @@ def test_an_alarm_that_is_not_there_is_missed_before_a_release(cloud, double):
 
 def test_the_alarms_that_ring_are_told_with_the_reason(cloud, double):
     assert cloud.target.alarms() == []
-    ring(double, on=True)
+    ring(double, ALARM, on=True)
     (alarm,) = cloud.target.alarms()
     assert (alarm.name, alarm.reason) == (ALARM, "the test says so")
     assert abs(datetime.now(UTC) - alarm.since) < timedelta(minutes=1)

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from client import Client
 from support import cluster
+from support.cloud_worlds import on_sagemaker
 from support.oci_registry import registry
 from support.stack import HEADGATE, wait_for
 
@@ -171,6 +172,13 @@ def open_world(stack, monkeypatch, kind: str = "local", **settings: Any) -> Iter
 def world(stack, monkeypatch):
     with open_world(stack, monkeypatch) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory):
+    """SageMaker's double, where one cloud is enough."""
+    with on_sagemaker(tmp_path_factory.mktemp("cloud")) as running:
+        yield running
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 import pytest
 from conftest import WIDE, in_background
-from support.cloud_worlds import on_sagemaker
 from support.oci_registry import REGISTRY
 from support.stack import wait_for
 
@@ -25,18 +24,12 @@ GREEN = (
 )
 
 
-@pytest.fixture(scope="module")
-def where(tmp_path_factory):
-    with on_sagemaker(tmp_path_factory.mktemp("cloud")) as running:
-        yield running
-
-
 @pytest.fixture
-def cloud(in_cloud, monkeypatch, where):
+def cloud(in_cloud, monkeypatch, aws):
     monkeypatch.setattr(ComponentsTarget, "LOOK_SECONDS", 1.0)
     # CloudWatch's minute.
     monkeypatch.setattr("deploy_targets.sagemaker.evidence.next_minute", lambda: datetime.now(UTC))
-    with in_cloud(where, inference_components={"machines": 4, "wait": "1s"}) as world:
+    with in_cloud(aws, inference_components={"machines": 4, "wait": "1s"}) as world:
         world.client_options["headers"]["x-amzn-sagemaker-inference-component"] = world.endpoint
         world.more = GREEN + WIDE + world.more
         yield world
@@ -48,7 +41,7 @@ def asked_again(cloud) -> tuple[int, int]:
     return look["stable"]["requests"], look["stable"]["failures"]
 
 
-def test_versions_are_compared_by_asking_again_and_what_fails_live_is_taken_back(cloud, models, where):
+def test_versions_are_compared_by_asking_again_and_what_fails_live_is_taken_back(cloud, models, aws):
     def release(does, gates=GATES):
         return cloud.release(models("pyfunc", does=does), gates + cloud.more)
 
@@ -72,10 +65,10 @@ def test_versions_are_compared_by_asking_again_and_what_fails_live_is_taken_back
     assert not [counter for counter in client.by_revision.values() if counter["failed"] or counter["wrong"]]
 
 
-def test_what_is_asleep_is_released_to_and_wakes_for_the_comparison(cloud, models, where):
+def test_what_is_asleep_is_released_to_and_wakes_for_the_comparison(cloud, models, aws):
     cloud.release(models("pyfunc", does="double"), GATES + cloud.more)
-    where.double.quiet(cloud.endpoint)
-    wait_for(lambda: where.double.components[cloud.endpoint].machine is None)
+    aws.double.quiet(cloud.endpoint)
+    wait_for(lambda: aws.double.components[cloud.endpoint].machine is None)
     cloud.assert_only(1)
     with (
         cloud.traffic(rate=40, may_lose=True) as client,

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from conftest import WIDE, in_background
-from support.cloud_worlds import on_sagemaker
 from support.oci_registry import REGISTRY
+from support.sagemaker_guardrails import ring
 from support.stack import wait_for
 
 from deploy_targets.sagemaker.guarded import LIVE
@@ -28,35 +28,19 @@ GREEN = (
 )
 
 
-@pytest.fixture(scope="module")
-def where(tmp_path_factory):
-    with on_sagemaker(tmp_path_factory.mktemp("cloud")) as running:
-        yield running
-
-
 @pytest.fixture
-def cloud(in_cloud, monkeypatch, where):
+def cloud(in_cloud, monkeypatch, aws):
     # CloudWatch's minute, and its delay.
     monkeypatch.setattr("deploy_targets.sagemaker.evidence.next_minute", lambda: datetime.now(UTC))
     monkeypatch.setattr("tasks.alarms._LATE", timedelta())
-    where.double.client("cloudwatch").put_metric_alarm(
-        AlarmName=ALARM, Namespace="AWS/SageMaker", MetricName="Invocation5XXErrors", Statistic="Sum", Period=60,
-        EvaluationPeriods=1, Threshold=1, ComparisonOperator="GreaterThanThreshold",
-    )  # fmt: skip
-    ring(where, on=False)
+    ring(aws.double, ALARM, on=False)
     guardrails = {"kind": "linear", "size": "50%", "wait": "5m"}
-    with in_cloud(where, alarms=[ALARM], native_guardrails=guardrails) as world:
+    with in_cloud(aws, alarms=[ALARM], native_guardrails=guardrails) as world:
         world.more = GREEN + WIDE + world.more
         yield world
 
 
-def ring(where, *, on):
-    where.double.client("cloudwatch").set_alarm_state(
-        AlarmName=ALARM, StateValue="ALARM" if on else "OK", StateReason="the test says so"
-    )
-
-
-def test_sagemaker_shifts_and_its_alarms_take_back_during_the_shift_and_after(cloud, models, where):
+def test_sagemaker_shifts_and_its_alarms_take_back_during_the_shift_and_after(cloud, models, aws):
     def release(does):
         return cloud.release(models("pyfunc", does=does), cloud.more)
 
@@ -65,11 +49,11 @@ def test_sagemaker_shifts_and_its_alarms_take_back_during_the_shift_and_after(cl
         wait_for(lambda: client.total > 20)
         with in_background(release, "negative") as going_on:
             assert going_on.result().outcome is Outcome.PROMOTED
-        assert where.double.faults.calls.count("update_endpoint_weights_and_capacities") == 0, "it was not us"
+        assert aws.double.faults.calls.count("update_endpoint_weights_and_capacities") == 0, "it was not us"
         cloud.assert_only(2)
         with in_background(release, "quadruple") as going_on:
-            wait_for(lambda: where.double.endpoints[cloud.endpoint].production[LIVE].taking_over is not None, 240)
-            ring(where, on=True)
+            wait_for(lambda: aws.double.endpoints[cloud.endpoint].production[LIVE].taking_over is not None, 240)
+            ring(aws.double, ALARM, on=True)
             with pytest.raises(RolledBackError, match=ALARM):
                 going_on.result()
         cloud.assert_only(2)
@@ -78,8 +62,8 @@ def test_sagemaker_shifts_and_its_alarms_take_back_during_the_shift_and_after(cl
             # The alarm is of the version that was tried; so drift is looked for, and nothing is known to compare with.
             asyncio.run(monitor(spec))
         cloud.assert_only(2)
-        ring(where, on=False)
-        ring(where, on=True)
+        ring(aws.double, ALARM, on=False)
+        ring(aws.double, ALARM, on=True)
         report = asyncio.run(monitor(spec))
         assert report.causes == ("alarms",)
         assert ALARM in report.reason

@@ -61,3 +61,13 @@ def ringing(alarms: Any, names: list[str]) -> str:
     known = alarms.describe_alarms(AlarmNames=names)["MetricAlarms"] if names else []
     on = sorted(one["AlarmName"] for one in known if one["StateValue"] == "ALARM")
     return f"One or more alarms were triggered during the deployment: {on}" if on else ""
+
+
+def ring(double: Any, name: str, *, on: bool) -> None:
+    """Have an alarm of the endpoint's failures ring, or not; it is made where there is none."""
+    watch = double.client("cloudwatch")
+    watch.put_metric_alarm(
+        AlarmName=name, Namespace="AWS/SageMaker", MetricName="Invocation5XXErrors", Statistic="Sum", Period=60,
+        EvaluationPeriods=1, Threshold=1, ComparisonOperator="GreaterThanThreshold",
+    )  # fmt: skip
+    watch.set_alarm_state(AlarmName=name, StateValue="ALARM" if on else "OK", StateReason="the test says so")

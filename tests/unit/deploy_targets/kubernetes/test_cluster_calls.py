@@ -25,13 +25,6 @@ REVISION = Revision(name="v1-a", version=VERSION, image=IMAGE)
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
-    with api_server() as running:
-        monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, running.port)))
-        yield running
-
-
-@pytest.fixture
 def api(server):
     return Api("", "models")
 

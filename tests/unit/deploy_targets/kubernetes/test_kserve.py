@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 from support import crds, kserve_controller
-from support.api_server import api_server, kubeconfig
 
 from deploy_targets.kubernetes import fleet, kserve, manifests, names, pods, preflight
 from deploy_targets.kubernetes.api import GROUPS, NEWEST, Api, NotAllowedError
@@ -158,13 +157,6 @@ def test_what_kserve_takes_for_its_own_is_not_for_servers(name, fits):
 def test_the_role_has_inference_services_where_they_are_used():
     assert "inferenceservices" in preflight.role(settings())
     assert "inferenceservices" not in preflight.role(settings(kserve=None))
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    with api_server() as running:
-        monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, running.port)))
-        yield running
 
 
 @pytest.fixture
