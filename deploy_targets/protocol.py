@@ -139,6 +139,8 @@ class DeployTarget(Protocol):
     def route(self, endpoint: str, traffic: Traffic, *, fence: int | None = None) -> None:
         """Set weights and mirror; returns when they are in effect, read back from the platform.
 
+        A revision that has no traffic any more may give its machines up; `deploy` makes it ready again.
+
         Raises:
             TargetError: a revision with weight is not ready, or the platform did not take it over.
             LeaseLostError: the platform has seen a higher fence.

@@ -168,9 +168,11 @@ def pair(harness: Harness, models):
 
 @pytest.fixture
 def settled(harness: Harness, pair):
-    """The first of the pair has all traffic."""
+    """The first of the pair has all traffic, and the second is ready for some."""
     endpoint, first, second = pair
     harness.target.route(endpoint, Traffic.all_to(first.name))
+    # One that clients were taken from may have given its machines up.
+    harness.target.deploy(endpoint, second)
     return endpoint, first, second
 
 
