@@ -131,21 +131,28 @@ def _live_elsewhere(job: ReleaseJob, champion: Revision, *, named: bool) -> Iter
         problem = f"the endpoint is gone; headgate reconcile {job.endpoint} serves {champion.name} again"
         yield Case(Disorder(endpoint=job.endpoint, problem=problem))
         return
-    seen = state.revisions.get(champion.name) if state else None
-    problem = ""
-    if seen is None:
-        problem = f"the champion {champion.name} is gone"
-    elif state is not None and state.traffic != Traffic.all_to(champion.name):
-        problem = f"traffic is {_words(state)}, and the champion is {champion.name}"
+    problem = _misplaced(state, champion)
     if problem:
         found = Disorder(endpoint=job.endpoint, problem=problem, remedy=f"all traffic to {champion.name}")
 
         def settle() -> None:
+            # A release may have come and gone since, and clients have its version.
+            if job.champion != champion or _misplaced(job.target.observe(job.endpoint), champion) != problem:
+                return
             job.write(Kind.NOTE, history.FOUND_CHANGED, problem)
             run(bring_up, job, champion)
             give_all_traffic(job, champion)
 
         yield Case(found, lambda: _held(job, settle))
+
+
+def _misplaced(state: EndpointState | None, champion: Revision) -> str:
+    """What is wrong with where traffic is; empty where nothing is."""
+    if state is None or champion.name not in state.revisions:
+        return f"the champion {champion.name} is gone"
+    if state.traffic != Traffic.all_to(champion.name):
+        return f"traffic is {_words(state)}, and the champion is {champion.name}"
+    return ""
 
 
 def _aliases_late(job: ReleaseJob, champion: Revision) -> Iterator[Case]:
@@ -160,6 +167,8 @@ def _aliases_late(job: ReleaseJob, champion: Revision) -> Iterator[Case]:
         problem = f"aliases in MLflow: {shown}; v{wanted['champion']} is live and nothing is being released"
 
         def settle() -> None:
+            if job.champion != champion or job.versions.aliases() != aliases:
+                return
             job.write(Kind.NOTE, history.FOUND_CHANGED, problem)
             job.versions.set_champion(wanted["champion"])
             job.versions.clear_challenger()

@@ -19,15 +19,17 @@ from support import cluster
 from support.cloud_worlds import on_sagemaker
 from support.oci_registry import registry
 from support.stack import HEADGATE, wait_for
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from deploy_targets import open_target
 from deploy_targets.docker import DockerTarget
 from deploy_targets.local import LocalTarget
+from headgate.errors import EndpointBusyError
 from headgate.records import ReleaseResult
 from headgate.release_file import parse_release
 from headgate.stack import Supervisor
 from headgate.target_settings import settings_of
-from registry import Journal, Kind, Versions, history
+from registry import Journal, Kind, Lease, Versions, history
 from registry.lease import holder
 
 if TYPE_CHECKING:
@@ -149,6 +151,13 @@ class World:
         weights = self.state.traffic.weights
         return sum(weight for name, weight in weights.items() if name.startswith(f"v{version}-"))
 
+    def delete(self) -> None:
+        """Remove the endpoint, which nobody gives back to its champion meanwhile."""
+        busy = retry_if_exception_type(EndpointBusyError)
+        for attempt in Retrying(retry=busy, stop=stop_after_delay(60), wait=wait_fixed(0.2), reraise=True):
+            with attempt, Lease(self.journal, self.endpoint, "end", unpark=True) as lease:
+                self.target.delete(self.endpoint, fence=lease.fence)
+
     def processes(self) -> set[str]:
         """The versions that have a process."""
         names = [name for name in Supervisor(self.stack.home).states() if name.startswith(f"{self.endpoint}--")]
@@ -164,7 +173,7 @@ def open_world(stack, monkeypatch, kind: str = "local", **settings: Any) -> Iter
     with temporary_settings({PREFECT_API_URL: stack.env["PREFECT_API_URL"]}):
         opened = World(stack, kind, **settings)
         yield opened
-        opened.target.delete(opened.endpoint)
+        opened.delete()
         opened.journal.close()
 
 

@@ -26,8 +26,8 @@ def test_a_platform_that_shifts_for_long_costs_the_judge_none_of_its_time(monkey
         return SimpleNamespace(verdict=verdict, reason="", model_dump=lambda **_: {})
 
     job = SimpleNamespace(
-        endpoint="wine", target=SimpleNamespace(LOOK_SECONDS=LOOK_SECONDS), route=route, wait_until=wait_until,
-        write=lambda *_row, **_more: None,
+        endpoint="wine", spec=SimpleNamespace(strategy=SimpleNamespace(kind="canary")), route=route,
+        target=SimpleNamespace(LOOK_SECONDS=LOOK_SECONDS), wait_until=wait_until, write=lambda *_row, **_more: None,
     )  # fmt: skip
     monkeypatch.setattr(tasks.shift, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(tasks.shift, "_judge", lambda *_: (SimpleNamespace(share=500), 0.0))
