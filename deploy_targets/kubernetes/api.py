@@ -181,12 +181,10 @@ class Api:
     def post(self, pod: str, port: int, path: str, body: bytes, headers: Mapping[str, str]) -> httpx.Response:
         """A POST to a port of a pod, through the API server; also where the pod answers that it failed."""
         url = f"{self.path('pods', f'{pod}:{port}')}/proxy{path}"
-        try:
-            with self.around("POST proxy"):
-                reply = self._client.post(url, content=body, headers=dict(headers), timeout=_SECONDS * 3)
-        except (httpx.HTTPError, ConfigException) as error:
-            raise _away("POST proxy", error) from error
-        if reply.status_code >= httpx.codes.BAD_REQUEST and _is_the_servers_own(reply):
+        reply = self._signed_in("POST proxy", lambda client: client.build_request(
+            "POST", url, content=body, headers=dict(headers), timeout=_SECONDS * 3,
+        ))  # fmt: skip
+        if reply.status_code >= httpx.codes.BAD_REQUEST and not _is_a_pods(reply):
             raise _meaning(reply, "POST proxy")
         return reply
 
@@ -205,22 +203,29 @@ class Api:
         content_type: str = "application/json", excused: tuple[int, ...] = (), seconds: float = _SECONDS,
     ) -> httpx.Response:  # fmt: skip
         name, headers = operation(verb, path), {"content-type": content_type} if body is not None else None
+        reply = self._signed_in(name, lambda client: client.build_request(
+            verb, path, params=params, json=body, timeout=seconds, headers=headers,
+        ))  # fmt: skip
+        if reply.status_code >= httpx.codes.BAD_REQUEST and reply.status_code not in excused:
+            raise _meaning(reply, name)
+        return reply
+
+    def _signed_in(self, name: str, request: Callable[[httpx.Client], httpx.Request]) -> httpx.Response:
+        """The answer to a request, which is made once more by who is not known any more and signs in again."""
         for is_last in (False, True):
             client = self._client
-            request = client.build_request(verb, path, params=params, json=body, timeout=seconds, headers=headers)
             try:
                 with self.around(name):
-                    reply = client.send(request)
+                    reply = client.send(request(client))
             except (httpx.HTTPError, ConfigException) as error:
                 raise _away(name, error) from error
-            if reply.status_code != httpx.codes.UNAUTHORIZED or is_last:
+            # A pod may know nobody either, and signing in to the cluster does not change that.
+            if is_last or reply.status_code != httpx.codes.UNAUTHORIZED or _is_a_pods(reply):
                 break
             # A certificate of a command's, or what a file has, is read once; it may have run out since.
             # Another thread may be using it; its connections go with the last one who does.
             self._closing.detach()
             self.__dict__.pop("_client", None)
-        if reply.status_code >= httpx.codes.BAD_REQUEST and reply.status_code not in excused:
-            raise _meaning(reply, name)
         return reply
 
 
@@ -257,6 +262,12 @@ def _configuration(context: str) -> Configuration:
             f"no cluster is known: {error}",
             fix="name a kubeconfig in KUBECONFIG, and one of its contexts in target.context",
         ) from error
+    if found.proxy and found.tls_server_name:
+        raise TargetUnavailableError(
+            f"context {context or 'of the kubeconfig'} has proxy-url and tls-server-name, and only one of them can be "
+            "followed: through a proxy a cluster's certificate is held against the host in `server`",
+            fix="put the name of its certificate into `server`, and leave tls-server-name out",
+        )
     return found
 
 
@@ -285,13 +296,15 @@ def _meaning(reply: httpx.Response, name: str) -> TargetError:
     return TargetError(f"the cluster refuses {name} ({status}): {said}")
 
 
-def _is_the_servers_own(reply: httpx.Response) -> bool:
-    """Whether the API server has answered, and not the pod behind it."""
+def _is_a_pods(reply: httpx.Response) -> bool:
+    """Whether a pod has answered, and not the API server before it."""
+    if "/proxy/" not in reply.request.url.path:
+        return False
     try:
         told = reply.json()
     except ValueError:
-        return False
-    return isinstance(told, dict) and told.get("kind") == "Status" and told.get("apiVersion") == "v1"
+        return True
+    return not (isinstance(told, dict) and told.get("kind") == "Status" and told.get("apiVersion") == "v1")
 
 
 def _json(reply: httpx.Response) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Pods:
         Raises:
             RevisionFailedError: one ended, cannot start, finds no node, or takes too long.
         """
-        began, running_since = time.monotonic(), None
+        began, running_since, unmade_since = time.monotonic(), None, None
         while True:
             found = self._answered(self._look)
             if found is not None and found.ready >= wanted:
@@ -59,12 +59,14 @@ class Pods:
             pods = self._answered(self._list) or []
             if found is not None and not pods and (refused := found.refusal):
                 raise RevisionFailedError(f"{revision.name} gets no pods: {refused}", fix=_fix(refused))
-            if found is not None and not found.is_made and time.monotonic() > began + MAKE_SECONDS:
+            now = time.monotonic()
+            # Who else makes them can do nothing either while the API server is away.
+            unmade_since = (unmade_since or now) if found is not None and not found.is_made else None
+            if found is not None and unmade_since is not None and now > unmade_since + MAKE_SECONDS:
                 why = f"{revision.name} gets no pods after {MAKE_SECONDS:g} s: {found.says}"
                 raise RevisionFailedError(why, fix=_fix(why))
             if why := next(filter(None, map(_hopeless, pods)), ""):
                 raise RevisionFailedError(f"{revision.name} cannot start ({why}):\n{self._log(pods)}", fix=_fix(why))
-            now = time.monotonic()
             if running_since is None and len(pods) >= wanted and all(map(_is_running, pods)):
                 running_since = now
             if running_since is not None and now > running_since + revision.ready_timeout:

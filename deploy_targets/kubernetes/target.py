@@ -21,8 +21,10 @@ from deploy_targets.kubernetes.fleet import Fleet
 from deploy_targets.kubernetes.gateway_api import GatewayApi
 from deploy_targets.kubernetes.gateways import Gateways
 from deploy_targets.kubernetes.growth import Growth
+from deploy_targets.kubernetes.kserve import INFERENCE_SERVICES
 from deploy_targets.kubernetes.names import ENDPOINT
 from deploy_targets.kubernetes.preflight import findings, misfits, role
+from deploy_targets.kubernetes.servers import DEPLOYMENTS
 from deploy_targets.protocol import Feature, ImageRepository
 from headgate.errors import NobodyRoutesError, RevisionFailedError, TargetError, TargetUnavailableError
 from headgate.records import EndpointState, RevisionState, Traffic
@@ -60,12 +62,7 @@ class KubernetesTarget:
         Feature.ALARMS: PROMETHEUS_RINGS,
     }
     SUBSTITUTED: ClassVar[Mapping[Feature, str]] = {}
-    CALLS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "deploy": ("PATCH deployments, services, poddisruptionbudgets, networkpolicies", "PUT configmaps"),
-        "shadow": ("PUT configmaps, twice",),
-        "shift": ("PATCH deployments, where its pods are too few", "PUT configmaps, once a step"),
-        "promote": ("PUT configmaps",),
-    }
+    CALLS: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     LATENCY_BOUNDS: ClassVar[tuple[float, ...]] = envoy_config.LATENCY_SECONDS
     LOOK_SECONDS: ClassVar[float] = 1.0
     LOG_DELAY: ClassVar[float] = 10.0
@@ -79,6 +76,8 @@ class KubernetesTarget:
         self._routing: Routing = (
             GatewayApi(self._api, settings, settings.gateway) if settings.gateway else Gateways(self._api, settings)
         )
+        servers = DEPLOYMENTS if settings.kserve is None else INFERENCE_SERVICES
+        self.CALLS = _calls(servers, self._routing.form.kind)  # type: ignore[misc]
         # The kind of target says what Headgate's own gateway has.
         self.LATENCY_BOUNDS = self._routing.latency_bounds  # type: ignore[misc]
         if settings.keda is not None:
@@ -285,6 +284,16 @@ class KubernetesTarget:
 
     def _endpoint(self, endpoint: str) -> Endpoint:
         return Endpoint(self._api, endpoint, self._routing.form, self._settings.labels)
+
+
+def _calls(servers: str, routes: str) -> Mapping[str, tuple[str, ...]]:
+    """What the steps of a release ask besides reading, by the kinds of what makes pods and of what an endpoint is."""
+    return {
+        "deploy": (f"PATCH {servers}, services, poddisruptionbudgets, networkpolicies", f"PUT {routes}"),
+        "shadow": (f"PUT {routes}, twice",),
+        "shift": (f"PATCH {servers}, where its pods are too few", f"PUT {routes}, once a step"),
+        "promote": (f"PUT {routes}",),
+    }
 
 
 def _has_content(there: Known) -> bool:

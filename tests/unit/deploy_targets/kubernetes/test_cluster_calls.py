@@ -20,6 +20,7 @@ from headgate.records import Counts, Image, ModelVersion, Revision, Traffic
 
 VERSION = ModelVersion(name="wine", version=1, digest="sha256:a")
 IMAGE = Image(digest="sha256:a", lock_digest="", path=Path("/a"), interpreter=None, size=1)
+NOT_KNOWN = {"kind": "Status", "apiVersion": "v1", "message": "it has run out"}
 SETTINGS = KubernetesSettings(kind="kubernetes", captures="s3://bucket/live")
 REVISION = Revision(name="v1-a", version=VERSION, image=IMAGE)
 
@@ -35,12 +36,29 @@ def test_it_signs_in_as_the_kubeconfig_says(server, api):
     assert server.asked == [("GET", "/api/v1/namespaces/models/services/a", "Bearer secret")]
 
 
-def test_who_is_not_known_any_more_signs_in_again(server, api, tmp_path):
+@pytest.mark.parametrize("asked", [
+    lambda api: api.find("services", "a"), lambda api: api.post("p", 80, "/a", b'{"metadata": {"name": "a"}}', {}),
+])  # fmt: skip
+def test_who_is_not_known_any_more_signs_in_again(server, api, tmp_path, asked):
     api.find("services", "a")
     kubeconfig(tmp_path, server.port, token="renewed")  # noqa: S106 - of nobody
-    server.refusals.append((401, {"message": "it has run out"}))
-    api.find("services", "a")
+    server.refusals.append((401, NOT_KNOWN))
+    asked(api)
     assert [said for _, _, said in server.asked] == ["Bearer secret", "Bearer secret", "Bearer renewed"]
+
+
+def test_a_pod_that_knows_nobody_is_asked_once(server, api):
+    server.refusals.append((401, {"detail": "no key was sent"}))
+    assert api.post("p", 80, "/invocations", b"{}", {}).json() == {"detail": "no key was sent"}
+    assert len(server.asked) == 1
+
+
+def test_a_proxy_and_another_name_of_the_cluster_do_not_go_together(tmp_path, monkeypatch):
+    both = {"proxy-url": "http://127.0.0.1:9", "tls-server-name": "models.example"}
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, 9, "https", **both)))
+    with pytest.raises(TargetUnavailableError, match="has proxy-url and tls-server-name") as raised:
+        Api("", "models").find("services", "a")
+    assert "into `server`" in raised.value.fix
 
 
 def test_a_cluster_may_have_another_name_than_where_it_is_reached(tmp_path, monkeypatch):

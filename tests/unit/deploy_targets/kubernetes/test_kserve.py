@@ -362,6 +362,22 @@ def test_a_kserve_that_makes_no_deployment_is_said_with_its_own_words(monkeypatc
     assert of_kserve(told).why_not().startswith("KServe has made no Deployment")
 
 
+def test_kserves_minute_does_not_run_while_the_api_server_is_away(monkeypatch):
+    monkeypatch.setattr(pods, "MAKE_SECONDS", 0.4)
+    theirs, looks = inference_service(), []
+
+    class Away(Told):
+        def find(self, kind, name):
+            looks.append(kind)
+            if 1 < looks.count("inferenceservices") < 5:
+                raise TargetUnavailableError("it is being restarted")
+            self.deployment = deployment_of(theirs, 1, 1) if looks.count("inferenceservices") > 5 else None
+            return super().find(kind, name)
+
+    of_kserve(Away(service=theirs)).wait(1, revision())
+    assert looks.count("inferenceservices") == 6
+
+
 def test_a_server_that_cannot_start_is_found_under_kserves_name_for_it():
     ended = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
     statuses = [{"name": "log", "state": {"running": {}}}, {"name": "kserve-container", "state": ended}]
