@@ -227,6 +227,17 @@ def test_a_plan_shows_the_inference_service(with_kserve):
     assert found[0]["spec"]["predictor"]["minReplicas"] == 4
 
 
+@pytest.mark.parametrize(("more", "deploy", "step"), [
+    ({}, "PATCH inferenceservices, services", "PUT configmaps, once a step"),
+    ({"kserve": None}, "PATCH deployments, services", "PUT configmaps, once a step"),
+    ({"gateway": {"name": "shared"}, "url": "http://a"}, "PATCH inferenceservices", "PUT httproutes, once a step"),
+])  # fmt: skip
+def test_a_plan_names_the_calls_that_are_made(more, deploy, step):
+    calls = KubernetesTarget(settings(**more)).CALLS
+    assert calls["deploy"][0].startswith(deploy)
+    assert calls["shift"][1].startswith(step)
+
+
 def test_one_of_that_name_that_is_somebody_elses_is_refused(with_kserve):
     one = revision()
     with_kserve.objects[f"{SERVICES}/{names.of_revision('wine', one.name)}"] = {"metadata": {"name": "x"}}
