@@ -107,8 +107,8 @@ def main() -> int:
 def tell(stack: dict[str, Any], work: Path, home: Path, target: str, began: float) -> bool:
     """All chapters; whether each ended as it should."""
     chapter("Training", "Four models on scikit-learn's wine data, logged with plain MLflow.")
-    runs = train(stack["env"])
-    files = {version: write_file(work, version, uri, target) for version, uri in runs.items()}
+    runs, model = train(stack["env"]), unused_name()
+    files = {version: write_file(work, version, model, uri, target) for version, uri in runs.items()}
     chapter("v1 goes live", "The first version: nothing to compare with, so it goes live after its smoke test.")
     first = release(files["v1"])
     _, rows, _, truth = split()
@@ -126,7 +126,7 @@ def tell(stack: dict[str, Any], work: Path, home: Path, target: str, began: floa
             client.drift(DRIFT_SCALE, spared)
             wait(DRIFT_SECONDS, "the drifted requests fill the monitor's window")
             checks.append(json.loads(command("monitor", str(files["v2"]), "--json")))
-            lives.append(json.loads(command("history", "wine", "--json"))[-1]["revision"]["version"]["version"])
+            lives.append(json.loads(command("history", model, "--json"))[-1]["revision"]["version"]["version"])
     return conclude(client, results, list(zip(checks, lives, strict=True)), home, stack, time.monotonic() - began)
 
 
@@ -224,13 +224,21 @@ def train(env: dict[str, str]) -> dict[str, str]:
     return runs
 
 
-def write_file(work: Path, version: str, uri: str, target: str) -> Path:
-    """The example's release file, with the run of one version and the target of this demo."""
+def unused_name() -> str:
+    """`wine`, or `wine-2` and so on where that was released here before: every demo begins with a first version."""
+    known = {row["endpoint"] for row in json.loads(command("status", "--json"))["endpoints"]}
+    names = ("wine", *(f"wine-{number}" for number in range(2, len(known) + 2)))
+    return next(name for name in names if name not in known)
+
+
+def write_file(work: Path, version: str, model: str, uri: str, target: str) -> Path:
+    """The example's release file, with the run of one version, and with the model and the target of this demo."""
     work.mkdir(parents=True, exist_ok=True)
     file = work / f"{version}.yaml"
     text = (WINE / "release.yaml").read_text(encoding="utf-8")
     entry = target if target.startswith("{") else json.dumps({"kind": target})
     text = text.replace("runs:/<run_id>/model", uri).replace("{kind: local}", entry)
+    text = text.replace("model: wine", f"model: {model}")
     file.write_text(text, encoding="utf-8")
     return file
 

@@ -8,7 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import demo
 import pytest
+
+from headgate.home import Home
+from headgate.release_file import load_release
+from registry import Entry, Journal, Kind
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 
@@ -34,3 +39,16 @@ def test_the_demo_ends_as_it_is_told(tmp_path):
     assert 0 < versions["v4"]["failed"] < 40
     assert versions["v4"]["failed"] == versions["v4"]["bad answers clients saw"] - versions["v4"]["wrong"]
     assert not list((tmp_path / "home" / "supervisor").glob("*.sock")), "nothing is left running"
+
+
+def test_a_demo_that_is_not_the_first_here_has_a_first_version_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HEADGATE_HOME", str(tmp_path))
+    journal = Journal(Home(tmp_path).ensure().journal_url)
+    for before, name in ((), "wine"), (("wine",), "wine-2"), (("wine-2",), "wine-3"):
+        for endpoint in before:
+            journal.append(Entry(endpoint=endpoint, release_id="r", kind=Kind.NOTE, what="seen", actor="dana"))
+        assert demo.unused_name() == name
+    journal.close()
+    file = demo.write_file(tmp_path, "v1", "wine-2", "runs:/1/model", "docker")
+    spec = load_release(file)
+    assert (spec.endpoint, spec.target.kind) == ("wine-2", "docker")
