@@ -263,7 +263,7 @@ def _configuration(context: str) -> Configuration:
             fix="name a kubeconfig in KUBECONFIG, and one of its contexts in target.context",
         ) from error
     if found.proxy and found.tls_server_name:
-        raise TargetUnavailableError(
+        raise TargetError(
             f"context {context or 'of the kubeconfig'} has proxy-url and tls-server-name, and only one of them can be "
             "followed: through a proxy a cluster's certificate is held against the host in `server`",
             fix="put the name of its certificate into `server`, and leave tls-server-name out",

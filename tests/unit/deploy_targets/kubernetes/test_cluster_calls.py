@@ -56,8 +56,9 @@ def test_a_pod_that_knows_nobody_is_asked_once(server, api):
 def test_a_proxy_and_another_name_of_the_cluster_do_not_go_together(tmp_path, monkeypatch):
     both = {"proxy-url": "http://127.0.0.1:9", "tls-server-name": "models.example"}
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, 9, "https", **both)))
-    with pytest.raises(TargetUnavailableError, match="has proxy-url and tls-server-name") as raised:
+    with pytest.raises(TargetError, match="has proxy-url and tls-server-name") as raised:
         Api("", "models").find("services", "a")
+    assert type(raised.value) is TargetError, "to try again changes nothing"
     assert "into `server`" in raised.value.fix
 
 
