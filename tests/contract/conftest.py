@@ -12,16 +12,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from cloud_harness import AzureMlHarness, ComponentsHarness, SageMakerHarness, VertexHarness
 from cluster_harness import GatewayApiHarness, KServeHarness, KubernetesHarness
-from harness import (
-    AzureMlHarness,
-    ComponentsHarness,
-    DockerHarness,
-    Harness,
-    LocalHarness,
-    SageMakerHarness,
-    VertexHarness,
-)
+from harness import DockerHarness, Harness, LocalHarness
 from support import cluster
 from support.azure_server import azure_ml
 from support.gateway_translator import NAME as GATEWAY

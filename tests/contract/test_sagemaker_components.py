@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from botocore.exceptions import ClientError
-from harness import ComponentsHarness
+from cloud_harness import ComponentsHarness
 from support.chaos import Kill, die
 from support.sagemaker import ROLE
 from support.sagemaker_evidence import BUCKET

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from harness import SageMakerHarness
+from cloud_harness import SageMakerHarness
 from support.chaos import Kill, die
 from support.faults import Fault
 from support.machines import Machine

@@ -2,50 +2,33 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from pydantic import ValidationError
 from support import crds, kserve_controller
+from support.inference_services import (
+    VERSION,
+    deployment_of,
+    inference_service,
+    made,
+    path_of,
+    revision,
+    settings,
+)
 
-from deploy_targets.kubernetes import fleet, kserve, manifests, names, pods, preflight
-from deploy_targets.kubernetes.api import GROUPS, NEWEST, Api, NotAllowedError
-from deploy_targets.kubernetes.endpoint import Known
+from deploy_targets.kubernetes import fleet, kserve, manifests, names, preflight
+from deploy_targets.kubernetes.api import Api, NotAllowedError
 from deploy_targets.kubernetes.fleet import Fleet
-from deploy_targets.kubernetes.growth import Growth
-from deploy_targets.kubernetes.pods import Pods
 from deploy_targets.kubernetes.servers import Deployment, InferenceService
-from deploy_targets.kubernetes.settings import KubernetesSettings
 from deploy_targets.kubernetes.target import KubernetesTarget
 from deploy_targets.protocol import Feature
-from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
-from headgate.records import Image, ModelVersion, Resources, Revision, Traffic
+from headgate.errors import TargetError, TargetUnavailableError
+from headgate.records import Resources
 from headgate.release_file import parse_release
 
-VERSION = ModelVersion(name="wine", version=3, digest="sha256:ab")
-IMAGE = Image(digest="sha256:ab", lock_digest="", path=Path("/a"), interpreter=None, size=1,
-              reference="registry.example/wine@sha256:ab")  # fmt: skip
 IN_MODELS = "/namespaces/models"
 SERVICES, DEPLOYMENTS = (f"{path}{IN_MODELS}/{kind}" for path, kind in (
     ("/apis/serving.kserve.io/v1beta1", "inferenceservices"), ("/apis/apps/v1", "deployments")
 ))  # fmt: skip
-
-
-def settings(**more):
-    base = {"kind": "kubernetes", "captures": "s3://bucket/live", "namespace": "models", "kserve": {}}
-    return KubernetesSettings.model_validate({**base, **more})
-
-
-def revision(**more):
-    return Revision.of(VERSION, IMAGE, env={"A": "b"}, ready_timeout=60.0, **{"workers": 4, **more})
-
-
-def path_of(kind):
-    return GROUPS.get(kind) or f"/apis/{NEWEST[kind][0]}/{NEWEST[kind][1][0]}"
-
-
-def made(of=None, pods=1, **more):
-    return dict(manifests.of_revision(of or settings(), "wine", revision(**more), pods, path_of))
 
 
 MUCH = {
@@ -171,19 +154,6 @@ def with_kserve(server):
 NEWEST_OF = {"policy": "v1", "autoscaling": "v2"}
 
 
-def inference_service(least=1, most=0, name="v1-a", **status):
-    found = made(pods=least, workers=least, most_workers=most)["inferenceservices"]
-    found["metadata"] |= {"name": f"wine--{name}", "uid": "1"}
-    found["metadata"]["labels"][names.REVISION] = name
-    return {**found, "status": status}
-
-
-def deployment_of(found, replicas, ready):
-    by_kserve = kserve_controller.deployment_of(found)
-    by_kserve["spec"]["replicas"] = replicas
-    return {**by_kserve, "status": {"readyReplicas": ready, "updatedReplicas": ready, "replicas": replicas}}
-
-
 def test_a_cluster_without_kserve_is_said(server):
     server.objects["/version"] = {}
     (found,) = preflight._kserve(Api("", "models"), settings())
@@ -282,130 +252,3 @@ def test_who_may_not_see_them_any_more_is_told_where_there_are_some(with_kserve,
     with pytest.raises(NotAllowedError) as raised:
         without.of("wine")
     assert "target.kserve" in raised.value.fix
-
-
-class Cluster:
-    """What was asked of one."""
-
-    def __init__(self):
-        self.asked = []
-
-    def merge(self, kind, name, change):
-        self.asked.append((kind, name, change))
-
-
-@pytest.mark.parametrize(("most", "has"), [(0, 1), (9, 1)])
-def test_kserve_is_asked_for_pods_and_its_deployment_is_left_alone(monkeypatch, most, has):
-    """Its Deployment would be changed back, or an autoscaler would go on from what it has."""
-    monkeypatch.setattr(Pods, "wait_until_ready", lambda *_: None)
-    cluster, live, new = Cluster(), inference_service(4, most), inference_service(1, most, name="v2-b")
-    servers = {
-        "v1-a": InferenceService("wine--v1-a", live, deployment_of(live, 4, 4)),
-        "v2-b": InferenceService("wine--v2-b", new, deployment_of(new, has, has)),
-    }
-    both = dict.fromkeys(servers, VERSION)
-    known = Known(traffic=Traffic.all_to("v1-a"), revisions=both, served=("v1-a",))
-    growth = Growth(cluster, "wine", known, lambda: servers, lambda *_: None, settings())
-    wanted = Traffic.split("v1-a", "v2-b", 5000)
-    assert list(growth.stages(wanted, servers)) == [wanted]
-    assert {kind for kind, *_ in cluster.asked} == {"inferenceservices"}
-    asked = {name: change["spec"]["predictor"] for _, name, change in cluster.asked}
-    assert asked["wine--v2-b"] == {"minReplicas": 2}
-    assert ("wine--v1-a" in asked) is bool(most), "an autoscaler leaves what was live its pods"
-
-
-def test_as_many_are_there_as_were_asked_for_or_as_an_autoscaler_found_to_do():
-    fixed, follows = inference_service(3), inference_service(3, 9)
-    asked = {
-        kind: InferenceService("wine--v1-a", one, deployment_of(one, 6, 6)).asked
-        for kind, one in (("fixed", fixed), ("follows", follows))
-    }
-    assert asked == {"fixed": 3, "follows": 6}
-    assert InferenceService("wine--v1-a", follows, None).asked == 3
-    assert InferenceService("wine--v1-a", fixed, None).ready == 0
-
-
-SAID = "ReconcileFailed no host name"
-FAILED = {"type": "PredictorReady", "status": "False", "reason": "ReconcileFailed", "message": "no host name"}
-FAILURE = {"lastFailureInfo": {"reason": "InvalidPredictorSpec", "message": "no container"}}
-
-
-@pytest.mark.parametrize(("status", "says"), [
-    ({}, ""), ({"conditions": [{"type": "Ready", "status": "Unknown"}]}, ""),
-    ({"conditions": [FAILED, {"type": "Ready", "status": "False"}]}, f"PredictorReady is False: {SAID}"),
-    ({"modelStatus": FAILURE}, "InvalidPredictorSpec: no container"),
-])  # fmt: skip
-def test_what_kserve_says_is_told(status, says):
-    assert kserve.says({"status": status}) == says
-
-
-class Told:
-    """A namespace with what a test says."""
-
-    def __init__(self, *found, service=None, deployment=None):
-        self.found, self.service, self.deployment = list(found), service, deployment
-        self.logs = []
-
-    def list(self, *_):
-        return self.found
-
-    def find(self, kind, _name):
-        return self.service if kind == "inferenceservices" else self.deployment
-
-    def log(self, _pod, container, *_, **__):
-        self.logs.append(container)
-        return "the end of its log"
-
-
-def of_kserve(told):
-    return Pods(told, "wine", "v1-a", "inferenceservices")
-
-
-def test_a_kserve_that_makes_no_deployment_is_said_with_its_own_words(monkeypatch):
-    monkeypatch.setattr(pods, "MAKE_SECONDS", 0.2)
-    told = Told(service=inference_service(conditions=[FAILED]))
-    says = (
-        r"gets no pods after 0.2 s: KServe has made no Deployment of InferenceService wine--v1-a \(PredictorReady is F"
-    )
-    with pytest.raises(RevisionFailedError, match=says) as raised:
-        of_kserve(told).wait(1, revision())
-    assert "see that KServe runs" in raised.value.fix
-    assert of_kserve(told).why_not().startswith("KServe has made no Deployment")
-
-
-def test_kserves_minute_does_not_run_while_the_api_server_is_away(monkeypatch):
-    monkeypatch.setattr(pods, "MAKE_SECONDS", 0.4)
-    theirs, looks = inference_service(), []
-
-    class Away(Told):
-        def find(self, kind, name):
-            looks.append(kind)
-            if 1 < looks.count("inferenceservices") < 5:
-                raise TargetUnavailableError("it is being restarted")
-            self.deployment = deployment_of(theirs, 1, 1) if looks.count("inferenceservices") > 5 else None
-            return super().find(kind, name)
-
-    of_kserve(Away(service=theirs)).wait(1, revision())
-    assert looks.count("inferenceservices") == 6
-
-
-def test_a_server_that_cannot_start_is_found_under_kserves_name_for_it():
-    ended = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
-    statuses = [{"name": "log", "state": {"running": {}}}, {"name": "kserve-container", "state": ended}]
-    theirs = inference_service()
-    told = Told(
-        {"metadata": {"name": "p"}, "status": {"containerStatuses": statuses}},
-        service=theirs, deployment=deployment_of(theirs, 1, 0),
-    )  # fmt: skip
-    with pytest.raises(RevisionFailedError, match="exit code 137, OOMKilled"):
-        of_kserve(told).wait(1, revision())
-    assert told.logs == ["kserve-container"]
-
-
-def test_ready_is_what_its_deployment_says():
-    theirs = inference_service()
-    told = Told(service=theirs, deployment=deployment_of(theirs, 1, 1))
-    of_kserve(told).wait(1, revision())
-    of_kserve(told).wait_until_told_to_end(1, 0.1)
-    with pytest.raises(TargetUnavailableError, match="has not 2 ready pods after 0 s: they take too long"):
-        of_kserve(Told(service=theirs, deployment=told.deployment)).wait_until_ready(2, 0)
