@@ -16,16 +16,17 @@ demo: .venv/runtime  ## five releases of real models under live traffic, in abou
 	@$(BIN)/python examples/demo.py --target '$(TARGET)' $(ARGS)
 
 test: .venv/dev  ## every test, on real servers
-	$(call say,running the tests; some forty minutes on two cores; WORKERS=1 for one at a time)
+	$(call say,running the tests; close to an hour on two cores; WORKERS=1 for one at a time)
 	@# The slow ones first, as they are collected: a file that is long should not be what the other process waits for.
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-kubernetes: .venv/dev  ## the suite of every target on a cluster; CONTEXT=kind-kind LOAD="kind load docker-image"
+test-kubernetes: .venv/dev  ## the suite of every target on a cluster; CONTEXT=kind-kind LOAD="kind load docker-image" END_API=…
 	$(call say,running the suite of every target on $(or $(CONTEXT),(no CONTEXT was named)))
 	@test -n "$(CONTEXT)" || (echo "name a context of your kubeconfig: make test-kubernetes CONTEXT=kind-kind" && exit 2)
 	@# Two runs, as each folder has a conftest of its own.
 	@for tests in tests/contract tests/flows/test_kubernetes_releases.py; do \
 		HEADGATE_TEST_KUBERNETES="$(CONTEXT)" HEADGATE_TEST_KUBERNETES_LOAD="$(LOAD)" \
+			HEADGATE_TEST_KUBERNETES_END_API="$(END_API)" \
 			$(BIN)/python -m pytest $$tests -k kubernetes $(ARGS) || exit 1; \
 	done
 

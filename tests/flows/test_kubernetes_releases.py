@@ -17,6 +17,9 @@ from headgate.phases import Outcome
 from headgate.records import Traffic
 from headgate.units import BASIS_POINTS
 
+# An API server may take a minute to come back.
+PATIENT = QUICK.replace("min_duration: 2s, max_duration: 30s", "min_duration: 10s, max_duration: 150s")
+
 
 @pytest.fixture(scope="module")
 def namespace(stack, docker_base, layers_cache, tmp_path_factory):
@@ -67,6 +70,17 @@ def test_a_pod_that_is_told_to_end_fails_no_request_and_no_release(world, models
         world.assert_only(2)
         assert len(api.list("pods", {ENDPOINT: world.endpoint, REVISION: world.state.traffic.holder})) == 2
     assert not [counter for counter in client.by_revision.values() if counter["failed"]]
+
+
+@pytest.mark.skipif(not cluster.END_API, reason="no command that ends the API server is named")
+def test_an_api_server_that_is_restarted_in_the_middle_fails_no_request_and_no_release(world, models):
+    world.release(models("pyfunc", does="double"))
+    with world.traffic() as client, in_background(world.release, models("pyfunc", does="negative"), PATIENT) as second:
+        wait_for(lambda: world.share(2) > 0, 180)
+        cluster.restart_api()
+        assert second.result(300).outcome is Outcome.PROMOTED
+        world.assert_only(2)
+    assert not [counter for counter in client.by_revision.values() if counter["failed"] or counter["wrong"]]
 
 
 @pytest.mark.timeout(1500)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import uuid
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from deploy_targets.kubernetes import gateway, names
 from deploy_targets.kubernetes.api import Api
 from deploy_targets.kubernetes.settings import KubernetesSettings
+from headgate.errors import TargetUnavailableError
 from headgate.spec import ImageSettings
 from images.gateway import build_gateway
 from support import crds
@@ -30,6 +32,10 @@ LOAD = os.environ.get("HEADGATE_TEST_KUBERNETES_LOAD", "")
 """A command that brings an image of this machine's Docker to the nodes, such as `kind load docker-image`."""
 
 
+END_API = os.environ.get("HEADGATE_TEST_KUBERNETES_END_API", "")
+"""A command that ends the API server, which something starts again, as a kubelet does where it is a static pod."""
+
+
 KINDS = ("kubernetes", "kubernetes_kserve", *(() if LOAD else ("kubernetes_gateway_api",))) if CONTEXT else ()
 """The targets of the suite that are run: a gateway of this machine's reaches pods where nodes share its network."""
 
@@ -43,6 +49,21 @@ def load(image: str) -> None:
 def kubectl(*arguments: str) -> str:
     done = subprocess.run(["kubectl", "--context", CONTEXT, *arguments], capture_output=True, text=True, check=True)
     return done.stdout
+
+
+def restart_api() -> None:
+    """End the API server, and wait until it is back."""
+    subprocess.run(shlex.split(END_API), check=True, capture_output=True)
+    api = Api(CONTEXT, "default")
+
+    def answers() -> bool:
+        try:
+            return bool(api.call("GET", "/version"))
+        except TargetUnavailableError:
+            return False
+
+    wait_for(lambda: not answers())
+    wait_for(answers, 180)
 
 
 _DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
