@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
-.PHONY: demo test test-kubernetes check bench chaos day docs chart schema lock base-image clean
+.PHONY: demo test test-all test-kubernetes test-ranges check bench chaos day docs chart schema lock wheel base-image clean
 
 demo: .venv/runtime  ## five releases of real models under live traffic, in about three minutes; TARGET=docker for containers
 	$(call say,running the demo; its state is in $${HEADGATE_HOME:-~/.headgate}; add ARGS=--keep to keep the stack up)
@@ -18,7 +18,13 @@ demo: .venv/runtime  ## five releases of real models under live traffic, in abou
 test: .venv/dev  ## every test, on real servers
 	$(call say,running the tests; close to an hour on two cores; WORKERS=1 for one at a time)
 	@# The slow ones first, as they are collected: a file that is long should not be what the other process waits for.
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/ranges $(ARGS)
+
+test-ranges: .venv/dev  ## the oldest and the newest versions that pyproject.toml allows: a release, a scheduled check, an event
+	$(call say,making two environments and running a release in each; about ten minutes)
+	@$(BIN)/python -m pytest tests/ranges $(ARGS)
+
+test-all: test test-ranges  ## every test, and both ends of the version ranges
 
 test-kubernetes: .venv/dev  ## the suite of every target on a cluster; CONTEXT=kind-kind LOAD="kind load docker-image" END_API=…
 	$(call say,running the suite of every target on $(or $(CONTEXT),(no CONTEXT was named)))
@@ -43,6 +49,7 @@ check: .venv/dev  ## style, types, import contracts, schema, links of the docs
 	@for file in examples/*/release.yaml; do $(BIN)/headgate validate $$file || exit 1; done
 	@$(BIN)/python docs/feature_table.py --check
 	@$(BIN)/python docs/check_links.py
+	@$(BIN)/python docs/check_installs.py
 	@$(BIN)/python ops/helm/files.py --check
 
 bench: .venv/dev  ## every benchmark; prints ratios measured side by side
@@ -71,6 +78,10 @@ lock: .venv/uv  ## resolve the dependencies anew
 		--no-header pyproject.toml -o requirements.lock
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-header --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+wheel: .venv/uv  ## build dist/headgate_ml-….whl, which docs/install.md installs
+	@$(BIN)/uv build --quiet --wheel --out-dir dist .
+	@ls dist/*.whl
 
 base-image:  ## a small Debian with Python as headgate-base:latest, where none can be pulled (needs root and debootstrap)
 	@.ci/base-image

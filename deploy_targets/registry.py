@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from deploy_targets.protocol import DeployTarget, Feature, Fits
 from headgate.errors import UnsupportedError
 from headgate.findings import Finding
+from headgate.installation import install_command
 from headgate.target_settings import TARGETS_GROUP, Target, installed, known_targets
 from headgate.units import BASIS_POINTS, basis_points, format_percent
 
@@ -26,7 +27,7 @@ def open_target(target: Target) -> DeployTarget:
         except ImportError as error:
             raise UnsupportedError(
                 f"the {target.kind} target needs {error.name}, which is not installed",
-                fix=f"pip install 'headgate[{target.kind}]'",
+                fix=install_command(target.kind, missing=error.name),
             ) from error
         return built
     raise UnsupportedError(f"no target of kind {target.kind!r}", fix=f"installed kinds: {', '.join(known_targets())}")

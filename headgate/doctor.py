@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
-from packaging.version import Version
 
 from headgate.errors import HeadgateError
 from headgate.findings import Finding
+from headgate.installation import requirements
 from headgate.stack import Ports, Supervisor
 from headgate.stack.programs import LEASE_STORAGE
 from headgate.target_settings import known_targets
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     from headgate.home import Home
 
-_PINS = {
-    "fastapi": ("0.139", "0.151", "Prefect 3.8 fails with it"),
-    "pandas": ("2.2", "3.1", "Evidently 0.7 fails with it"),
+_WHY = {
+    "fastapi": "Prefect 3.8 fails with it",
+    "pandas": "Evidently 0.7 fails with it",
+    "sqlalchemy": "Prefect 3.8's scheduler fails with it, so no schedule runs",
 }
 _FREE_BYTES = 2 * 2**30
 
@@ -35,21 +36,22 @@ def examine(home: Home) -> list[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    for name, (low, high, why) in _PINS.items():
+    """Every package of pyproject.toml, in the versions that it allows."""
+    needed = requirements()
+    wrong = []
+    for requirement in needed:
+        fix = f"pip install '{requirement.name}{requirement.specifier}'"
         try:
-            found = version(name)
+            found = version(requirement.name)
         except PackageNotFoundError:
-            yield Finding(severity="error", subject=name, problem="is not installed", fix="pip install headgate")
+            wrong.append(Finding(severity="error", subject=requirement.name, problem="is not installed", fix=fix))
             continue
-        if Version(low) <= Version(found) < Version(high):
-            yield Finding(severity="ok", subject=name, problem=found)
-        else:
-            yield Finding(
-                severity="error",
-                subject=name,
-                problem=f"{found}: {why}",
-                fix=f"pip install '{name}>={low},<{high}'",
-            )
+        if not requirement.specifier.contains(found, prereleases=True):
+            why = _WHY.get(requirement.name.lower(), "Headgate was not tested with it")
+            wrong.append(Finding(severity="error", subject=requirement.name, problem=f"{found}: {why}", fix=fix))
+    yield from wrong
+    if not wrong:
+        yield Finding(severity="ok", subject="packages", problem=f"{len(needed)} are there, in versions that fit")
 
 
 def _binaries() -> Iterator[Finding]:

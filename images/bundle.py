@@ -112,7 +112,7 @@ def code_of(package: str) -> dict[str, Path]:
     """
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise ArtifactError(f"the package {package} is not installed", fix="pip install --force-reinstall headgate")
+        raise ArtifactError(f"the package {package} is not installed", fix="install Headgate again: docs/install.md")
     return _files(Path(spec.origin).parent, "*.py")
 
 

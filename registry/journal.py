@@ -20,6 +20,7 @@ from pydantic import Field
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_random_exponential
 
 from headgate.errors import BadInputError, JournalChangedError, LeaseLostError, RegistryUnavailableError
+from headgate.installation import install_command
 from headgate.records import Record
 from registry.processes import label
 
@@ -130,6 +131,27 @@ def mapped(call: Callable[_P, _R]) -> Callable[_P, _R]:
     return wrapper
 
 
+def _engine(url: str) -> sa.Engine:
+    """Return the database's engine; nothing is contacted yet.
+
+    Raises:
+        BadInputError: the URL cannot be read, or its driver is not installed. The message leaves out the URL, which may
+            hold a password.
+    """
+    try:
+        return sa.create_engine(url, pool_pre_ping=True)
+    except ImportError as error:
+        raise BadInputError(
+            f"HEADGATE_JOURNAL_URL needs {error.name}, which is not installed",
+            fix=f"write it as postgresql+psycopg://user:password@host/name, and run: {install_command('postgresql')}",
+        ) from error
+    except sa.exc.ArgumentError as error:
+        raise BadInputError(
+            "HEADGATE_JOURNAL_URL is not a database URL that SQLAlchemy can read",
+            fix="write it as postgresql+psycopg://user:password@host/database, or sqlite:////path/journal.db",
+        ) from error
+
+
 class Journal:
     """The table of entries.
 
@@ -138,7 +160,7 @@ class Journal:
     """
 
     def __init__(self, url: str) -> None:
-        self.engine = sa.create_engine(url, pool_pre_ping=True)
+        self.engine = _engine(url)
         if self.engine.dialect.name == "sqlite":
             sa.event.listen(self.engine, "connect", _configure_sqlite)
             sa.event.listen(self.engine, "begin", _begin_sqlite)

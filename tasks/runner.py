@@ -9,6 +9,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
 from prefect.utilities.importtools import from_qualified_name
 
 from headgate.errors import BadInputError
+from headgate.installation import install_command
 
 if TYPE_CHECKING:
     from prefect.task_runners import TaskRunner
@@ -34,7 +35,7 @@ def task_runner() -> TaskRunner[Any]:
             runner: TaskRunner[Any] = from_qualified_name(_ELSEWHERE[kind])(address=address or None)
         except ImportError as error:
             raise BadInputError(
-                f"{SETTING} is {kind}, and {error.name} is not installed", fix=f"pip install headgate[{kind}]"
+                f"{SETTING} is {kind}, and {error.name} is not installed", fix=install_command(kind, missing=error.name)
             ) from error
         return runner
     raise BadInputError(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 
-import httpx
 import pytest
 from support.many_endpoints import add_endpoint, reference
+from support.stack import http
 
 from registry.journal import open_journal
 from registry.watches import unwatch
@@ -36,10 +36,10 @@ def task_runs(stack, name: str) -> int:
     """Of the last flow run of that flow."""
     api = stack.env["PREFECT_API_URL"]
     asked = {"flows": {"name": {"any_": [name]}}, "sort": "START_TIME_DESC", "limit": 1}
-    (run,) = httpx.post(f"{api}/flow_runs/filter", json=asked).raise_for_status().json()
+    (run,) = http.post(f"{api}/flow_runs/filter", json=asked).raise_for_status().json()
     assert run["state"]["type"] == "COMPLETED"
     of_it = {"flow_runs": {"id": {"any_": [run["id"]]}}}
-    return len(httpx.post(f"{api}/task_runs/filter", json=of_it).raise_for_status().json())
+    return len(http.post(f"{api}/task_runs/filter", json=of_it).raise_for_status().json())
 
 
 @pytest.mark.parametrize("runner", ["threads", "processes", "dask"])
@@ -64,4 +64,4 @@ def test_a_task_runner_that_is_none_is_named(stack):
     done = stack.headgate("monitor", "--all", env={"HEADGATE_TASK_RUNNER": "spark"}, expect=2)
     assert "HEADGATE_TASK_RUNNER is spark, and has to be threads, processes, dask or ray" in done.stderr
     done = stack.headgate("monitor", "--all", env={"HEADGATE_TASK_RUNNER": "ray"}, expect=2)
-    assert "pip install headgate[ray]" in done.stderr
+    assert "pip install 'prefect-ray>=0.6'" in done.stderr

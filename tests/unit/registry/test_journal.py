@@ -2,13 +2,20 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from support.stack import wait_for
 from unit.headgate.test_domain import revision
 
-from headgate.errors import EndpointBusyError, JournalChangedError, LeaseLostError, RegistryUnavailableError
+from headgate.errors import (
+    BadInputError,
+    EndpointBusyError,
+    JournalChangedError,
+    LeaseLostError,
+    RegistryUnavailableError,
+)
 from headgate.phases import Phase
 from registry import Entry, Journal, Kind, Lease, history
 from registry.journal import entries
@@ -166,3 +173,21 @@ def test_the_run_of_a_process_that_died_before_it_wrote_anything_is_known_by_its
     closed = note.model_copy(update={"what": history.RUN_CLOSED, "evidence": {"of": "r1"}})
     journal.append(closed)
     assert history.runs_to_close(journal, "wine") == {}
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql+psycopg://ann:hunter2@db/x", "needs psycopg, which is not installed"),
+        ("mysql://ann:hunter2@db/x", "needs MySQLdb, which is not installed"),
+        ("ann:hunter2@db", "is not a database URL"),
+        ("nosuch://ann:hunter2@db/x", "is not a database URL"),
+    ],
+)
+def test_a_journal_that_cannot_be_opened_is_bad_input_with_its_fix(monkeypatch, url, said):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(BadInputError) as refused:
+        Journal(url)
+    assert said in refused.value.message
+    assert "postgresql+psycopg://" in refused.value.fix
+    assert "hunter2" not in str(refused.value)
