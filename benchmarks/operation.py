@@ -23,6 +23,7 @@ from client import Client
 from support.models import Models
 from support.stack import HEADGATE, Stack, start_stack, wait_for
 
+from headgate.errors import RolledBackError
 from headgate.home import Home
 from headgate.stack.secrets import Secrets
 from registry import Kind
@@ -108,7 +109,7 @@ def aborts(client: Client, file: Path) -> None:
     seconds, pauses = [], []
     for _ in range(REPEATS):
         process = subprocess.Popen(
-            [HEADGATE, "release", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [HEADGATE, "release", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         before = {name: counter["answers"] for name, counter in client.by_revision.items()}
 
@@ -118,7 +119,10 @@ def aborts(client: Client, file: Path) -> None:
                 for name, counter in list(client.by_revision.items()) if not name.startswith("v1")
             )  # fmt: skip
 
-        wait_for(lambda seen=canary: seen() > 100, 120)
+        wait_for(lambda seen=canary, release=process: seen() > 100 or release.poll() is not None, 120)
+        if process.poll() is not None:
+            print(f"a release ended before it could be aborted: {ending(process)}")
+            continue
         headgate("pause", ENDPOINT, "--reason", "bench")
         pauses.append(wait_for(reached))
         began, last, answers = time.perf_counter(), 0.0, canary()
@@ -128,9 +132,18 @@ def aborts(client: Client, file: Path) -> None:
                 answers, last = now, time.perf_counter() - began
             time.sleep(0.005)
         seconds.append(last)
-        process.wait()
+        process.communicate()
+    if not seconds:
+        print("no figures of aborts: no release lasted until one; is the machine busy?")
+        return
     print(f"from the start of `headgate abort` to the canary's last answer: {spread(seconds)}")
     print(f"from a pause that is asked for to the first look that keeps it: {spread(pauses)}", flush=True)
+
+
+def ending(release: subprocess.Popen[str]) -> str:
+    """Return what a release that has ended said last."""
+    _, said = release.communicate()
+    return next((line for line in reversed(said.splitlines()) if line.strip()), f"exit code {release.returncode}")
 
 
 def reached() -> float:
@@ -152,10 +165,16 @@ def releases(write: Callable[[str], Path]) -> None:
     # Two ways and three models of the same kind: what is released is never what is live.
     for number in range(4 * len(ALIKE)):
         name = list(calls)[number % 2]
-        result = asyncio.run(calls[name](load_release(write(ALIKE[number % len(ALIKE)]))))
+        try:
+            result = asyncio.run(calls[name](load_release(write(ALIKE[number % len(ALIKE)]))))
+        except RolledBackError as error:
+            print(f"a release {name} was rolled back, and is left out: {error.message}")
+            continue
         if number >= len(ALIKE):
             seconds[name].append(result.seconds - result.waited)
-    print("\na release less its waits " + "; ".join(f"{name}: {spread(each)}" for name, each in seconds.items()))
+    print(
+        "\na release less its waits " + "; ".join(f"{name}: {spread(each)}" for name, each in seconds.items() if each)
+    )
 
 
 def tasks() -> None:

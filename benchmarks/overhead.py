@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
@@ -21,6 +22,8 @@ from client import Client
 from support.models import Models
 from support.stack import HEADGATE, start_stack
 
+from headgate.errors import RolledBackError
+
 FILE = """\
 model: bench
 artifact: {artifact}
@@ -28,6 +31,11 @@ target: {{kind: local}}
 gates: {{shadow: {{min_requests: 50, max_disagreement: 50%}}}}
 strategy: {{steps: [25%], min_requests: 100, min_duration: 2s}}
 """
+
+
+TRIES = 3
+TAKEN_BACK = RolledBackError.exit_code
+"""On a busy machine a good canary may be slower for a while than the stable version, and the judge takes it back."""
 
 
 def main() -> None:
@@ -59,15 +67,22 @@ def releases() -> None:
         print("\nA whole release, from the command to its end")
         print(f"  {'':34}{'command':>9}{'flow':>9}{'waits':>9}{'overhead':>10}")
 
-        def release(title: str, does: str) -> dict[str, float]:
+        def release(title: str, does: str) -> dict[str, Any]:
             file.write_text(FILE.format(artifact=models("pyfunc", does=does)), encoding="utf-8")
-            began = time.perf_counter()
-            done = subprocess.run([HEADGATE, "release", str(file), "--json"], check=True, stdout=subprocess.PIPE,
-                                  stderr=subprocess.DEVNULL, env={**os.environ, **stack.env})  # fmt: skip
-            seconds = time.perf_counter() - began
-            result = json.loads(done.stdout)
-            print(f"  {title:34}{seconds:>8.1f}s{result['seconds']:>8.1f}s{result['waited']:>8.1f}s"
-                  f"{seconds - result['waited']:>9.1f}s")  # fmt: skip
+            for _ in range(TRIES):
+                began = time.perf_counter()
+                done = subprocess.run([HEADGATE, "release", str(file), "--json"], check=False, capture_output=True,
+                                      text=True, env={**os.environ, **stack.env})  # fmt: skip
+                seconds = time.perf_counter() - began
+                if done.returncode not in {0, TAKEN_BACK}:
+                    raise SystemExit(f"the release ended with {done.returncode}:\n{done.stderr}")
+                result: dict[str, Any] = json.loads(done.stdout)
+                if done.returncode == 0:
+                    print(f"  {title:34}{seconds:>8.1f}s{result['seconds']:>8.1f}s{result['waited']:>8.1f}s"
+                          f"{seconds - result['waited']:>9.1f}s")  # fmt: skip
+                    return result
+                print(f"  {title:34}rolled back after {seconds:.1f} s: {result['reason']}")
+            print(f"  {title:34}no figure: {TRIES} of {TRIES} releases were rolled back; is the machine busy?")
             return result
 
         first = release("first version, environment built", "double")
