@@ -42,6 +42,17 @@ def format_duration(seconds: float) -> str:
     return f"{seconds:g}s" if seconds == 0 or seconds >= 1 else f"{seconds * 1000:g}ms"
 
 
+def roughly(seconds: float) -> str:
+    """A duration for people, in one or two units: 4500 → `1 h 15 min`, 95 → `1 min`, 40 → `40 s`."""
+    minutes = int(seconds // 60)
+    if minutes == 0:
+        return f"{seconds:.0f} s"
+    days, hours = minutes // 1440, minutes // 60
+    if days:
+        return f"{days} d {hours % 24} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
+
+
 def parse_percent(value: object) -> float:
     """The fraction in a percentage: `5%` → 0.05.
 

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headgate.spec import ReleaseSpec
 from registry.journal import Entry, Kind
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from registry.journal import Journal
 
 WATCH, UNWATCH = "watch", "unwatch"
 """The decisions that say which file an endpoint is watched with, and that it is not watched any more."""
 
 
-def watch(journal: Journal, spec: ReleaseSpec, actor: str) -> None:
+@dataclass(frozen=True)
+class Watch:
+    """How an endpoint is watched.
+
+    Attributes:
+        spec: its release file.
+        since: when `headgate watch` was last run for it.
+        scheduled: whether it has a schedule of its own; without one, `monitor --all` checks it.
+    """
+
+    spec: ReleaseSpec
+    since: datetime
+    scheduled: bool
+
+
+def watch(journal: Journal, spec: ReleaseSpec, actor: str, *, scheduled: bool = True) -> None:
     """Watch an endpoint with this file from now on."""
-    _decide(journal, spec.endpoint, WATCH, actor, {"spec": spec.model_dump(mode="json")})
+    _decide(journal, spec.endpoint, WATCH, actor, {"spec": spec.model_dump(mode="json"), "scheduled": scheduled})
 
 
 def unwatch(journal: Journal, endpoint: str, actor: str) -> None:
@@ -26,13 +44,18 @@ def unwatch(journal: Journal, endpoint: str, actor: str) -> None:
 
 def watched(journal: Journal) -> dict[str, ReleaseSpec]:
     """By endpoint, the files of all that are watched."""
-    files = {}
-    for endpoint in journal.endpoints():
-        rows = [row for name in (WATCH, UNWATCH) for row in journal.read(endpoint, release_id=name, newest=1)]
-        newest = max(rows, key=lambda row: row.seq, default=None)
-        if newest is not None and newest.what == WATCH:
-            files[endpoint] = ReleaseSpec.model_validate(newest.evidence["spec"])
-    return files
+    return {endpoint: known.spec for endpoint, known in watches(journal).items()}
+
+
+def watches(journal: Journal) -> dict[str, Watch]:
+    """Return how each watched endpoint is watched, by endpoint."""
+    ended = {row.endpoint: row.seq for row in journal.newest_of_each(Kind.DECISION, UNWATCH)}
+    return {
+        row.endpoint: Watch(
+            ReleaseSpec.model_validate(row.evidence["spec"]), row.at, bool(row.evidence.get("scheduled", True))
+        )
+        for row in journal.newest_of_each(Kind.DECISION, WATCH) if row.seq > ended.get(row.endpoint, 0)
+    }  # fmt: skip
 
 
 def _decide(journal: Journal, endpoint: str, what: str, actor: str, evidence: dict[str, object]) -> None:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolUpdate
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterCreatedBy,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.settings import PREFECT_API_URL
@@ -18,6 +26,7 @@ from tasks.watched import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from datetime import datetime
     from pathlib import Path
     from uuid import UUID
 
@@ -29,6 +38,10 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 """The name of the deployments for the local stack's worker; HEADGATE_DEPLOYMENT names others."""
+
+_FIRST_RUN_SECONDS = 75.0
+"""Prefect's scheduler visits new schedules every 5 s, and all of them every 60 s."""
+_POLL_SECONDS = 0.5
 
 
 def schedule_monitor(spec: ReleaseSpec, deployment: str = LOCAL) -> bool:
@@ -63,6 +76,34 @@ def unschedule_monitor(endpoint: str, deployment: str = LOCAL) -> bool:
         if known is not None:
             client.delete_deployment_schedule(monitor.id, known)
     return known is not None
+
+
+def first_check(endpoint: str, deployment: str = LOCAL) -> datetime | None:
+    """Wait until the server has made a run of an endpoint's schedule.
+
+    Returns:
+        When the run is due; None where there is none within 75 s.
+    """
+    with open_client() as client:
+        monitor = _deployment(client, f"monitor/{deployment}")
+        schedule = _schedule_of(client, monitor.id, endpoint)
+        deadline = time.monotonic() + _FIRST_RUN_SECONDS
+        while schedule is not None and time.monotonic() < deadline:
+            if due := _due(client, schedule):
+                return min(due)
+            time.sleep(_POLL_SECONDS)
+    return None
+
+
+def _due(client: SyncPrefectClient, schedule: UUID) -> list[datetime]:
+    """When the runs that a schedule has made are due."""
+    coming = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            created_by=FlowRunFilterCreatedBy(id_=[schedule], type_=["SCHEDULE"]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+        )
+    )
+    return [run.expected_start_time for run in coming if run.expected_start_time is not None]
 
 
 def is_pool(name: str, kind: str, template: Path | None) -> bool:

@@ -20,6 +20,7 @@ from headgate.stack.ports import HOST
 from headgate.units import BASIS_POINTS
 from registry import Kind, history
 from registry.history import QUALITY
+from tasks.upkeep import ask_prefect, checks, logged_errors, prefect_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,14 +29,16 @@ if TYPE_CHECKING:
 
     from headgate.home import Home
     from registry import Journal
+    from tasks.upkeep import PrefectState
 
 _COUNTED = (Kind.PHASE, Kind.DECISION, Kind.CHECK)
 
 
-def render(journal: Journal) -> bytes:
+def render(journal: Journal, home: Home) -> bytes:
     """The metrics, in Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(_Journal(journal))
+    registry.register(_Upkeep(journal, home))
     return generate_latest(registry)
 
 
@@ -98,6 +101,36 @@ class _Journal(Collector):
             looks = self._journal.read(endpoint, kinds=(Kind.LOOK,), release_id=flight.release_id, newest=1)
             if looks:
                 _look(gauges, endpoint, Look.model_validate(looks[-1].evidence))
+
+
+class _Upkeep(Collector):
+    """What should run by itself: checks, schedules, workers, the servers' services."""
+
+    def __init__(self, journal: Journal, home: Home) -> None:
+        self._journal, self._home = journal, home
+
+    def collect(self) -> Iterator[Metric]:
+        gauges = _Gauges()
+        for one in checks(self._journal):
+            gauges.set("checks_missed", "Due checks that were not made since the last one, or since the endpoint was "
+                       "watched.", one.missed, endpoint=one.endpoint)  # fmt: skip
+        for name, (count, _) in logged_errors(self._home).items():
+            gauges.set("logged_errors", "Errors in a program's log of the last 15 minutes.", count, program=name)
+        url = prefect_address(self._home)
+        if url:
+            _prefect(gauges, ask_prefect(url))
+        yield from gauges
+
+
+def _prefect(gauges: _Gauges, state: PrefectState) -> None:
+    gauges.set("prefect_up", "Whether the Prefect server answers.", not state.problem)
+    for one in state.schedules:
+        gauges.set("schedule_has_runs", "Whether the Prefect server makes runs of a deployment's schedules.",
+                   one.next_run is not None, deployment=one.name)  # fmt: skip
+        gauges.set("schedule_late_seconds", "How late the oldest run of a deployment's schedules is.",
+                   one.late.total_seconds(), deployment=one.name)  # fmt: skip
+    for pool, online in state.workers.items():
+        gauges.set("workers_online", "Workers of a work pool that are online.", online, work_pool=pool)
 
 
 def _look(gauges: _Gauges, endpoint: str, look: Look) -> None:

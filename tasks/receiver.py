@@ -157,7 +157,7 @@ async def labels(request: Request) -> JSONResponse:
 async def metrics(request: Request) -> Response:
     """What Prometheus is told of releases, the judge, checks and labels."""
     try:
-        text = await to_thread.run_sync(lambda: render(request.app.state.journal()))
+        text = await to_thread.run_sync(lambda: render(request.app.state.journal(), request.app.state.home))
     except HeadgateError as error:
         return _refused(503, error.message)
     return Response(text, media_type=CONTENT_TYPE_LATEST)

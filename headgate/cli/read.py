@@ -12,6 +12,7 @@ from headgate.cli.output import json_option, print_json, print_table
 from headgate.errors import HeadgateError
 from headgate.home import Home
 from headgate.stack import Ports, Supervisor
+from headgate.stack.programs import STACK
 
 if TYPE_CHECKING:
     from headgate.records import EndpointState
@@ -28,7 +29,10 @@ def status(endpoint: str | None, as_json: bool) -> None:  # noqa: FBT001
     home = Home.from_env().ensure()
     with open_journal(home.journal_url) as journal:
         known = [endpoint] if endpoint else journal.endpoints()
-        content = {"stack": _stack(home), "endpoints": [_endpoint(journal, name) for name in known]}
+        content = {
+            "stack": _stack(home), "upkeep": _upkeep(home, journal),
+            "endpoints": [_endpoint(journal, name) for name in known],
+        }  # fmt: skip
     if as_json:
         print_json(content)
         return
@@ -36,6 +40,8 @@ def status(endpoint: str | None, as_json: bool) -> None:  # noqa: FBT001
         f"local stack in {home.root}", ["program", "state", "where"],
         [(row["program"], row["state"], row["where"]) for row in content["stack"]],
     )  # fmt: skip
+    for finding in content["upkeep"]:
+        click.echo(f"{finding['severity']}: {finding['subject']} {finding['problem']}\n  fix: {finding['fix']}")
     for row in content["endpoints"]:
         live = row["champion"]
         title = f"{row['endpoint']}: " + (f"{live['version']} since {live['since']}" if live else "nothing is live")
@@ -121,8 +127,15 @@ def _stack(home: Home) -> list[dict[str, Any]]:
             "state": states[name].state if name in states else "DOWN",
             "where": where.get(name, ""),
         }
-        for name in [*where, "engine", "worker", "receiver", "guard"]
+        for name in STACK
     ]
+
+
+def _upkeep(home: Home, journal: Journal) -> list[dict[str, Any]]:
+    """What should run by itself and does not."""
+    from tasks.upkeep import findings
+
+    return [one.model_dump() for one in findings(home, journal) if one.severity != "ok"]
 
 
 def _endpoint(journal: Journal, endpoint: str) -> dict[str, Any]:

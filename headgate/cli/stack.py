@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ import httpx
 
 from headgate.cli.environment import use_stack
 from headgate.cli.output import json_option, print_json, print_table, say
-from headgate.errors import HomeError
+from headgate.errors import HeadgateError, HomeError
 from headgate.home import Home
 from headgate.stack import Ports, Supervisor
 from headgate.stack.deployed import deploy_all, is_deployed, remember
@@ -23,6 +24,8 @@ from headgate.stack.secrets import Secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from headgate.findings import Finding
 
 _UP_SECONDS = 180.0
 
@@ -100,7 +103,8 @@ def doctor(policy: Path | None, as_json: bool) -> None:  # noqa: FBT001
         needs = open_target(target).permissions()
         click.echo(needs or f"nothing: whoever may use this machine may release on {target.kind}")
         return
-    findings = examine(Home.from_env())
+    home = Home.from_env()
+    findings = [*examine(home), *_upkeep(home)]
     if as_json:
         print_json([finding.model_dump() for finding in findings])
     else:
@@ -110,6 +114,19 @@ def doctor(policy: Path | None, as_json: bool) -> None:  # noqa: FBT001
         )  # fmt: skip
     if any(finding.severity == "error" for finding in findings):
         sys.exit(1)
+
+
+def _upkeep(home: Home) -> list[Finding]:
+    """What should run by itself: schedules, workers, checks of watched endpoints."""
+    from headgate.findings import Finding
+    from registry.journal import open_journal
+    from tasks.upkeep import findings
+
+    try:
+        with open_journal(home.journal_url) as journal:
+            return findings(home, journal)
+    except HeadgateError as error:
+        return [Finding(severity="error", subject="journal", problem=error.message, fix=error.fix)]
 
 
 def _connect(home: Home, ports: Ports) -> None:
@@ -156,14 +173,20 @@ def _wait(name: str, ready: Callable[[], bool], supervisor: Supervisor) -> None:
 def answers(url: str) -> bool:
     """Whether a server says that it is well."""
     try:
-        return httpx.get(url, timeout=2).is_success
+        return _client().get(url).is_success
     except httpx.HTTPError:
         return False
 
 
+@cache
+def _client() -> httpx.Client:
+    """One for all questions: making one reads certificates, which takes longer than an answer."""
+    return httpx.Client(timeout=2)
+
+
 def _work_pool_is_online(ports: Ports) -> bool:
     try:
-        reply = httpx.get(f"{ports.prefect_url}/api/work_pools/{WORK_POOL}", timeout=2)
+        reply = _client().get(f"{ports.prefect_url}/api/work_pools/{WORK_POOL}")
     except httpx.HTTPError:
         return False
     return reply.is_success and reply.json().get("status") == "READY"

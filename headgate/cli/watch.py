@@ -15,6 +15,8 @@ from headgate.release_file import load_release
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from headgate.monitor import Monitor
+
 
 @click.command()
 @file_argument
@@ -38,15 +40,28 @@ def watch(path: Path, no_schedule: bool, actor: str) -> None:  # noqa: FBT001
     from tasks.deployments import schedule_monitor, unschedule_monitor
 
     with open_journal(home.journal_url) as journal:
-        remember(journal, spec, actor or whoami())
+        remember(journal, spec, actor or whoami(), scheduled=not no_schedule)
     if no_schedule:
         unschedule_monitor(spec.endpoint)
         say(f"{spec.endpoint} is checked whenever all are: headgate monitor --all")
     elif schedule_monitor(spec) and spec.monitor:
-        say(f"{spec.endpoint} is checked at {spec.monitor.schedule} ({spec.monitor.timezone})")
+        _say_when_checked(spec.endpoint, spec.monitor)
     if spec.release_when is not None:
         said = f"the alias {spec.release_when.alias}" if spec.release_when.alias else f"the tag {spec.release_when.tag}"
         say(f"a version of {spec.model} is released to {spec.endpoint} when it gets {said}")
+
+
+def _say_when_checked(endpoint: str, monitor: Monitor) -> None:
+    """Say when the first check is due, once the Prefect server has made a run of it."""
+    from tasks.deployments import first_check
+
+    schedule = f"schedule {monitor.schedule}, {monitor.timezone}"
+    due = first_check(endpoint)
+    if due is None:
+        say(f"warning: {endpoint} has a schedule ({schedule}), but the Prefect server has made no run of it: its "
+            "scheduler may fail\n  fix: headgate doctor")  # fmt: skip
+    else:
+        say(f"{endpoint} is watched; the next check is at {due:%F %H:%M} UTC ({schedule})")
 
 
 @click.command()

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headgate.stack.logs import PREFECT_DATES
 from headgate.stack.ports import HOST, Ports
 from headgate.stack.secrets import Secrets
 from headgate.stack.supervisor import Program
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 WORK_POOL = "headgate"
 """The Prefect work pool that the local worker serves."""
+
+STACK = ("gateway", "prefect-server", "mlflow-server", "worker", "receiver", "guard", "engine")
+"""The names of the stack's programs, in the order in which they are started."""
 
 LEASE_STORAGE = "prefect.server.concurrency.lease_storage.filesystem"
 """Prefect's default keeps concurrency leases in memory, where a server restart leaks the slot for good."""
@@ -49,7 +53,7 @@ def stack_programs(home: Home, ports: Ports) -> list[Program]:
         Program(
             "prefect-server",
             [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(ports.prefect)],
-            {**env, "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASE_STORAGE},
+            {**env, **PREFECT_DATES, "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASE_STORAGE},
             settle_seconds=1,
         ),
         Program(
@@ -69,9 +73,9 @@ def stack_programs(home: Home, ports: Ports) -> list[Program]:
         ),
         Program(
             "worker",
-            [sys.executable, "-m", "prefect", "worker", "start", "--pool", WORK_POOL, "--type", "process"],
+            [sys.executable, "-m", "tasks.worker", "start", "--pool", WORK_POOL, "--type", "process"],
             # prefect.yaml says `python`, and means this one.
-            {**env, "PREFECT_WORKER_QUERY_SECONDS": "0.5", "PATH": _path(binaries)},
+            {**env, **PREFECT_DATES, "PREFECT_WORKER_QUERY_SECONDS": "0.5", "PATH": _path(binaries)},
             settle_seconds=1,
         ),
         Program(
@@ -85,7 +89,7 @@ def stack_programs(home: Home, ports: Ports) -> list[Program]:
         ),
         Program("guard", [str(binaries / "headgate"), "guard"], env, settle_seconds=1),
         # Last, as all goes without it, only slower.
-        Program("engine", [sys.executable, "-m", "flows.engine"], env, settle_seconds=1),
+        Program("engine", [sys.executable, "-m", "flows.engine"], {**env, **PREFECT_DATES}, settle_seconds=1),
     ]  # fmt: skip
 
 

@@ -114,7 +114,7 @@ def test_a_port_that_another_program_has_taken_is_named(tmp_path):
 def test_doctor_finds_nothing_wrong_here(stack):
     findings = stack.json("doctor")
     assert {finding["severity"] for finding in findings} == {"ok"}, findings
-    assert {"fastapi", "envoy", "HEADGATE_HOME", "prefect lease storage"} <= {item["subject"] for item in findings}
+    assert {"packages", "envoy", "HEADGATE_HOME", "prefect lease storage"} <= {item["subject"] for item in findings}
 
 
 def test_up_again_changes_nothing(stack):
