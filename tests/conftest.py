@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
 from support import models as model_makers
+from support import watched_logs
 from support.base_image import find_base
 from support.journals import journal, postgres, url  # noqa: F401 - fixtures
 from support.stack import Stack, start_gateway, start_stack
@@ -32,6 +33,9 @@ OURS = ("HEADGATE_", "MLFLOW_", "OTEL_", "PREFECT_")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Temporary folders have short names: a Unix socket's path has at most 107 bytes, and stacks have one each."""
+    config.addinivalue_line(
+        "markers", f"{watched_logs.MARKER}(*patterns): what the test makes its servers log as an error"
+    )
     if config.option.basetemp is None and not hasattr(config, "workerinput"):
         config.option.basetemp = Path(tempfile.mkdtemp(prefix="hg-"))
         config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
@@ -50,6 +54,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return scope_of(nodeid)
 
     return ByFile(config, log)
+
+
+@pytest.fixture(autouse=True)
+def _logs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Servers' logs are read once all that a test has set up has ended: this is set up first."""
+    yield
+    markers = request.node.iter_markers(watched_logs.MARKER)
+    watched_logs.check([pattern for marker in markers for pattern in marker.args])
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,8 @@ import json
 import os
 import shutil
 
-import httpx
 import pytest
-from support.stack import wait_for
+from support.stack import http, wait_for
 
 from deploy_targets.docker import DockerTarget, start_containers, stop_containers
 from headgate.errors import RevisionFailedError, TargetError
@@ -84,7 +83,7 @@ def test_what_runs_is_known_after_our_folder_was_lost(docker_harness, live):
     assert "not known to the gateway" in state.detail
     fresh.deploy(endpoint, revision)
     assert fresh.observe(endpoint).revisions[revision.name].ready
-    wait_for(lambda: httpx.post(fresh.observe(endpoint).url, json=ASK).status_code == 200)
+    wait_for(lambda: http.post(fresh.observe(endpoint).url, json=ASK).status_code == 200)
 
 
 def test_it_goes_down_and_comes_up_with_the_stack(docker_harness, live):
@@ -161,6 +160,6 @@ def test_without_a_daemon_preflight_says_so(docker_harness, monkeypatch):
 def test_the_log_of_predictions_is_written_by_another_user(docker_harness, live):
     endpoint, revision = live
     folder = docker_harness.target._home.revisions / endpoint / revision.name
-    httpx.post(docker_harness.target.observe(endpoint).url, json=ASK)
+    http.post(docker_harness.target.observe(endpoint).url, json=ASK)
     wait_for(lambda: list(folder.glob("predictions/*.arrows")))
     assert {path.stat().st_uid for path in folder.rglob("*.arrows")} == {65532}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import demo
 import pytest
+from support import watched_logs
 
 from headgate.home import Home
 from headgate.release_file import load_release
@@ -19,7 +20,9 @@ DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.expects_errors("serving: request .*: the model raised")
 def test_the_demo_ends_as_it_is_told(tmp_path):
+    watched_logs.watch(tmp_path / "home" / "logs")
     done = subprocess.run(
         [sys.executable, DEMO], env={**os.environ, "HEADGATE_HOME": str(tmp_path / "home")}, capture_output=True,
         text=True, check=False, timeout=800,

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
+from support.stack import http
 
 SCRIPTS = Path(__file__).parent / "scripts"
 
@@ -35,10 +35,10 @@ def test_a_model_of_ones_own(stack, tmp_path, script):
     result = stack.json("release", str(file))
     assert (result["outcome"], result["version"]) == ("promoted", 1)
     body, expected = ASKED[script]
-    reply = httpx.post(result["url"], json=body)
+    reply = http.post(result["url"], json=body)
     assert reply.status_code == 200, reply.text
     predictions = reply.json()["predictions"]
     answer = predictions["label"][0] if isinstance(predictions, dict) else predictions[0]
     assert isinstance(answer, expected) if isinstance(expected, type) else answer == expected
     assert reply.headers["x-headgate-revision"].startswith("v1-")
-    assert json.loads(httpx.post(result["url"], content=b"{}").text)["error"]
+    assert json.loads(http.post(result["url"], content=b"{}").text)["error"]

@@ -7,14 +7,13 @@ import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 import uvicorn
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
-from support.stack import start_gateway, wait_for
+from support.stack import http, start_gateway, wait_for
 
 from deploy_targets.envoy_tracing import Collector
 from deploy_targets.local import LocalTarget
@@ -79,7 +78,7 @@ def test_a_trace_goes_from_a_client_through_the_gateway_to_the_server(models, tm
                 trace, request = uuid.uuid4().hex, str(uuid.uuid4())
                 headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-{traced}", "x-request-id": request,
                            "content-type": "application/json"}  # fmt: skip
-                answer = httpx.post(url, content=example, headers=headers, timeout=20)
+                answer = http.post(url, content=example, headers=headers, timeout=20)
                 assert (answer.status_code, answer.headers["x-request-id"]) == (200, request)
                 return trace, request
 
@@ -99,7 +98,7 @@ def test_a_trace_goes_from_a_client_through_the_gateway_to_the_server(models, tm
             assert {span.trace_id.hex() for _, span in spans} == {trace}, "who was not to be traced was not"
             spans.clear()
             # Health checks and failures: a body that is none is an answer as well.
-            httpx.post(url, content=b"{", headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}, timeout=20)
+            http.post(url, content=b"{", headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}, timeout=20)
             wait_for(lambda: of("wine"), 30)
             assert attributes(of("wine")[0])["http.response.status_code"] == 400
             monkeypatch.undo()
@@ -111,7 +110,7 @@ def test_without_a_collector_requests_are_answered_all_the_same(models, tmp_path
     with start_gateway(tmp_path_factory.mktemp("untraced")) as home:
         target, _, url, example = serve(home, models)
         for _ in range(20):
-            answer = httpx.post(url, content=example, timeout=20,
+            answer = http.post(url, content=example, timeout=20,
                                 headers={"content-type": "application/json"})  # fmt: skip
             assert answer.status_code == 200
         monkeypatch.undo()

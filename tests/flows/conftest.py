@@ -11,14 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pandas as pd
 import pytest
 from client import Client
 from support import cluster
 from support.cloud_worlds import on_sagemaker
 from support.oci_registry import registry
-from support.stack import HEADGATE, wait_for
+from support.stack import HEADGATE, http, wait_for
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from deploy_targets import open_target
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import httpx
     from support.cloud_worlds import CloudWorld
     from support.stack import Stack
 
@@ -101,7 +101,7 @@ class World:
 
     def run_state(self, run: str) -> str:
         """What Prefect says about a flow run."""
-        return str(httpx.get(f"{self.stack.env['PREFECT_API_URL']}/flow_runs/{run}").json()["state"]["name"])
+        return str(http.get(f"{self.stack.env['PREFECT_API_URL']}/flow_runs/{run}").json()["state"]["name"])
 
     def rollback(self, reason: str = "test", **options: Any) -> ReleaseResult:
         from flows.rollback import rollback
@@ -126,7 +126,7 @@ class World:
         return self.target.observe(self.endpoint)
 
     def ask(self, x: float = 1.0) -> httpx.Response:
-        return httpx.post(self.state.url, json={"dataframe_records": [{"x": x}]})
+        return http.post(self.state.url, json={"dataframe_records": [{"x": x}]})
 
     @contextmanager
     def traffic(self, *, low: float = 1.0, rate: float = 100.0, may_lose: bool = False) -> Iterator[Client]:

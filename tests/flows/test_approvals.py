@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 
-import httpx
 import psutil
 import pytest
 from conftest import QUICK
 from support.browser import keep_page, open_browser, picture
-from support.stack import wait_for
+from support.stack import http, wait_for
 
 from headgate.cli.environment import prefect_is_up
 from headgate.errors import BadInputError, EndpointBusyError
@@ -186,7 +185,7 @@ def test_a_run_that_is_cancelled_while_it_waits_is_put_back(world, models):
     asked = waiting(world)
     api = f"{world.stack.env['PREFECT_API_URL']}/flow_runs/{asked['flow_run']}/set_state"
     assert world.stack.json("reconcile", world.endpoint) == [], "it waits by right"
-    httpx.post(api, json={"state": {"type": "CANCELLED", "name": "Cancelled"}, "force": True}).raise_for_status()
+    http.post(api, json={"state": {"type": "CANCELLED", "name": "Cancelled"}, "force": True}).raise_for_status()
     result = world.ended()
     assert result.outcome is Outcome.ROLLED_BACK
     assert result.reason == "its run was ended while it waited for approval before deploy"

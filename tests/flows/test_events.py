@@ -18,7 +18,7 @@ from conftest import QUICK
 from prefect.events import emit_event
 from prefect.states import Pending, Running
 from support.signing import signed
-from support.stack import wait_for
+from support.stack import http, wait_for
 
 from flows.monitor import monitor
 from headgate.phases import Outcome
@@ -52,7 +52,7 @@ def events_of(world, wanted: set[str]):
     ask = {"filter": about, "limit": 50}
 
     def events():
-        reply = httpx.post(f"{world.stack.env['PREFECT_API_URL']}/events/filter", json=ask).json()
+        reply = http.post(f"{world.stack.env['PREFECT_API_URL']}/events/filter", json=ask).json()
         return sorted(reply["events"], key=lambda event: event["occurred"])
 
     wait_for(lambda: wanted <= {event["event"] for event in events()})
@@ -103,7 +103,7 @@ def test_an_alias_in_mlflow_releases_the_version(world, models, tmp_path):
 def runs_of(world, flow: str):
     """The states of a flow's runs for the endpoint."""
     ask = {"flows": {"name": {"any_": [flow]}}, "limit": 100}
-    found = httpx.post(f"{world.stack.env['PREFECT_API_URL']}/flow_runs/filter", json=ask).json()
+    found = http.post(f"{world.stack.env['PREFECT_API_URL']}/flow_runs/filter", json=ask).json()
     return [run["state"]["name"] for run in found if run["parameters"].get("endpoint") == world.endpoint]
 
 
@@ -166,12 +166,12 @@ def test_a_delivery_comes_again_when_the_event_could_not_be_passed_on(world, sec
     body = json.dumps({"entity": "model_version_tag", "action": "set", "data": data}).encode()
     headers = signed(body, secrets.webhook)
     with another_receiver(world, PREFECT_API_URL="http://127.0.0.1:9/api") as url:
-        reply = httpx.post(f"{url}/mlflow", content=body, headers=headers)
+        reply = http.post(f"{url}/mlflow", content=body, headers=headers)
     assert (reply.status_code, reply.json()["error"]) == (
         503,
         "the Prefect server does not take the event: ConnectError",
     )
-    taken = httpx.post(f"{world.stack.ports.receiver_url}/mlflow", content=body, headers=headers)
+    taken = http.post(f"{world.stack.ports.receiver_url}/mlflow", content=body, headers=headers)
     assert taken.json()["events"] == ["headgate.version.wanted"]
     (event,) = [
         one for one in events_of(world, {"headgate.version.wanted"}) if one["event"] == "headgate.version.wanted"
@@ -244,7 +244,7 @@ def test_automations_are_made_once_and_stay_off_when_switched_off(world):
     applied = world.stack.json("automations", "apply")
     assert [one["state"] for one in applied] == ["unchanged"] * 5
     api = world.stack.env["PREFECT_API_URL"]
-    known = {one["name"]: one["id"] for one in httpx.post(f"{api}/automations/filter", json={}).json()}
+    known = {one["name"]: one["id"] for one in http.post(f"{api}/automations/filter", json={}).json()}
     changed = known["headgate: drift or alert → rollback"]
     switch(changed, on=False)
     assert [one["state"] for one in world.stack.json("automations", "apply")] == ["unchanged"] * 5
@@ -293,7 +293,7 @@ def test_a_run_that_died_with_its_worker_is_ended(world, monkeypatch, last, name
 
 def schedules(world):
     api = world.stack.env["PREFECT_API_URL"]
-    deployment = httpx.get(f"{api}/deployments/name/monitor/local").json()
+    deployment = http.get(f"{api}/deployments/name/monitor/local").json()
     return [one for one in deployment["schedules"] if one["slug"] == world.endpoint]
 
 

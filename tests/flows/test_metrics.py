@@ -17,7 +17,7 @@ import pytest
 import yaml
 from conftest import QUICK
 from support import nvml
-from support.stack import wait_for
+from support.stack import http, wait_for
 
 from headgate.release_file import parse_release
 from headgate.stack.ports import free_port
@@ -82,7 +82,7 @@ def test_every_query_of_every_dashboard_has_an_answer(world, models, tmp_path):
     with prometheus(tmp_path / "prometheus", world.stack.ports.receiver_url) as client, world.traffic():
         world.release(models("pyfunc", does="negative"), text)
         # One right answer is enough for the rate of wrong ones.
-        asked = httpx.post(world.state.url, json={"dataframe_records": [{"x": 2}]}, timeout=20)
+        asked = http.post(world.state.url, json={"dataframe_records": [{"x": 2}]}, timeout=20)
         labels = tmp_path / "labels.csv"
         labels.write_text(f"request_id,label\n{asked.headers['x-request-id']},4\n")
         world.stack.headgate("labels", world.endpoint, str(labels))

@@ -10,12 +10,11 @@ import signal
 import threading
 from pathlib import Path
 
-import httpx
 import pandas as pd
 import pytest
 from client import Client
 from conftest import QUICK, WIDE
-from support.stack import wait_for
+from support.stack import http, wait_for
 
 from headgate.errors import (
     ArtifactError,
@@ -71,7 +70,7 @@ def test_the_release_is_a_run_in_mlflow_and_leaves_artifacts_in_prefect(world, m
     assert {point.value for point in shares} == {0.2, 0.5}
     kept = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert kept == {f"{result.release_id}.html", f"{result.release_id}.png"}
-    found = httpx.post(
+    found = http.post(
         f"{world.stack.ports.prefect_url}/api/artifacts/latest/filter",
         json={"artifacts": {"key": {"like_": f"{world.endpoint}-%"}}},
     ).json()

@@ -12,13 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
+
 from deploy_targets.envoy import Gateway
 from headgate.home import Home
 from headgate.stack import Ports, Supervisor
 from headgate.stack.programs import client_env, stack_programs
+from support import watched_logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+http = httpx.Client(timeout=20, limits=httpx.Limits(max_keepalive_connections=0))
+"""For questions that are asked again and again: `httpx.get` reads certificates for a tenth of a second each time."""
 
 HEADGATE = str(Path(sys.executable).parent / "headgate")
 
@@ -64,17 +70,20 @@ def start_gateway(root: Path) -> Iterator[Home]:
     gateway, supervisor = Gateway(home.gateway, ports), Supervisor(home)
     gateway.prepare()
     supervisor.start()
+    watched_logs.watch(home.logs)
     try:
         supervisor.ensure(next(program for program in stack_programs(home, ports) if program.name == "gateway"))
         wait_for(gateway.is_up, 20)
         yield home
     finally:
         supervisor.stop()
+        watched_logs.unwatch(home.logs)
 
 
 @contextmanager
 def start_stack(root: Path) -> Iterator[Stack]:
     headgate("up", root=root)
+    watched_logs.watch(Home(root).logs)
     try:
         home = Home(root)
         ports = Ports.remembered(home)
@@ -82,6 +91,7 @@ def start_stack(root: Path) -> Iterator[Stack]:
         yield Stack(root, ports, client_env(home, ports))
     finally:
         headgate("down", root=root)
+        watched_logs.unwatch(Home(root).logs)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 90.0) -> Any:
