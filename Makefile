@@ -7,24 +7,29 @@ WORKERS ?= 2
 BIN := .venv/bin
 # What is installed here is compiled once, and not by each of a hundred processes.
 unexport PYTHONDONTWRITEBYTECODE
+# The slow ones first, as they are collected: a file that is long should not be what the other process waits for.
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
-.PHONY: demo test test-all test-kubernetes test-ranges check bench chaos day docs chart schema lock wheel base-image clean
+.PHONY: demo test test-rest test-ranges test-all test-kubernetes check bench chaos day docs chart schema lock wheel base-image clean
 
 demo: .venv/runtime  ## five releases of real models under live traffic, in about three minutes; TARGET=docker for containers
 	$(call say,running the demo; its state is in $${HEADGATE_HOME:-~/.headgate}; add ARGS=--keep to keep the stack up)
 	@$(BIN)/python examples/demo.py --target '$(TARGET)' $(ARGS)
 
-test: .venv/dev  ## every test, on real servers
-	$(call say,running the tests; close to an hour on two cores; WORKERS=1 for one at a time)
-	@# The slow ones first, as they are collected: a file that is long should not be what the other process waits for.
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/ranges $(ARGS)
+test: .venv/dev  ## the ring: every unit test, every real server and every path of a release once; docs/contributing.md
+	$(call say,running the ring; RING_TIME on two cores; WORKERS=1 for one at a time; make test-all runs every test)
+	@$(PYTEST) --ring --ignore tests/ranges $(ARGS)
+
+test-rest: .venv/dev  ## the tests outside the ring; SHARE=2/6 for the second of six parts
+	$(call say,running the tests outside the ring; about fifty minutes on two cores; SHARE=2/6 runs the second of six parts)
+	@$(PYTEST) --share $(or $(SHARE),1/1) --ignore tests/ranges $(ARGS)
 
 test-ranges: .venv/dev  ## the oldest and the newest versions that pyproject.toml allows: a release, a scheduled check, an event
-	$(call say,making two environments and running a release in each; about ten minutes)
+	$(call say,making two environments and running releases in each; about ten minutes)
 	@$(BIN)/python -m pytest tests/ranges $(ARGS)
 
-test-all: test test-ranges  ## every test, and both ends of the version ranges
+test-all: test test-rest test-ranges  ## every test, and both ends of the version ranges; more than an hour on two cores
 
 test-kubernetes: .venv/dev  ## the suite of every target on a cluster; CONTEXT=kind-kind LOAD="kind load docker-image" END_API=…
 	$(call say,running the suite of every target on $(or $(CONTEXT),(no CONTEXT was named)))

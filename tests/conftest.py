@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 import warnings
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
 from support import models as model_makers
-from support import watched_logs
+from support import rings, watched_logs
 from support.base_image import find_base
 from support.journals import journal, postgres, url  # noqa: F401 - fixtures
 from support.stack import Stack, start_gateway, start_stack
@@ -31,8 +32,41 @@ if TYPE_CHECKING:
 OURS = ("HEADGATE_", "MLFLOW_", "OTEL_", "PREFECT_")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Say which tests run; see tests/support/rings.py."""
+    parser.addoption("--ring", action="store_true", help="the tests of the ring, which make test runs")
+    parser.addoption("--share", metavar="K/N", help="of the tests outside the ring, the K-th of N parts")
+
+
+def pytest_report_header() -> list[str]:
+    """Name what the machine lacks before the first test runs."""
+    return [f"not installed, and tests of it are skipped: {part}" for part in rings.missing_parts()]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what the command does not run, once folders have left out what they never run."""
+    rings.choose(config, items)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say how long each group took, and what was not run."""
+    seconds: dict[str, float] = defaultdict(float)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[rings.group_of(report.nodeid)] += report.duration
+    worked = ", ".join(f"{group} {taken:.0f} s" for group, taken in sorted(seconds.items()))
+    terminalreporter.write_line(f"work by group, over all processes: {worked}")
+    if config.getoption("ring"):
+        for line in rings.over_budget(seconds):
+            terminalreporter.write_line(f"over budget: {line}", yellow=True)
+        terminalreporter.write_line("not run: the tests outside the ring; make test-all runs them")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Temporary folders have short names: a Unix socket's path has at most 107 bytes, and stacks have one each."""
+    config.addinivalue_line("markers", f"{rings.MARK}: of the ring, which make test runs")
     config.addinivalue_line(
         "markers", f"{watched_logs.MARKER}(*patterns): what the test makes its servers log as an error"
     )

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 import psutil
 import pytest
 from support.stack import HEADGATE, headgate, wait_for
+from support.watched_logs import PREFECT_AWAY
 
 from headgate.cli import COMMANDS
 from headgate.home import Home
@@ -126,6 +127,7 @@ def test_up_again_changes_nothing(stack):
     assert {name: state.pid for name, state in Supervisor(stack.home).states().items()} == before
 
 
+@pytest.mark.expects_errors(PREFECT_AWAY)
 @pytest.mark.parametrize("program", ["gateway", "mlflow-server", "prefect-server", "engine", "worker", "guard"])
 def test_each_server_comes_back_when_it_is_killed(stack, program):
     from headgate.stack import Supervisor

@@ -39,9 +39,18 @@ def living(harness, two):
     assert harness.traces(endpoint) == []
 
 
+def test_one_call_of_each_kind_is_finished_after_a_process_died_there(harness, living, two):
+    finished(harness, living, two, {kill.point: kill for kill in harness.kills()}.values())
+
+
 @pytest.mark.timeout(1800)  # each death is a release; on a cluster of two cores they take ten minutes
 def test_the_same_calls_finish_what_a_dead_process_began(harness, living, two):
-    for kill in harness.kills():
+    finished(harness, living, two, harness.kills())
+
+
+def finished(harness, living, two, kills):
+    """Have a process die at each of these calls, and make the same calls again."""
+    for kill in kills:
         serving = harness.target.observe(living).traffic.holder
         old, new = two if two[0].name == serving else reversed(two)
         done = killed(harness, kill, living, old, new)

@@ -15,6 +15,7 @@ import pytest
 from conftest import LONG, QUICK
 from support.chaos import problems_of
 from support.stack import wait_for
+from support.watched_logs import PREFECT_AWAY
 
 from flows.reconcile import reconcile
 from headgate.errors import HeadgateError, TargetUnavailableError
@@ -51,6 +52,7 @@ def released(world, models):
     return world
 
 
+@pytest.mark.expects_errors(PREFECT_AWAY)
 def test_the_guard_puts_clients_back_at_once_without_prefect_and_mlflow(world, shifting):
     supervisor = Supervisor(world.stack.home)
     try:

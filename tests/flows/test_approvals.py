@@ -10,6 +10,7 @@ import pytest
 from conftest import QUICK
 from support.browser import keep_page, open_browser, picture
 from support.stack import http, wait_for
+from support.watched_logs import PREFECT_AWAY
 
 from headgate.cli.environment import prefect_is_up
 from headgate.errors import BadInputError, EndpointBusyError
@@ -138,6 +139,7 @@ def test_nobody_answers_in_time_and_everything_is_put_back(world, models):
     keep_page(f"{base}/runs/flow-run/{run}", "approval-expired")
 
 
+@pytest.mark.expects_errors(PREFECT_AWAY)
 def test_it_outlives_restarts_and_is_approved_from_a_terminal(world, models):
     world.submit(models("pyfunc", does="double"), FIRST)
     asked = waiting(world)

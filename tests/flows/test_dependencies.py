@@ -14,6 +14,7 @@ from conftest import LONG, QUICK, in_background
 from support.chaos import problems_of
 from support.stack import wait_for
 from support.unreliable import FAULTS, Unreliable
+from support.watched_logs import PREFECT_AWAY
 
 from flows.reconcile import reconcile
 from headgate.phases import Outcome
@@ -47,6 +48,7 @@ def test_changes_are_made_however_the_platforms_api_answers(world, models, monke
     assert not any(counter["failed"] or counter["wrong"] for counter in client.by_revision.values())
 
 
+@pytest.mark.expects_errors(PREFECT_AWAY)
 def test_a_release_goes_on_when_prefect_is_started_again(world, models, background):
     world.release(models("pyfunc", does="double"), QUIET)
     with world.traffic():

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 import docker
@@ -122,7 +123,8 @@ class Machines:
     def host(self) -> str:
         """This machine's address, as containers on the daemon's bridge have it."""
         (config,) = self.docker.networks.get("bridge").attrs["IPAM"]["Config"]
-        return str(config["Gateway"])
+        # A daemon that has made its bridge just now does not tell its address until it is started again.
+        return str(config.get("Gateway") or ip_network(config["Subnet"])[1])
 
     def close(self) -> None:
         for machine in self.started:

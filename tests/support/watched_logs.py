@@ -17,7 +17,13 @@ MARKER = "expects_errors"
 ALWAYS = (
     # The models of behaviour.py raise on purpose.
     "ValueError: x is not to my liking",
+    # A run that waits for an approval, as Prefect logs it.
+    r"Finished in state Suspended\(type=PAUSED\)",
+    # Releases and checks fail by what a test releases, which it asserts. Of reconcile nothing is expected to fail.
+    r"^[^\n]*\| (Flow run '(?!reconcile)|Task run ')",
 )
+PREFECT_AWAY = "FlowRunCancellingObserver|EventsWorker|ConnectionRefusedError|All connection attempts failed"
+"""What a worker logs while the Prefect server that it has talked to is away."""
 
 _folders: list[Path] = []
 _read: dict[Path, int] = {}

@@ -30,7 +30,7 @@ def by_automation(world, flow: str, **parameters: str):
     """The runs of a flow that an automation made with these parameters and that have completed."""
     return [
         run for run in runs(world, flow)
-        if run["state"]["name"] == "Completed" and run["created_by"]["type"] == "AUTOMATION"
+        if run["state"]["name"] == "Completed" and (run["created_by"] or {}).get("type") == "AUTOMATION"
         and parameters.items() <= run["parameters"].items()
     ]  # fmt: skip
 
