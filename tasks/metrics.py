@@ -20,7 +20,7 @@ from headgate.stack.ports import HOST
 from headgate.units import BASIS_POINTS
 from registry import Kind, history
 from registry.history import QUALITY
-from tasks.upkeep import ask_prefect, checks, logged_errors, prefect_address
+from tasks.upkeep import checks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,16 +29,21 @@ if TYPE_CHECKING:
 
     from headgate.home import Home
     from registry import Journal
-    from tasks.upkeep import PrefectState
+    from tasks.upkeep import PrefectState, Seen
 
 _COUNTED = (Kind.PHASE, Kind.DECISION, Kind.CHECK)
 
 
-def render(journal: Journal, home: Home) -> bytes:
-    """The metrics, in Prometheus' text format."""
+def render(journal: Journal, seen: Seen) -> bytes:
+    """The metrics, in Prometheus' text format.
+
+    Args:
+        journal: which is read now.
+        seen: of the servers; asking them takes too long for Prometheus.
+    """
     registry = CollectorRegistry()
     registry.register(_Journal(journal))
-    registry.register(_Upkeep(journal, home))
+    registry.register(_Upkeep(journal, seen))
     return generate_latest(registry)
 
 
@@ -106,19 +111,18 @@ class _Journal(Collector):
 class _Upkeep(Collector):
     """What should run by itself: checks, schedules, workers, the servers' services."""
 
-    def __init__(self, journal: Journal, home: Home) -> None:
-        self._journal, self._home = journal, home
+    def __init__(self, journal: Journal, seen: Seen) -> None:
+        self._journal, self._seen = journal, seen
 
     def collect(self) -> Iterator[Metric]:
         gauges = _Gauges()
         for one in checks(self._journal):
             gauges.set("checks_missed", "Due checks that were not made since the last one, or since the endpoint was "
                        "watched.", one.missed, endpoint=one.endpoint)  # fmt: skip
-        for name, (count, _) in logged_errors(self._home).items():
+        for name, (count, _) in self._seen.errors.items():
             gauges.set("logged_errors", "Errors in a program's log of the last 15 minutes.", count, program=name)
-        url = prefect_address(self._home)
-        if url:
-            _prefect(gauges, ask_prefect(url))
+        if self._seen.prefect is not None:
+            _prefect(gauges, self._seen.prefect)
         yield from gauges
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import json
+import logging
 import os
 import uuid
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import uvicorn
-from anyio import to_thread
+from anyio import create_task_group, sleep, to_thread
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
@@ -37,6 +38,7 @@ from registry.journal import Journal
 from registry.watches import watched
 from registry.webhooks import claim, give_up, verify
 from tasks.metrics import render, scraped
+from tasks.upkeep import Seen, look
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -45,8 +47,11 @@ if TYPE_CHECKING:
 
     from headgate.spec import ReleaseSpec
 
+logger = logging.getLogger(__name__)
+
 MAX_BODY = 1_000_000
 _SECONDS = 10.0
+_LOOK_SECONDS = 15.0
 _NAMESPACE = uuid.UUID("b3a7c9de-52c0-4a38-9f0e-6d5f3f9a1b42")
 
 Event = dict[str, Any]
@@ -157,7 +162,7 @@ async def labels(request: Request) -> JSONResponse:
 async def metrics(request: Request) -> Response:
     """What Prometheus is told of releases, the judge, checks and labels."""
     try:
-        text = await to_thread.run_sync(lambda: render(request.app.state.journal(), request.app.state.home))
+        text = await to_thread.run_sync(lambda: render(request.app.state.journal(), request.app.state.seen))
     except HeadgateError as error:
         return _refused(503, error.message)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
@@ -174,6 +179,17 @@ async def targets(request: Request) -> JSONResponse:
 async def health(_request: Request) -> JSONResponse:
     """Whether it runs."""
     return JSONResponse({"status": "ok"})
+
+
+async def _keep_looking(app: Starlette) -> None:
+    """Look at the servers every 15 s, apart from requests: Prometheus does not wait for a busy Prefect server."""
+    while True:
+        try:
+            app.state.seen = await to_thread.run_sync(look, app.state.home)
+        except Exception:
+            # Webhooks do not depend on it.
+            logger.exception("the servers cannot be looked at; tried again in %.0f s", _LOOK_SECONDS)
+        await sleep(_LOOK_SECONDS)
 
 
 async def _pass_on(request: Request, key: str, events: Callable[[Journal], list[Event]]) -> JSONResponse:
@@ -252,7 +268,11 @@ def make_app(home: Home, *, secret: str, token: str, prefect_api: str, prefect_a
             app.state.home, app.state.secret, app.state.token, app.state.prefect = home, secret, token, client
             # Opened when it is first needed: a journal that is away then is asked again by the next request.
             app.state.journal = cache(lambda: Journal(home.journal_url))
-            yield
+            app.state.seen = Seen(None, {})
+            async with create_task_group() as tasks:
+                tasks.start_soon(_keep_looking, app)
+                yield
+                tasks.cancel_scope.cancel()
             if app.state.journal.cache_info().currsize:
                 app.state.journal().close()
 

@@ -94,6 +94,25 @@ class PrefectState:
     workers: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What was last seen of the servers.
+
+    Attributes:
+        prefect: what the Prefect server said; None where there is none.
+        errors: by program of the local stack, how many errors it logged in the last 15 minutes, and the newest one.
+    """
+
+    prefect: PrefectState | None
+    errors: dict[str, tuple[int, str]]
+
+
+def look(home: Home) -> Seen:
+    """Ask the Prefect server, and read the stack's logs; takes as long as they take."""
+    url = prefect_address(home)
+    return Seen(ask_prefect(url) if url else None, logged_errors(home))
+
+
 def checks(journal: Journal, now: datetime | None = None) -> list[Checks]:
     """Return how far the checks of each watched endpoint with a monitor are behind, in the order of their names."""
     now = now or datetime.now(UTC)
@@ -140,6 +159,8 @@ def ask_prefect(url: str, now: datetime | None = None) -> PrefectState:
             state.problem = f"answers {error.response.status_code} to {error.request.url.path}"
         except (httpx.HTTPError, ValueError) as error:
             state.problem = f"does not answer: {error or type(error).__name__}"
+        except (KeyError, TypeError) as error:
+            state.problem = f"answers in another form than Prefect's: {error!r}"
     return state
 
 
@@ -198,9 +219,9 @@ def logged_errors(home: Home) -> dict[str, tuple[int, str]]:
 
 def findings(home: Home, journal: Journal) -> list[Finding]:
     """Return what should run by itself, good findings too."""
-    made = [*_of_checks(checks(journal)), *_of_logs(home)]
-    url = prefect_address(home)
-    return [*made, *of_prefect(ask_prefect(url))] if url else made
+    seen = look(home)
+    made = [*_of_checks(checks(journal)), *_of_logs(home, seen.errors)]
+    return [*made, *of_prefect(seen.prefect)] if seen.prefect else made
 
 
 def _of_checks(known: list[Checks]) -> Iterator[Finding]:
@@ -217,8 +238,8 @@ def _of_checks(known: list[Checks]) -> Iterator[Finding]:
         yield Finding(severity="ok", subject="checks", problem=f"{len(known)} watched endpoints are checked in time")
 
 
-def _of_logs(home: Home) -> Iterator[Finding]:
-    for name, (count, newest) in logged_errors(home).items():
+def _of_logs(home: Home, errors: dict[str, tuple[int, str]]) -> Iterator[Finding]:
+    for name, (count, newest) in errors.items():
         yield Finding(
             severity="warning", subject=name,
             problem=f"logged {count} errors in the last 15 minutes; the newest: {newest[:300]}",

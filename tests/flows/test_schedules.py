@@ -91,8 +91,8 @@ def test_a_worker_that_is_gone_is_said_to_be(stack):
         found = {one["subject"]: one["problem"] for one in stack.json("doctor", expect=1) if one["severity"] == "error"}
         assert found["work pool headgate"] == "0 workers are online"
         assert all(name.startswith("schedule of ") for name in found.keys() - {"work pool headgate"})
-        metrics = http.get(f"{stack.ports.receiver_url}/metrics").text
-        assert 'headgate_workers_online{work_pool="headgate"} 0.0' in metrics
+        gone = 'headgate_workers_online{work_pool="headgate"} 0.0'
+        metrics = wait_for(lambda: gone in (text := http.get(f"{stack.ports.receiver_url}/metrics").text) and text, 60)
         assert "headgate_prefect_up 1.0" in metrics
     wait_for(lambda: ask_prefect(url).workers == {"headgate": 1}, 60)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING
 
 from headgate.stack.logs import find_errors
@@ -25,6 +26,8 @@ ALWAYS = (
 PREFECT_AWAY = "FlowRunCancellingObserver|EventsWorker|ConnectionRefusedError|All connection attempts failed"
 """What a worker logs while the Prefect server that it has talked to is away."""
 
+_WRITTEN_SECONDS = 0.2
+
 _folders: list[Path] = []
 _read: dict[Path, int] = {}
 
@@ -35,13 +38,13 @@ def watch(folder: Path) -> None:
 
 
 def unwatch(folder: Path) -> None:
-    """Read them for the last time: what ends a server may show here only.
+    """Read them for the last time, after the servers were ended, the Prefect server perhaps before those that use it.
 
     Raises:
         AssertionError: there is an error that no test has been failed for.
     """
     _folders.remove(folder)
-    problems = unexpected([folder], ())
+    problems = unexpected([folder], (PREFECT_AWAY,))
     assert not problems, report(problems)
 
 
@@ -65,14 +68,25 @@ def report(problems: list[tuple[str, str]]) -> str:
 
 
 def _news(file: Path) -> str:
-    """What was written since it was last read."""
-    size = file.stat().st_size
-    # A log that was rotated away begins anew.
-    start = _read.get(file, 0) if _read.get(file, 0) <= size else 0
-    _read[file] = size
+    """What was written since it was last read; an error that is being written is read once it is whole."""
+    start = _read.get(file, 0)
+    if start > file.stat().st_size:
+        # A log that was rotated away begins anew.
+        start = 0
+    text = _from(file, start)
+    while find_errors(text.decode(errors="replace")):
+        time.sleep(_WRITTEN_SECONDS)
+        if (more := _from(file, start)) == text:
+            break
+        text = more
+    _read[file] = start + len(text)
+    return text.decode(errors="replace")
+
+
+def _from(file: Path, start: int) -> bytes:
     with file.open("rb") as opened:
         opened.seek(start)
-        return opened.read(size - start).decode(errors="replace")
+        return opened.read()
 
 
 def check(expected: Iterable[str]) -> None:

@@ -13,7 +13,7 @@ from headgate.release_file import parse_release
 from registry import Entry, Kind
 from registry.watches import unwatch, watch
 from tasks.metrics import render
-from tasks.upkeep import MISSED, PrefectState, Scheduled, ask_prefect, checks, findings, of_prefect
+from tasks.upkeep import MISSED, PrefectState, Scheduled, ask_prefect, checks, findings, look, of_prefect
 
 FILE = "model: wine\nartifact: runs:/1/model\ntarget: {kind: local}\n"
 QUARTERLY = FILE + "monitor: {schedule: '*/15 * * * *'}\n"
@@ -90,7 +90,7 @@ def test_missed_checks_are_an_error_and_a_metric(journal, home, monkeypatch):
     (found,) = findings(home, journal)
     assert (found.severity, found.subject) == ("error", "wine")
     assert found.problem.startswith("is not checked: no check since it was watched, 2 h 0 min ago; 8 checks are missed")
-    assert b'headgate_checks_missed{endpoint="wine"} 8.0' in render(journal, home)
+    assert b'headgate_checks_missed{endpoint="wine"} 8.0' in render(journal, look(home))
 
 
 def test_errors_in_a_programs_log_are_a_warning_and_a_metric(journal, home):
@@ -101,7 +101,7 @@ def test_errors_in_a_programs_log_are_a_warning_and_a_metric(journal, home):
     (found,) = findings(home, journal)
     assert (found.severity, found.subject) == ("warning", "prefect-server")
     assert "logged 2 errors in the last 15 minutes; the newest:" in found.problem
-    assert b'headgate_logged_errors{program="prefect-server"} 2.0' in render(journal, home)
+    assert b'headgate_logged_errors{program="prefect-server"} 2.0' in render(journal, look(home))
 
 
 def state(**of_schedule):
@@ -143,5 +143,7 @@ def test_a_server_that_is_away_or_answers_nonsense_is_a_problem():
         assert "does not answer" in ask_prefect(url).problem
     with answering(lambda _path: (401, b"{}")) as url:
         assert ask_prefect(url).problem == "answers 401 to /deployments/filter"
+    with answering(lambda _path: (200, b'[{"id": 1}]')) as url:
+        assert ask_prefect(url).problem == "answers in another form than Prefect's: KeyError('schedules')"
     with answering(lambda _path: (200, json.dumps([]).encode())) as url:
         assert ask_prefect(url) == PrefectState(url)
