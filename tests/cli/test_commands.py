@@ -233,7 +233,7 @@ def test_progress_is_live_on_a_terminal(stack, models, tmp_path):
                 shown += chunk
         except OSError:
             # The terminal's other end is closed when the command has ended.
-            assert process.wait(10) == 0
+            assert process.wait(30) == 0, shown.decode()
     os.close(master)
     assert b"\x1b[" in shown
     assert b"is champion" in shown
