@@ -23,8 +23,11 @@ from support import watched_logs
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-http = httpx.Client(timeout=20, limits=httpx.Limits(max_keepalive_connections=0))
-"""For questions that are asked again and again: `httpx.get` reads certificates for a tenth of a second each time."""
+http = httpx.Client(timeout=90, limits=httpx.Limits(max_keepalive_connections=0))
+"""For questions that are asked again and again: `httpx.get` reads certificates for a tenth of a second each time.
+
+A Prefect server on SQLite may stand still for a minute, as long as it waits for a lock of its database.
+"""
 
 HEADGATE = str(Path(sys.executable).parent / "headgate")
 
