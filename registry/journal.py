@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import sqlite3
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -17,11 +16,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from pydantic import Field
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_random_exponential
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from headgate.errors import BadInputError, JournalChangedError, LeaseLostError, RegistryUnavailableError
-from headgate.installation import install_command
 from headgate.records import Record
+from registry.database import open_engine
 from registry.processes import label
 
 if TYPE_CHECKING:
@@ -131,27 +130,6 @@ def mapped(call: Callable[_P, _R]) -> Callable[_P, _R]:
     return wrapper
 
 
-def _engine(url: str) -> sa.Engine:
-    """Return the database's engine; nothing is contacted yet.
-
-    Raises:
-        BadInputError: the URL cannot be read, or its driver is not installed. The message leaves out the URL, which may
-            hold a password.
-    """
-    try:
-        return sa.create_engine(url, pool_pre_ping=True)
-    except ImportError as error:
-        raise BadInputError(
-            f"HEADGATE_JOURNAL_URL needs {error.name}, which is not installed",
-            fix=f"write it as postgresql+psycopg://user:password@host/name, and run: {install_command('postgresql')}",
-        ) from error
-    except sa.exc.ArgumentError as error:
-        raise BadInputError(
-            "HEADGATE_JOURNAL_URL is not a database URL that SQLAlchemy can read",
-            fix="write it as postgresql+psycopg://user:password@host/database, or sqlite:////path/journal.db",
-        ) from error
-
-
 class Journal:
     """The table of entries.
 
@@ -160,10 +138,7 @@ class Journal:
     """
 
     def __init__(self, url: str) -> None:
-        self.engine = _engine(url)
-        if self.engine.dialect.name == "sqlite":
-            sa.event.listen(self.engine, "connect", _configure_sqlite)
-            sa.event.listen(self.engine, "begin", _begin_sqlite)
+        self.engine = open_engine(url)
         self._create()
 
     @mapped
@@ -378,28 +353,3 @@ def _entry(row: dict[str, Any]) -> Entry:
 def _hash(row: dict[str, Any]) -> str:
     content = {name: value for name, value in row.items() if name != "hash"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    # A transaction that reads first and writes then would find the database locked by another such.
-    writes = connection.get_execution_options().get("writes")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _configure_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401
-    # Transactions begin where SQLAlchemy says so (the `begin` listener), not at the driver's first write.
-    connection.isolation_level = None
-    connection.execute("PRAGMA busy_timeout=10000")
-    _use_wal(connection)
-    connection.execute("PRAGMA synchronous=NORMAL")
-
-
-@retry(
-    # SQLite does not wait for this one lock: two processes that open a new file at once both want to switch it.
-    retry=retry_if_exception_type(sqlite3.OperationalError),
-    stop=stop_after_delay(10),
-    wait=wait_random_exponential(multiplier=0.01, max=0.2),
-    reraise=True,
-)
-def _use_wal(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA journal_mode=WAL")

@@ -25,11 +25,13 @@ class Watch:
         spec: its release file.
         since: when `headgate watch` was last run for it.
         scheduled: whether it has a schedule of its own; without one, `monitor --all` checks it.
+        unwatched: when it was last unwatched before; None where it never was.
     """
 
     spec: ReleaseSpec
     since: datetime
     scheduled: bool
+    unwatched: datetime | None
 
 
 def watch(journal: Journal, spec: ReleaseSpec, actor: str, *, scheduled: bool = True) -> None:
@@ -49,13 +51,16 @@ def watched(journal: Journal) -> dict[str, ReleaseSpec]:
 
 def watches(journal: Journal) -> dict[str, Watch]:
     """Return how each watched endpoint is watched, by endpoint."""
-    ended = {row.endpoint: row.seq for row in journal.newest_of_each(Kind.DECISION, UNWATCH)}
-    return {
-        row.endpoint: Watch(
-            ReleaseSpec.model_validate(row.evidence["spec"]), row.at, bool(row.evidence.get("scheduled", True))
-        )
-        for row in journal.newest_of_each(Kind.DECISION, WATCH) if row.seq > ended.get(row.endpoint, 0)
-    }  # fmt: skip
+    ended = {row.endpoint: row for row in journal.newest_of_each(Kind.DECISION, UNWATCH)}
+    found = {}
+    for row in journal.newest_of_each(Kind.DECISION, WATCH):
+        end = ended.get(row.endpoint)
+        if end is None or end.seq < row.seq:
+            # Rows of earlier versions do not say whether there is a schedule; there was one.
+            scheduled = bool(row.evidence.get("scheduled", True))
+            spec = ReleaseSpec.model_validate(row.evidence["spec"])
+            found[row.endpoint] = Watch(spec, row.at, scheduled, end.at if end else None)
+    return found
 
 
 def _decide(journal: Journal, endpoint: str, what: str, actor: str, evidence: dict[str, object]) -> None:

@@ -51,7 +51,7 @@ class Checks:
     Attributes:
         missed: due times since `since`, at most 100.
         since: the last check, or, before the first one, when the endpoint was watched.
-        ever: whether there was a check.
+        ever: whether there was a check since the endpoint is watched.
     """
 
     endpoint: str
@@ -125,6 +125,8 @@ def _checks(endpoint: str, watch: Watch, last: datetime | None, now: datetime) -
     monitor = watch.spec.monitor
     assert monitor is not None  # noqa: S101 - `checks` has left out those without
     cron, zone = (monitor.schedule, monitor.timezone) if watch.scheduled else (_WITHOUT_SCHEDULE, "UTC")
+    if last is not None and watch.unwatched is not None and last < watch.unwatched:
+        last = None
     since = last or watch.since
     times = croniter(cron, since.astimezone(ZoneInfo(zone)))
     missed = 0
@@ -259,7 +261,7 @@ def of_prefect(state: PrefectState) -> Iterator[Finding]:
         yield _of_schedule(one)
     for pool, online in state.workers.items():
         yield Finding(
-            severity="ok" if online else "error", subject=f"work pool {pool}", problem=f"{online} workers are online",
+            severity="ok" if online else "error", subject=f"work pool {pool}", problem=f"workers online: {online}",
             fix="" if online else f"headgate up, or, on a server of your own: prefect worker start --pool {pool}",
         )  # fmt: skip
 

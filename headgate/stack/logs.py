@@ -1,6 +1,6 @@
 """Find errors in the logs of the stack's programs: lines of level ERROR or worse, and tracebacks.
 
-The formats are those of Prefect, Python's logging, uvicorn, MLflow, Envoy and supervisord.
+The formats are those of Prefect, Python's logging, uvicorn, MLflow and Envoy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PREFECT_DATES = {"PREFECT_LOGGING_FORMATTERS_STANDARD_DATEFMT": "%Y-%m-%d %H:%M:
 
 PASSING = (
     # Prefect's server on SQLite reads and then writes in one transaction. It tries a message or heartbeat again.
-    r"\(sqlite3\.OperationalError\) database is locked",
+    r"^[^\n]*\| (prefect|docket)\.[\s\S]*\(sqlite3\.OperationalError\) database is locked",
     # Prefect's server on SQLite cannot write a batch of events that it has already: one that was delivered again.
     r"dropping \d+ events[\s\S]*NOT NULL constraint failed: events\.occurred",
     # Prefect's worker was ended while it looked for cancelled runs by polling.

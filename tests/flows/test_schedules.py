@@ -89,7 +89,7 @@ def test_a_worker_that_is_gone_is_said_to_be(stack):
         wait_for(lambda: ask_prefect(url).workers == {"headgate": 0}, 150)
         # Runs that are late by then are errors, too.
         found = {one["subject"]: one["problem"] for one in stack.json("doctor", expect=1) if one["severity"] == "error"}
-        assert found["work pool headgate"] == "0 workers are online"
+        assert found["work pool headgate"] == "workers online: 0"
         assert all(name.startswith("schedule of ") for name in found.keys() - {"work pool headgate"})
         gone = 'headgate_workers_online{work_pool="headgate"} 0.0'
         metrics = wait_for(lambda: gone in (text := http.get(f"{stack.ports.receiver_url}/metrics").text) and text, 60)
@@ -121,5 +121,5 @@ def test_a_server_whose_background_services_do_nothing_is_said_to(stack, tmp_pat
                 client.create_flow_run_from_deployment(deployment.id, state=Scheduled(scheduled_time=due))
         late, workers = of_prefect(ask_prefect(url, soon + timedelta(minutes=15)))
         assert late.problem.startswith("its oldest run is 5 min late (Scheduled), and the Prefect server did not mark")
-        assert workers.problem == "0 workers are online"
+        assert workers.problem == "workers online: 0"
     assert ask_prefect(url).problem.startswith("does not answer")

@@ -89,11 +89,18 @@ def test_failed_runs_and_what_passes_by_itself_are_no_errors_of_a_program(tmp_pa
     log = tmp_path / "worker.log"
     stamp = "2026-11-29 01:17:37.277 | ERROR   | "
     locked = "Failed in consume_loop\nTraceback (most recent call last):\n(sqlite3.OperationalError) database is locked"
-    lines = ["Flow run 'release' - Finished in state Failed('rejected')", f"messaging - {locked}", "worker - it fails"]
+    lines = [
+        "Flow run 'release' - Finished in state Failed('rejected')",
+        f"prefect.server.messaging - {locked}",
+        "worker - it fails",
+    ]
     log.write_text("\n".join(stamp + line for line in lines) + "\n")
     assert len(find_errors(log.read_text())) == 3
     (found,) = recent_errors(log, datetime(2026, 1, 1, tzinfo=UTC))
     assert found.summary.endswith("worker - it fails")
+    # Our own journal is not to be locked.
+    log.write_text(f"{stamp}registry.journal - {locked}\n")
+    assert len(recent_errors(log, datetime(2026, 1, 1, tzinfo=UTC))) == 1
 
 
 def test_only_the_end_of_a_large_log_is_read(tmp_path):

@@ -16,6 +16,7 @@ from headgate.errors import HomeError
 from headgate.home import Home
 from headgate.stack import Ports, Program, Supervisor
 from headgate.stack.ports import HOST, free_port, is_free, listener
+from headgate.stack.programs import STACK, stack_programs
 
 
 @pytest.fixture
@@ -71,6 +72,11 @@ def test_a_stack_file_that_is_damaged_is_named(tmp_path):
     home.stack_file.write_text("{}")
     with pytest.raises(HomeError, match=r"stack\.json"):
         Ports.remembered(home)
+
+
+def test_status_names_every_program_that_up_starts(tmp_path):
+    home = Home(tmp_path).ensure()
+    assert [program.name for program in stack_programs(home, Ports.choose(home))] == list(STACK)
 
 
 def test_a_program_that_is_killed_is_started_again(supervisor):

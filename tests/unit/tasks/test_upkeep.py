@@ -70,6 +70,19 @@ def test_what_is_not_watched_and_what_has_no_monitor_misses_nothing(journal):
     assert missed(journal, datetime.now(UTC) + timedelta(days=1)) == {"wine": 96}
 
 
+def test_a_check_from_before_it_was_unwatched_is_no_check_of_the_watch_that_follows(journal):
+    watched(journal)
+    checked(journal)
+    unwatch(journal, "wine", "ann")
+    began = watched(journal)
+    (one,) = checks(journal, next_quarter(began))
+    assert (one.ever, one.missed) == (False, 1)
+    assert one.since > began - timedelta(seconds=5)
+    checked(journal)
+    (one,) = checks(journal, next_quarter(began) - timedelta(seconds=1))
+    assert (one.ever, one.missed) == (True, 0)
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
@@ -120,7 +133,7 @@ def state(**of_schedule):
         (state(late=timedelta(minutes=3), late_state="Scheduled"), "schedule of monitor/local",
          "did not mark it: its background services fail"),
         (PrefectState("http://prefect/api", deployed=True, workers={"gpus": 0}), "work pool gpus",
-         "0 workers are online"),
+         "workers online: 0"),
         (PrefectState("http://prefect/api"), "prefect", "does not have Headgate's flows"),
         (PrefectState("http://prefect/api", problem="does not answer: refused"), "prefect",
          "http://prefect/api does not answer: refused"),
