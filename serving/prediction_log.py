@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pyarrow as pa
 
 from serving.redact import redact
+from serving.settings import KEEP_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -41,7 +42,6 @@ FLUSH_SECONDS = 0.25
 MAX_PENDING_BYTES = 64 * 2**20
 ROTATE_BYTES = 32 * 2**20
 ROTATE_SECONDS = 600.0
-KEEP_BYTES = 2**30
 _ROW_OVERHEAD = 200
 _ALL = 2**32
 _FIRST_ERROR = 400

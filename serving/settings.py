@@ -7,7 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.prediction_log import KEEP_BYTES
+KEEP_BYTES = 2**30
+"""What a prediction log may have on disk, where nothing else is set."""
 
 
 @dataclass(frozen=True)
