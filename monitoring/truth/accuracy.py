@@ -29,11 +29,19 @@ _POINTS = 48
 _CONFIDENCE = 0.05
 
 
-class _Arms(NamedTuple):
+class Arms(NamedTuple):
     """Wrong answers and all of them, of two versions that can be compared."""
 
     ours: tuple[int, int]
     theirs: tuple[int, int]
+
+
+class Weighed(NamedTuple):
+    """What two versions' wrong answers show: `difference` is an interval of their rates' difference, in shares."""
+
+    e_value: float
+    difference: tuple[float, float]
+    verdict: str
 
 
 def judge_quality(
@@ -57,27 +65,40 @@ def judge_quality(
     if ours.empty:
         return None
     theirs = None if before is None else _labelled(before, labels, limits)
-    alpha = limits.false_alarms / 2
     known = set(map(tuple, ours[_KEY].to_numpy()))
     known |= set() if theirs is None else set(map(tuple, theirs[_KEY].to_numpy()))
     paired, side = (
-        (_Arms((0, 0), (0, 0)),) * 2 if theirs is None else (_pairs(ours, theirs), _side_by_side(ours, theirs))
+        (Arms((0, 0), (0, 0)),) * 2 if theirs is None else (_pairs(ours, theirs), _side_by_side(ours, theirs))
     )
+    weighed = weigh(paired, side, len(ours), limits)
+    found = QualityReport(
+        champion=_accuracy(champion.revision, ours),
+        before=None if theirs is None or theirs.empty or before is None else _accuracy(before.revision, theirs),
+        pairs=paired.ours[1], only_ours=paired.ours[0], only_theirs=paired.theirs[0], e_value=weighed.e_value,
+        difference=weighed.difference, verdict=weighed.verdict, unknown=len(labels) - len(known),
+        over_time=_over_time(ours), reason="",
+    )  # fmt: skip
+    return found.model_copy(update={"reason": _reason(found, limits, 2 / limits.false_alarms)})
+
+
+def weigh(paired: Arms, side: Arms, labels: int, limits: Quality) -> Weighed:
+    """Compare two versions' wrong answers, at any time and as often as wanted.
+
+    Args:
+        paired: of requests that both answered, those that one alone answered wrongly, and all.
+        side: of requests that clients asked while both were live, the wrong answers, and all.
+        labels: how many answers of the live version have a label.
+        limits: the chance of a false alarm, which the two share, and what counts as no worse.
+    """
+    alpha = limits.false_alarms / 2
     e_value = mcnemar_e_value(paired.ours[0], paired.theirs[0])
     in_pairs, at_once = (rate_interval(*_counts(arms), alpha) for arms in (paired, side))
     verdict = "open"
     if e_value >= 1 / alpha or at_once[0] > 0:
         verdict = "worse"
-    elif min(in_pairs[1], at_once[1]) <= limits.margin and len(ours) >= limits.min_labels:
+    elif min(in_pairs[1], at_once[1]) <= limits.margin and labels >= limits.min_labels:
         verdict = "no worse"
-    found = QualityReport(
-        champion=_accuracy(champion.revision, ours),
-        before=None if theirs is None or theirs.empty or before is None else _accuracy(before.revision, theirs),
-        pairs=paired.ours[1], only_ours=paired.ours[0], only_theirs=paired.theirs[0], e_value=e_value,
-        difference=min(in_pairs, at_once, key=lambda interval: interval[1] - interval[0]),
-        verdict=verdict, unknown=len(labels) - len(known), over_time=_over_time(ours), reason="",
-    )  # fmt: skip
-    return found.model_copy(update={"reason": _reason(found, limits, 1 / alpha)})
+    return Weighed(e_value, min(in_pairs, at_once, key=lambda interval: interval[1] - interval[0]), verdict)
 
 
 def _labelled(predictions: Predictions, labels: pd.DataFrame, limits: Quality) -> pd.DataFrame:
@@ -107,25 +128,25 @@ def _part_of_answer(predictions: Predictions, limits: Quality) -> str:
     return known[0]
 
 
-def _pairs(ours: pd.DataFrame, theirs: pd.DataFrame) -> _Arms:
+def _pairs(ours: pd.DataFrame, theirs: pd.DataFrame) -> Arms:
     both = ours.merge(theirs, on=_KEY, suffixes=("", "_before"))
     only_ours = int((both["wrong"] & ~both["wrong_before"]).sum())
     only_theirs = int((both["wrong_before"] & ~both["wrong"]).sum())
-    return _Arms((only_ours, len(both)), (only_theirs, len(both)))
+    return Arms((only_ours, len(both)), (only_theirs, len(both)))
 
 
-def _side_by_side(ours: pd.DataFrame, theirs: pd.DataFrame) -> _Arms:
+def _side_by_side(ours: pd.DataFrame, theirs: pd.DataFrame) -> Arms:
     """Of clients' requests while both versions answered some."""
     seen = [answers[~answers["mirrored"].astype(bool)] for answers in (ours, theirs)]
     if any(answers.empty for answers in seen):
-        return _Arms((0, 0), (0, 0))
+        return Arms((0, 0), (0, 0))
     start = max(answers["time"].min() for answers in seen)
     end = min(answers["time"].max() for answers in seen)
     at_once = [answers[(answers["time"] >= start) & (answers["time"] <= end)] for answers in seen]
-    return _Arms(*((int(answers["wrong"].sum()), len(answers)) for answers in at_once))
+    return Arms(*((int(answers["wrong"].sum()), len(answers)) for answers in at_once))
 
 
-def _counts(arms: _Arms) -> tuple[np.ndarray, np.ndarray]:
+def _counts(arms: Arms) -> tuple[np.ndarray, np.ndarray]:
     """As `rate_interval` takes them: trials, then hits."""
     return np.array(arms.ours[::-1], float), np.array(arms.theirs[::-1], float)
 

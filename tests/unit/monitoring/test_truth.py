@@ -18,6 +18,7 @@ from headgate.monitor import Quality
 from headgate.records import Window
 from monitoring.predictions import Predictions, PredictionStore
 from monitoring.truth import Labels, judge_quality, labels_from_file, labels_from_json, labels_from_query
+from monitoring.truth.accuracy import Arms, weigh
 
 NOW = datetime(2026, 11, 25, 14, 7, 30, tzinfo=UTC)
 WEEK = Window(start=NOW - timedelta(days=7), end=NOW)
@@ -117,20 +118,18 @@ def test_a_version_is_confirmed_once_it_is_shown_to_be_no_worse():
 
 
 def test_a_good_version_is_hardly_ever_found_worse_however_often_one_looks():
-    dice, found = np.random.default_rng(3), 0
-    for _ in range(100):
-        wrong = dice.random((2, 600)) < 0.15
-        for size in range(200, 601, 200):
-            ids = range(size)
-            looks = judged(
-                [rows("v2", ids, wrong[0, :size].astype(int).tolist(), mirrored=True)],
-                [rows("v1", ids, wrong[1, :size].astype(int).tolist())],
-                labels(ids, [0] * size), false_alarms=0.1,
-            )  # fmt: skip
-            if looks.verdict == "worse":
-                found += 1
-                break
-    assert found <= 100 * 0.1
+    dice, found, limits = np.random.default_rng(3), 0, Quality(false_alarms=0.1)
+    for _ in range(200):
+        ours, theirs = dice.random((2, 600)) < 0.15
+        counts = [np.cumsum(wrong) for wrong in (ours & ~theirs, theirs & ~ours, ours, theirs)]
+        looks = []
+        for asked in range(100, 601, 100):
+            pairs, all_of_them = (
+                [(int(count[asked - 1]), asked) for count in part] for part in (counts[:2], counts[2:])
+            )
+            looks.append(weigh(Arms(*pairs), Arms(*all_of_them), asked, limits).verdict)
+        found += "worse" in looks
+    assert found <= 200 * 0.1
 
 
 def test_labels_of_unknown_requests_are_counted_and_repeated_ones_replaced(tmp_path):
