@@ -11,23 +11,16 @@ import pytest
 from headgate.errors import PackageError, RequirementsError
 from headgate.home import Home
 from images.requirements import install_into, lock_requirements
-from images.runtime import keep, this_platform
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """A server that needs next to nothing, as the layer of the real one takes most of a minute."""
-    monkeypatch.setattr("images.requirements.SERVER", ())
+from images.runtime import keep, runtime_layer, this_platform
 
 
 def layer(root):
-    from images.runtime import runtime_layer
-
+    """Of a server that needs next to nothing, as the layer of the real one takes most of a minute."""
     home = Home(root).ensure()
-    return runtime_layer(home, lock_requirements(home, ("click==8.3.0",), "3.11"), "3.11")
+    return runtime_layer(home, lock_requirements(home, ("click==8.3.0",), "3.11", besides=()), "3.11")
 
 
-def test_the_same_lock_is_the_same_layer_on_another_machine(small, tmp_path):
+def test_the_same_lock_is_the_same_layer_on_another_machine(tmp_path):
     first, second = layer(tmp_path / "one"), layer(tmp_path / "two")
     assert (first.digest, first.diff_id, first.size) == (second.digest, second.diff_id, second.size)
     content = b"".join(first.read(0))
@@ -35,7 +28,7 @@ def test_the_same_lock_is_the_same_layer_on_another_machine(small, tmp_path):
     assert first.diff_id == f"sha256:{hashlib.sha256(gzip.decompress(content)).hexdigest()}"
 
 
-def test_it_holds_packages_server_and_byte_code_and_is_made_once(small, tmp_path, monkeypatch):
+def test_it_holds_packages_server_and_byte_code_and_is_made_once(tmp_path, monkeypatch):
     made = layer(tmp_path)
     with tarfile.open(fileobj=io.BytesIO(b"".join(made.read(0)))) as archive:
         names = set(archive.getnames())
@@ -46,13 +39,13 @@ def test_it_holds_packages_server_and_byte_code_and_is_made_once(small, tmp_path
     assert layer(tmp_path).digest == made.digest
 
 
-def test_a_package_without_a_wheel_for_the_images_platform_is_named(small, tmp_path):
+def test_a_package_without_a_wheel_for_the_images_platform_is_named(tmp_path):
     home = Home(tmp_path).ensure()
     with pytest.raises(RequirementsError, match=r"(?s)cannot be resolved.*pywin32"):
         lock_requirements(home, ("pywin32==311",), "3.11")
 
 
-def test_a_package_without_any_wheel_is_built_here(small, tmp_path):
+def test_a_package_without_any_wheel_is_built_here(tmp_path):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "pyproject.toml").write_text("[project]\nname = 'own-thing'\nversion = '1.0'\n")
     (tmp_path / "own" / "own_thing.py").write_text("answer = 42\n")
