@@ -17,11 +17,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
-import httpx
 import pandas as pd
 from client import Client
 from support.models import Models
-from support.stack import HEADGATE, Stack, start_stack, wait_for
+from support.stack import HEADGATE, Stack, http, start_stack, wait_for
 
 from headgate.errors import RolledBackError
 from headgate.home import Home
@@ -89,11 +88,11 @@ def events(stack: Stack) -> None:
     for number in range(REPEATS):
         alert = {"status": "firing", "labels": {"alertname": "bench", "endpoint": f"none-{number}"}, "startsAt": "now"}
         began = time.perf_counter()
-        sent = httpx.post(f"{stack.ports.receiver_url}/alertmanager", json={"alerts": [alert]}, headers=bearer)
+        sent = http.post(f"{stack.ports.receiver_url}/alertmanager", json={"alerts": [alert]}, headers=bearer)
         sent.raise_for_status()
 
         def runs(endpoint: str = f"none-{number}") -> bool:
-            found = httpx.post(api, json={"flows": {"name": {"any_": ["rollback"]}}, "limit": 50}).json()
+            found = http.post(api, json={"flows": {"name": {"any_": ["rollback"]}}, "limit": 50}).json()
             ours = [run for run in found if run["parameters"].get("endpoint") == endpoint]
             return any(run["start_time"] for run in ours)
 
