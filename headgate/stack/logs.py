@@ -18,8 +18,6 @@ PREFECT_DATES = {"PREFECT_LOGGING_FORMATTERS_STANDARD_DATEFMT": "%Y-%m-%d %H:%M:
 """Prefect writes the time of day alone; with this in its environment the date too."""
 
 PASSING = (
-    # Prefect's server on SQLite reads and then writes in one transaction. It tries a message or heartbeat again.
-    r"^[^\n]*\| (prefect|docket)\.[\s\S]*\(sqlite3\.OperationalError\) database is locked",
     # Prefect's server on SQLite cannot write a batch of events that it has already: one that was delivered again.
     r"dropping \d+ events[\s\S]*NOT NULL constraint failed: events\.occurred",
     # Prefect's worker was ended while it looked for cancelled runs by polling.

@@ -52,7 +52,8 @@ def stack_programs(home: Home, ports: Ports) -> list[Program]:
                 settle_seconds=1),
         Program(
             "prefect-server",
-            [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(ports.prefect)],
+            [sys.executable, "-m", "headgate.stack.prefect_server", "start", "--host", HOST, "--port",
+             str(ports.prefect)],
             {**env, **PREFECT_DATES, "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASE_STORAGE},
             settle_seconds=1,
         ),

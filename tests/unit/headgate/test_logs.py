@@ -88,18 +88,18 @@ def test_a_line_without_a_date_has_that_of_the_line_before(tmp_path):
 def test_failed_runs_and_what_passes_by_itself_are_no_errors_of_a_program(tmp_path):
     log = tmp_path / "worker.log"
     stamp = "2026-11-29 01:17:37.277 | ERROR   | "
-    locked = "Failed in consume_loop\nTraceback (most recent call last):\n(sqlite3.OperationalError) database is locked"
+    twice = "dropping 3 events\nTraceback (most recent call last):\nNOT NULL constraint failed: events.occurred"
     lines = [
         "Flow run 'release' - Finished in state Failed('rejected')",
-        f"prefect.server.messaging - {locked}",
+        f"prefect.server.messaging - {twice}",
         "worker - it fails",
     ]
     log.write_text("\n".join(stamp + line for line in lines) + "\n")
     assert len(find_errors(log.read_text())) == 3
     (found,) = recent_errors(log, datetime(2026, 1, 1, tzinfo=UTC))
     assert found.summary.endswith("worker - it fails")
-    # Our own journal is not to be locked.
-    log.write_text(f"{stamp}registry.journal - {locked}\n")
+    # A database that is locked costs events, and does not pass by itself.
+    log.write_text(f"{stamp}prefect.server.messaging - (sqlite3.OperationalError) database is locked\n")
     assert len(recent_errors(log, datetime(2026, 1, 1, tzinfo=UTC))) == 1
 
 
