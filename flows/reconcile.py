@@ -13,7 +13,7 @@ from headgate.home import Home
 from headgate.spec import ReleaseSpec
 from registry import history
 from registry.journal import open_journal
-from tasks.disorder import Disorder, cases_of, settle_all
+from tasks.disorder import Disorder, cases_of, release_to_settle, settle_all
 from tasks.job import ReleaseJob
 from tasks.leftovers import cases_of_files
 from tasks.step import log
@@ -69,9 +69,5 @@ def _job(home: Home, journal: Journal, endpoint: str, actor: str) -> ReleaseJob 
     spec = history.spec_of(journal, endpoint)
     if spec is None:
         return None
-    flight = history.in_flight(journal, endpoint)
-    decided = history.unfinished_rollback(journal, endpoint)
-    unfinished = [flight.release_id if flight else "", decided.release_id if decided else ""]
-    names = [*unfinished, history.unconcluded(journal, endpoint), "reconcile"]
-    release_id = next(name for name in names if name)
+    release_id = release_to_settle(journal, endpoint)
     return ReleaseJob(home, journal, ReleaseSpec.model_validate(spec), release_id, actor)

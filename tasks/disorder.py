@@ -58,13 +58,25 @@ class Case:
     settle: Callable[[], ReleaseResult | None] | None = None
 
 
+def release_to_settle(journal: Journal, endpoint: str) -> str:
+    """Return the id of the release or rollback that is not finished; `reconcile` where all are."""
+    flight = history.in_flight(journal, endpoint)
+    decided = history.unfinished_rollback(journal, endpoint)
+    unfinished = [flight.release_id if flight else "", decided.release_id if decided else ""]
+    return next(name for name in (*unfinished, history.unconcluded(journal, endpoint), "reconcile") if name)
+
+
 def cases_of(job: ReleaseJob, *, named: bool) -> Iterator[Case]:
     """Everything about one endpoint that is not as the history says; one that somebody is at work on is in order.
 
+    A release that began or ended since the job was made is left to the guard, and to the next look.
+
     Args:
-        job: the endpoint's release in flight, or any.
+        job: of the release to settle.
         named: somebody asked for this endpoint, and wants it served where it is gone altogether.
     """
+    if release_to_settle(job.journal, job.endpoint) != job.release_id:
+        return
     flight = history.in_flight(job.journal, job.endpoint)
     if flight is not None:
         yield from _abandoned_release(job, flight)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-from support.simulated import Simulation
-from support.simulated_platform import ENDPOINT
+import asyncio
 
+import pytest
+from support.simulated import Simulation, recover
+from support.simulated_platform import ENDPOINT, Fault
+
+import flows.reconcile
 from headgate.records import Traffic
 from registry import history
 
@@ -50,4 +53,22 @@ def test_aliases_that_a_release_moved_since_the_look_stay(world, monkeypatch):
     monkeypatch.setattr(world.mlflow, "aliases", seen_too_early)
     world.act("reconcile")
     assert world.mlflow.known == {"champion": 2}
+    assert world.disorder() == []
+
+
+@pytest.mark.parametrize("changes", range(2, 9))
+def test_a_release_that_began_and_died_since_the_look_is_left_to_the_next_one(world, monkeypatch, changes):
+    world.act("release")
+    make = flows.reconcile._job
+
+    def made_too_early(*arguments):
+        job = make(*arguments)
+        monkeypatch.setattr(flows.reconcile, "_job", make)
+        world.act("release", [None] * changes + [Fault("die")])
+        assert history.in_flight(world.journal, ENDPOINT) is not None
+        return job
+
+    monkeypatch.setattr(flows.reconcile, "_job", made_too_early)
+    asyncio.run(flows.reconcile.reconcile.fn(ENDPOINT))
+    recover(world)
     assert world.disorder() == []
