@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
+from support import light, rings, shared, watched_logs
 from support import models as model_makers
-from support import rings, watched_logs
 from support.base_image import find_base
 from support.journals import journal, postgres, url  # noqa: F401 - fixtures
 from support.stack import Stack, start_gateway, start_stack
@@ -70,14 +71,29 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", f"{watched_logs.MARKER}(*patterns): what the test makes its servers log as an error"
     )
+    config.addinivalue_line("markers", f"{light.MARKER}: models are served by serving/ itself; see support/light.py")
     if config.option.basetemp is None and not hasattr(config, "workerinput"):
         config.option.basetemp = Path(tempfile.mkdtemp(prefix="hg-"))
         config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
+    shared.begin(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Choose the server before any fixture packages a model."""
+    is_light = item.nodeid.startswith(light.FOLDERS) and item.get_closest_marker(light.MARKER) is None
+    light.use(light.code(shared.folder(item.config, "light")) if is_light else None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Have the processes of pytest-xdist share what is dear."""
+    shared.tell(node)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where tests run in several processes, a file stays in one of them, and so does the whole suite of a target.
+    """Where tests run in several processes, some stay in one of them; see support/suite.py.
 
     pytest-xdist's own groups are without effect from pytest 9.2 on.
     """
@@ -85,7 +101,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return scope_of(nodeid)
+            return scope_of(nodeid, one_stack=config.getoption("ring"))
 
     return ByFile(config, log)
 
@@ -113,11 +129,11 @@ def _quiet_libraries() -> None:
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> model_makers.Models:
+def models(pytestconfig: pytest.Config) -> model_makers.Models:
     """Folders of small models, each made when it is first asked for."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return model_makers.Models(tmp_path_factory.mktemp("models"))
+        return model_makers.Models(shared.folder(pytestconfig, "models"))
 
 
 @pytest.fixture(scope="session")
@@ -130,13 +146,15 @@ def docker_base() -> str:
 
 
 @pytest.fixture(scope="session")
-def layers_cache(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Home], Home]:
+def layers_cache(pytestconfig: pytest.Config) -> Callable[[Home], Home]:
     """Lets homes share the runtime layers, each of which takes most of a minute."""
-    shared = tmp_path_factory.mktemp("layers")
+    layers = shared.folder(pytestconfig, "layers")
 
     def share(home: Home) -> Home:
-        home.layers.rmdir()
-        home.layers.symlink_to(shared)
+        with FileLock(layers / ".shared.lock"):
+            if not home.layers.is_symlink():
+                home.layers.rmdir()
+                home.layers.symlink_to(layers)
         return home
 
     return share
@@ -154,7 +172,10 @@ def gateway_home(
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The whole local stack, started by `headgate up`."""
+def stack(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Stack]:
+    """The whole local stack, started by `headgate up`; in the ring all processes have the same one."""
+    if pytestconfig.getoption("ring"):
+        yield shared.stack(pytestconfig)
+        return
     with start_stack(tmp_path_factory.mktemp("stack")) as running:
         yield running

@@ -168,9 +168,14 @@ def test_a_release_from_the_terminal(stack, models, tmp_path):
 
 def test_a_history_moves_to_another_machine_and_its_version_is_served_there(stack, models, tmp_path):
     from deploy_targets.local import LocalTarget
+    from registry import history
+    from registry.journal import open_journal
 
     file, moved = tmp_path / "release.yaml", tmp_path / "moved.jsonl"
-    file.write_text(GOOD.format(models("pyfunc", does="double")).replace("wine", "moving"))
+    # Content of its own, whose bundle no other endpoint needs.
+    model = shutil.copytree(models("pyfunc", does="double"), tmp_path / "model")
+    (model / "note.txt").write_text("moving")
+    file.write_text(GOOD.format(model).replace("wine", "moving"))
     stack.headgate("release", str(file))
     assert "rows of moving are in" in stack.headgate("export", "moving", "-o", str(moved)).stderr
     assert json.loads(moved.read_text().splitlines()[0])["aliases"] == {"champion": 1}
@@ -178,18 +183,16 @@ def test_a_history_moves_to_another_machine_and_its_version_is_served_there(stac
 
     # As on another machine: nothing of the endpoint, and nothing of its files.
     LocalTarget(stack.home).delete("moving")
-    for bundle in Home(stack.root).bundles.iterdir():
-        if bundle.is_dir():
-            bundle.rename(bundle.with_name(f"{bundle.name}-away"))
+    with open_journal(stack.home.journal_url) as journal:
+        bundle = history.champion(journal, "moving").revision.image.path
+    away = bundle.rename(bundle.with_name(f"{bundle.name}-away"))
     try:
         found = stack.json("reconcile", "moving")
         assert "is gone" in found[0]["problem"]
         assert "packaged again" in stack.headgate("history", "moving", "--all").stdout
         assert stack.json("reconcile", "moving") == []
     finally:
-        for bundle in Home(stack.root).bundles.glob("*-away"):
-            here = bundle.with_name(bundle.name.removesuffix("-away"))
-            shutil.rmtree(bundle) if here.exists() else bundle.rename(here)
+        shutil.rmtree(away) if bundle.exists() else away.rename(bundle)
 
     moved.write_text(moved.read_text().replace("promoted", "Promoted", 1))
     assert "does not match its hash" in stack.headgate("import", str(moved), expect=1).stderr
@@ -208,7 +211,9 @@ def test_ctrl_c_takes_a_release_back_at_once(stack, models, tmp_path):
     ) as process:
         shown = ""
         while "deploying" not in shown:
-            shown += process.stderr.readline()
+            line = process.stderr.readline()
+            assert line, f"it has ended: {shown}"
+            shown += line
         process.send_signal(signal.SIGINT)
         shown += process.communicate(timeout=60)[1]
     assert process.returncode == 130

@@ -196,6 +196,7 @@ def test_retire_leaves_nothing_and_can_be_repeated(harness, models, settled):
     assert harness.target.observe(endpoint).traffic == Traffic.all_to(first.name)
 
 
+@pytest.mark.real_server  # It is down for long enough to be seen.
 def test_a_killed_revision_is_seen_and_comes_back(harness, settled):
     endpoint, _, second = settled
     harness.kill(endpoint, second.name)

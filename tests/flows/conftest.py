@@ -61,7 +61,7 @@ class World:
     def __init__(self, stack: Stack, kind: str = "local", **settings: Any) -> None:
         self.stack = stack
         self.settings = {"kind": kind, **settings}
-        self.endpoint = f"flow-{next(_numbers)}"
+        self.endpoint = f"flow-{next(_numbers)}{os.environ.get('PYTEST_XDIST_WORKER', '')}"
         ours: Any = {"local": LocalTarget, "docker": DockerTarget}
         self.target: Any = (
             ours[kind](stack.home) if kind in ours else open_target(settings_of(kind).model_validate(self.settings))
@@ -91,13 +91,13 @@ class World:
 
     def ended(self, number: int = 1, seconds: float = 240.0) -> ReleaseResult:
         """How the endpoint's release of that number ended, counted from 1, once it has and lets go of the endpoint."""
+        wait_for(lambda: len(self.outcomes()) >= number and holder(self.journal, self.endpoint) is None, seconds)
+        return ReleaseResult.model_validate(self.outcomes()[number - 1])
 
-        def outcomes() -> list[Any]:
-            rows = self.journal.read(self.endpoint, kinds=(Kind.DECISION,))
-            return [row.evidence["result"] for row in rows if row.what == "outcome"]
-
-        wait_for(lambda: len(outcomes()) >= number and holder(self.journal, self.endpoint) is None, seconds)
-        return ReleaseResult.model_validate(outcomes()[number - 1])
+    def outcomes(self) -> list[Any]:
+        """The results of what has ended, in order; a release that was held has one more."""
+        rows = self.journal.read(self.endpoint, kinds=(Kind.DECISION,))
+        return [row.evidence["result"] for row in rows if row.what == "outcome"]
 
     def run_state(self, run: str) -> str:
         """What Prefect says about a flow run."""
@@ -197,8 +197,7 @@ def in_cloud(stack, monkeypatch, images, docker_base, layers_cache, tmp_path):
     @contextmanager
     def opened(where: CloudWorld, **settings: Any) -> Iterator[World]:
         monkeypatch.setenv("HEADGATE_JOURNAL_URL", f"sqlite:///{tmp_path}/journal.db")
-        if not stack.home.layers.is_symlink():
-            layers_cache(stack.home)
+        layers_cache(stack.home)
         monkeypatch.setattr(where.target, "LOOK_SECONDS", 1.0)
         monkeypatch.setattr(where.target, "LOG_DELAY", 10.0)
         # The clouds' own clients wait for seconds between their tries.
@@ -227,8 +226,10 @@ def in_background(call, *args):
 def without(stack: Stack, program: str) -> Iterator[None]:
     supervisor = Supervisor(stack.home)
     supervisor._call("stopProcess", program)
-    yield
-    supervisor._call("startProcess", program)
+    try:
+        yield
+    finally:
+        supervisor._call("startProcess", program)
 
 
 @pytest.fixture
@@ -278,8 +279,7 @@ def shifting(world, models, background):
 
 @pytest.fixture
 def docker_world(stack, monkeypatch, docker_base, layers_cache):
-    if not stack.home.layers.is_symlink():
-        layers_cache(stack.home)
+    layers_cache(stack.home)
     monkeypatch.setenv("HEADGATE_BASE_IMAGE", docker_base)
     with open_world(stack, monkeypatch, "docker") as opened:
         yield opened

@@ -8,7 +8,8 @@ import shutil
 import psutil
 import pytest
 from conftest import QUICK
-from support.browser import keep_page, open_browser, picture
+from support.approving import ASKS, answer_in_browser, waiting
+from support.browser import keep_page
 from support.stack import http, wait_for
 from support.watched_logs import PREFECT_AWAY
 
@@ -17,21 +18,6 @@ from headgate.errors import BadInputError, EndpointBusyError
 from headgate.phases import Outcome
 from headgate.stack import Supervisor
 from registry import Kind, history
-from registry.lease import holder
-
-ASKS = QUICK + "approvals: [{before: shift, expires: 10m}]\n"
-# For a first version, which has nothing to be compared with.
-FIRST = "approvals: [{before: shift, expires: 10m}]\n"
-
-
-def waiting(world, seconds: float = 180.0):
-    """What the release in flight asks, once its run is suspended and its process has ended."""
-    wait_for(lambda: history.open_approvals(world.journal, world.endpoint), seconds)
-    (request,) = history.open_approvals(world.journal, world.endpoint)
-    wait_for(
-        lambda: world.run_state(request["flow_run"]) == "Suspended" and holder(world.journal, world.endpoint).flow_run
-    )
-    return request
 
 
 def answers(world):
@@ -54,42 +40,8 @@ def asked(world, models):
     """v1 is live, and v2 waits for someone to let clients see it."""
     world.release(models("pyfunc", does="double"))
     with world.traffic():
-        world.submit(models("pyfunc", does="negative"), ASKS, actor="dana")
+        world.submit(models("pyfunc", does="negative"), QUICK + ASKS, actor="dana")
         yield waiting(world)
-
-
-def answer_in_browser(request, decision: str, approver: str, reason: str) -> str:
-    """What the form shows, and an answer to it."""
-    with open_browser() as page:
-        page.goto(request["url"])
-        page.get_by_role("button", name="Resume").first.click()
-        form = page.locator(".p-modal, [role=dialog]").first
-        form.get_by_text("Your answer").wait_for()
-        picture(page, f"approval-{decision}")
-        shown = form.inner_text()
-        if decision != "reject":
-            form.get_by_role("button", name="reject").focus()
-            page.keyboard.press("ArrowDown")
-            page.get_by_role("option", name=decision).click()
-        boxes = form.get_by_role("textbox")
-        boxes.nth(0).fill(approver)
-        boxes.nth(1).fill(reason)
-        picture(page, f"approval-{decision}-filled")
-        _submit(page, form)
-        return shown
-
-
-def _submit(page, form) -> None:
-    """As people do where a busy server refuses it: again."""
-    from playwright.sync_api import TimeoutError as NotYetError
-
-    for _ in range(4):
-        form.get_by_role("button", name="Submit").click()
-        try:
-            return form.wait_for(state="hidden", timeout=20_000)
-        except NotYetError:
-            said = page.locator("body").inner_text()
-    raise AssertionError(f"the form is still there: {said}")
 
 
 def test_it_is_approved_in_the_browser(world, asked):
@@ -128,7 +80,7 @@ def test_it_is_rejected_in_the_browser(world, asked):
 
 
 def test_nobody_answers_in_time_and_everything_is_put_back(world, models):
-    run = world.submit(models("pyfunc", does="double"), FIRST.replace("10m", "4s"))
+    run = world.submit(models("pyfunc", does="double"), ASKS.replace("10m", "4s"))
     # The expired run has no process: the guard, or the flow that the automation starts, puts it back.
     result = world.ended()
     assert (result.outcome, result.reason) == (Outcome.REJECTED, "nobody approved it before shift in time")
@@ -141,7 +93,7 @@ def test_nobody_answers_in_time_and_everything_is_put_back(world, models):
 
 @pytest.mark.expects_errors(PREFECT_AWAY)
 def test_it_outlives_restarts_and_is_approved_from_a_terminal(world, models):
-    world.submit(models("pyfunc", does="double"), FIRST)
+    world.submit(models("pyfunc", does="double"), ASKS)
     asked = waiting(world)
     supervisor = Supervisor(world.stack.home)
     for name in ("worker", "prefect-server"):
@@ -158,7 +110,7 @@ def test_it_outlives_restarts_and_is_approved_from_a_terminal(world, models):
 
 def test_an_answer_to_other_content_is_no_answer(world, models, tmp_path):
     folder = shutil.copytree(models("pyfunc", does="negative"), tmp_path / "model")
-    world.submit(folder, FIRST)
+    world.submit(folder, ASKS)
     request = waiting(world)
     (folder / "note.txt").write_text("retrained")
     world.stack.headgate("approve", request["release_id"], "--reason", "fine", "--actor", "bob")
@@ -183,7 +135,7 @@ def test_a_release_that_waits_can_be_aborted(world, asked):
 
 
 def test_a_run_that_is_cancelled_while_it_waits_is_put_back(world, models):
-    world.submit(models("pyfunc", does="double"), FIRST.replace("shift", "deploy"))
+    world.submit(models("pyfunc", does="double"), ASKS.replace("shift", "deploy"))
     asked = waiting(world)
     api = f"{world.stack.env['PREFECT_API_URL']}/flow_runs/{asked['flow_run']}/set_state"
     assert world.stack.json("reconcile", world.endpoint) == [], "it waits by right"
@@ -196,5 +148,5 @@ def test_a_run_that_is_cancelled_while_it_waits_is_put_back(world, models):
 
 def test_without_a_worker_nothing_can_wait(world, models):
     with pytest.raises(BadInputError, match="no process can wait for it"):
-        world.release(models("pyfunc", does="double"), ASKS)
+        world.release(models("pyfunc", does="double"), QUICK + ASKS)
     assert world.live is None

@@ -10,8 +10,9 @@ from conftest import QUICK
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.events import emit_event
 from prefect.states import Cancelled, Crashed, Failed, Running
+from support.runs import by_automation
 from support.small_server import answering
-from support.stack import http, wait_for
+from support.stack import wait_for
 
 from flows.rollback import rollback
 from headgate.events import DRIFT_DETECTED, resource_of
@@ -19,20 +20,6 @@ from headgate.phases import Outcome
 from registry import Kind
 from tasks.automations import PREFIX, apply_automations
 from tasks.deployments import open_client
-
-
-def runs(world, flow: str):
-    ask = {"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_DESC", "limit": 50}
-    return http.post(f"{world.stack.env['PREFECT_API_URL']}/flow_runs/filter", json=ask).json()
-
-
-def by_automation(world, flow: str, **parameters: str):
-    """The runs of a flow that an automation made with these parameters and that have completed."""
-    return [
-        run for run in runs(world, flow)
-        if run["state"]["name"] == "Completed" and (run["created_by"] or {}).get("type") == "AUTOMATION"
-        and parameters.items() <= run["parameters"].items()
-    ]  # fmt: skip
 
 
 def test_drift_that_something_else_has_found_takes_the_version_back(world, models):

@@ -23,8 +23,7 @@ PATIENT = QUICK.replace("min_duration: 2s, max_duration: 30s", "min_duration: 10
 
 @pytest.fixture(scope="module")
 def namespace(stack, docker_base, layers_cache, tmp_path_factory):
-    if not stack.home.layers.is_symlink():
-        layers_cache(stack.home)
+    layers_cache(stack.home)
     with cluster.namespace(Home(stack.root), docker_base, tmp_path_factory.mktemp("captures")) as settings:
         yield settings
 

@@ -68,6 +68,7 @@ def queries() -> list[str]:
     ]
 
 
+@pytest.mark.real_server
 def test_every_query_of_every_dashboard_has_an_answer(world, models, tmp_path):
     from flows.monitor import monitor
 

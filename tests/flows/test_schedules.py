@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 from conftest import QUICK, open_world, without
-from prefect.client.schemas.schedules import IntervalSchedule
 from support.own_servers import own_servers, prefect_server
+from support.runs import by_schedule, every_ten_seconds
 from support.stack import HEADGATE, http, wait_for
 
 from registry import Kind
@@ -39,23 +39,6 @@ def servers(request):
     return request.getfixturevalue(request.param)
 
 
-def runs_of(world, flow: str) -> list[dict]:
-    """A flow's runs that a schedule started, with their state."""
-    ask = {"flows": {"name": {"any_": [flow]}}, "flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED"]}}}}
-    found = http.post(f"{world.stack.env['PREFECT_API_URL']}/flow_runs/filter", json=ask).json()
-    return [run for run in found if (run["created_by"] or {}).get("type") == "SCHEDULE"]
-
-
-def every_ten_seconds(name: str) -> None:
-    """Have a deployment's own schedule come due more often; its next deployment takes that back."""
-    with open_client() as client:
-        deployment = client.read_deployment_by_name(name)
-        (schedule,) = client.read_deployment_schedules(deployment.id)
-        assert schedule.active
-        often = IntervalSchedule(interval=timedelta(seconds=10))
-        client.update_deployment_schedule(deployment.id, schedule.id, schedule=often)
-
-
 def test_checks_and_reconcile_start_by_themselves(servers, monkeypatch, models, tmp_path):
     reference = tmp_path / "reference.parquet"
     pd.DataFrame({"x": np.random.default_rng(0).uniform(1, 21, 500)}).to_parquet(reference)
@@ -67,13 +50,13 @@ def test_checks_and_reconcile_start_by_themselves(servers, monkeypatch, models, 
         with world.traffic():
             said = world.stack.headgate("watch", str(file)).stderr
             assert f"{world.endpoint} is watched; the next check is at " in said
-            every_ten_seconds("reconcile/local")
-            (first, *_) = wait_for(lambda: world.journal.read(world.endpoint, kinds=(Kind.CHECK,)), 180)
-            wait_for(lambda: runs_of(world, "reconcile"), 180)
-            wait_for(lambda: runs_of(world, "monitor"), 60)
+            with every_ten_seconds("reconcile/local"):
+                (first, *_) = wait_for(lambda: world.journal.read(world.endpoint, kinds=(Kind.CHECK,)), 180)
+                wait_for(lambda: by_schedule(world, "reconcile"), 180)
+            wait_for(lambda: by_schedule(world, "monitor"), 60)
         assert first.actor == "monitor"
-        checked = [run for run in runs_of(world, "monitor") if world.endpoint in run["parameters"]["spec"]]
-        assert {run["state"]["name"] for run in [*checked, *runs_of(world, "reconcile")]} == {"Completed"}
+        checked = [run for run in by_schedule(world, "monitor") if world.endpoint in run["parameters"]["spec"]]
+        assert {run["state"]["name"] for run in [*checked, *by_schedule(world, "reconcile")]} == {"Completed"}
         problems = [one for one in world.stack.json("status")["upkeep"] if one["subject"] == world.endpoint]
         assert problems == []
         world.stack.headgate("unwatch", world.endpoint)

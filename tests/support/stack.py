@@ -85,16 +85,28 @@ def start_gateway(root: Path) -> Iterator[Home]:
 
 @contextmanager
 def start_stack(root: Path) -> Iterator[Stack]:
+    begin_stack(root)
+    try:
+        yield running_stack(root)
+    finally:
+        end_stack(root)
+        watched_logs.unwatch(Home(root).logs)
+
+
+def begin_stack(root: Path) -> None:
     headgate("up", root=root)
     watched_logs.watch(Home(root).logs)
-    try:
-        home = Home(root)
-        ports = Ports.remembered(home)
-        assert ports is not None
-        yield Stack(root, ports, client_env(home, ports))
-    finally:
-        headgate("down", root=root)
-        watched_logs.unwatch(Home(root).logs)
+
+
+def running_stack(root: Path) -> Stack:
+    home = Home(root)
+    ports = Ports.remembered(home)
+    assert ports is not None
+    return Stack(root, ports, client_env(home, ports))
+
+
+def end_stack(root: Path) -> None:
+    headgate("down", root=root)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 90.0) -> Any:

@@ -9,9 +9,18 @@ from support import cluster
 TARGETS = ("local", "docker", "sagemaker", "sagemaker_components", "vertex", "azure_ml", *cluster.KINDS)
 
 
-def scope_of(nodeid: str) -> str:
-    """What a test is not taken apart from: those of its file, or of its target, whose platform is started once."""
+ANYWHERE = ("cloud", "components", "guarded", "docker")
+"""What the names of flow tests' files have in which no server of the stack is ended."""
+
+
+def scope_of(nodeid: str, *, one_stack: bool = False) -> str:
+    """Return what a test is not taken apart from: those of its file, or of its target, whose platform is started once.
+
+    Where all processes have one stack, the tests that end some of its servers stay together too.
+    """
     file, _, test = nodeid.partition("::")
+    if one_stack and "/flows/" in file and not any(name in file for name in ANYWHERE):
+        return "flows"
     if "/contract/" not in file:
         return file
     named = Path(file).stem.removeprefix("test_")
