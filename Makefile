@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
-.PHONY: demo test test-rest test-ranges test-all test-kubernetes check bench chaos day docs chart schema lock wheel base-image clean
+.PHONY: demo test test-rest test-ranges test-all planted test-kubernetes check bench chaos day docs chart schema lock wheel base-image clean
 
 demo: .venv/runtime  ## five releases of real models under live traffic, in about three minutes; TARGET=docker for containers
 	$(call say,running the demo; its state is in $${HEADGATE_HOME:-~/.headgate}; add ARGS=--keep to keep the stack up)
@@ -30,6 +30,10 @@ test-ranges: .venv/dev  ## the oldest and the newest versions that pyproject.tom
 	@$(BIN)/python -m pytest tests/ranges $(ARGS)
 
 test-all: test test-rest test-ranges  ## every test, and both ends of the version ranges; more than an hour on two cores
+
+planted: .venv/dev  ## plant a hundred faults, one at a time, and see that a test finds each; ARGS="--minutes 60 --only NAME"
+	$(call say,planting faults in a copy of the last commit in .planted; run it again to go on where it was)
+	@$(BIN)/python tests/planted/run.py --work .planted $(ARGS)
 
 test-kubernetes: .venv/dev  ## the suite of every target on a cluster; CONTEXT=kind-kind LOAD="kind load docker-image" END_API=…
 	$(call say,running the suite of every target on $(or $(CONTEXT),(no CONTEXT was named)))

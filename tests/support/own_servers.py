@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from support.stack import Stack
 
 
+_END_SECONDS = 15
+
+
 @contextmanager
 def running(folder: Path, name: str, *command: str, **env: str) -> Iterator[None]:
     """Run a Python module as a program, with its log in the folder."""
@@ -34,7 +37,12 @@ def running(folder: Path, name: str, *command: str, **env: str) -> Iterator[None
             yield
         finally:
             process.terminate()
-            process.wait()
+            try:
+                process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                # A Prefect server waits for the clients of its event stream, of which this process is one.
+                process.kill()
+                process.wait()
 
 
 @contextmanager

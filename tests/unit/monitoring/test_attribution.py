@@ -86,3 +86,11 @@ def test_chance_and_the_threshold_both_count():
     assert few.cause == "inputs"
     wide = Drift(thresholds={"prediction": 3.0})
     assert attribute(answers("v2", other()), answers("v1", same()), wide).cause == "inputs"
+
+
+@pytest.mark.parametrize(("shift", "cause"), [(0.46, "version"), (0.6, "inputs")])
+def test_the_version_before_moved_only_where_chance_hardly_ever_reaches(shift, cause):
+    """What would pass for a move of ours, at a rate of 1 %, does not for one of the version before."""
+    usual, now = np.arange(3000) % 100 / 10, np.arange(400) % 100 / 10
+    assert attribute(answers("v2", now + shift, usual), answers("v1", now, usual), Drift()).cause == "version"
+    assert attribute(answers("v2", now + 5, usual), answers("v1", now + shift, usual), Drift()).cause == cause

@@ -226,6 +226,17 @@ class TestBadInput:
         else:
             write_evidently(to_arrow(current), reference, check, tmp_path / "page.html")
 
+    @pytest.mark.parametrize(("missing", "beyond"), [(0.2, None), (0.24, None), (0.5, 0.3)])
+    def test_what_the_reference_lacks_too_is_no_problem(self, missing, beyond):
+        def lacking(share):
+            values = numbers(1, 1000)
+            values[: int(share * 1000)] = np.nan
+            return pd.DataFrame({"x": values})
+
+        known = Reference.of(to_arrow(lacking(0.2)))
+        found = check_drift(lacking(missing), known, Monitor(data_quality={"missing": "5%"})).problems
+        assert [(one.kind, round(one.share, 2)) for one in found] == ([] if beyond is None else [("missing", beyond)])
+
     def test_a_window_without_any_value_is_bad_data(self, training, reference, tmp_path):
         current = training.map(lambda _: None)
         check = check_drift(current, reference, Monitor())

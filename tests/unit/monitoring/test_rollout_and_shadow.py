@@ -121,6 +121,17 @@ def test_a_shift_that_was_cut_short_goes_on_with_the_evidence_that_was_written_d
     assert ours == whole.look(30, slower(90 * 30, 1), slower(10 * 30, 2))
 
 
+def test_latencies_in_other_buckets_than_those_of_the_target_are_not_compared():
+    """As another version of the target wrote them down, in the same release."""
+    watched = judge("min_requests: 100000", "rollback: {on: [errors, latency]}", BOUNDS)
+    for second in range(1, 20):
+        seen = watched.look(second, *(
+            Counts(requests=rate * second, failures=0, latency=latency)
+            for rate, latency in ((190, (190 * second, 0, 0)), (10, (0, 0, 10 * second)))
+        ))  # fmt: skip
+    assert (seen.verdict, sum(seen.canary.latency)) == (Verdict.RUNNING, 0)
+
+
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
@@ -24,8 +25,10 @@ from deploy_targets import prediction_log as reader
 from deploy_targets.kubernetes.capture import Captures
 from headgate.records import Window
 from headgate.stack.ports import free_port
+from serving.app import App
 from serving.prediction_log import PredictionLog, Row
 from serving.redact import redact
+from serving.settings import Settings
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -390,3 +393,21 @@ def test_no_redacted_value_is_ever_on_disk(models, tmp_path):
     ]
     written = b"".join(file.read_bytes() for file in (tmp_path / "scratch").rglob("*") if file.is_file())
     assert b"123-45-6789" not in written
+
+
+@pytest.mark.parametrize(("parts", "status"), [([10], 503), ([6, 4], 503), ([11], 413), ([6, 5], 413), ([20, 1], 413)])
+def test_a_body_that_is_too_large_is_refused(monkeypatch, parts, status):
+    """Any other comes as far as the model, which is not loaded here."""
+    monkeypatch.setattr("serving.app.MAX_BODY", 10)
+    messages = [{"body": b"x" * size, "more_body": number < len(parts)} for number, size in enumerate(parts, start=1)]
+    sent = []
+
+    async def receive():
+        return messages.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "path": "/invocations", "method": "POST", "headers": []}
+    asyncio.run(App(Settings.from_env())(scope, receive, send))
+    assert sent[0]["status"] == status

@@ -1,0 +1,1 @@
+"""Plant faults in the product, each of which a test has to find; see run.py."""
