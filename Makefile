@@ -18,7 +18,7 @@ demo: .venv/runtime  ## five releases of real models under live traffic, in abou
 	@$(BIN)/python examples/demo.py --target '$(TARGET)' $(ARGS)
 
 test: .venv/dev  ## the ring: every unit test, every real server and every path of a release once; docs/contributing.md
-	$(call say,running the ring; a quarter of an hour to forty minutes on two cores; WORKERS=1 for one at a time; make test-all runs every test)
+	$(call say,running the ring; ten to thirty minutes on two cores; WORKERS=1 for one at a time; make test-all runs every test)
 	@$(PYTEST) --ring --ignore tests/ranges $(ARGS)
 
 test-rest: .venv/dev  ## the tests outside the ring; SHARE=2/6 for the second of six parts

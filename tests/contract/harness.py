@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -163,11 +162,17 @@ class DockerHarness(BehindEnvoy):
         return revision_of(image, version, ready_timeout, **more)
 
     def remove_images(self) -> None:
-        from docker.errors import ImageNotFound
+        from docker.errors import APIError, ImageNotFound
 
         for reference in self._images:
-            with contextlib.suppress(ImageNotFound):
+            try:
                 self.docker.images.remove(reference, force=True)
+            except ImageNotFound:
+                continue
+            except APIError as error:
+                # Another process of the tests runs it, as the same model is the same image.
+                if error.status_code != httpx.codes.CONFLICT:
+                    raise
 
     def again(self) -> DeployTarget:
         return DockerTarget(self._home)
