@@ -156,6 +156,7 @@ def why_abandoned(journal: Journal, flight: InFlight, endpoint: str) -> Headgate
 
 def _end(job: ReleaseJob, error: HeadgateError, began: float) -> ReleaseResult:
     if _finish_promotion(job):
+        run(retire_expired, job, job.spec.rollback.keep_warm)
         return run(conclude, job, None, began)
     # One that was being undone ends with what that began with.
     error = error_of(job) or error

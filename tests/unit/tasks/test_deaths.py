@@ -33,6 +33,28 @@ def test_wherever_it_dies_one_version_is_left_and_history_says_so(world, changes
     assert world.disorder() == []
 
 
+@pytest.mark.parametrize("who", ["reconcile", "guard"])
+def test_who_ends_a_promotion_also_retires_what_is_no_longer_kept_warm(world, monkeypatch, who):
+    spec = world._spec()
+    spec = spec.model_copy(update={"rollback": spec.rollback.model_copy(update={"keep_warm": 0.0})})
+    monkeypatch.setattr(world, "_spec", lambda: spec)
+    world.act("release")
+    alive = world.journal.append
+
+    def die_once_it_is_live(entry, **more):
+        row = alive(entry, **more)
+        if entry.kind is Kind.LIVE:
+            monkeypatch.setattr(world.journal, "append", alive)
+            world.current.plan[:] = [Fault("die")]
+        return row
+
+    monkeypatch.setattr(world.journal, "append", die_once_it_is_live)
+    world.act("release")
+    assert len(world.target.revisions) == 2
+    world.act(who)
+    assert set(world.target.revisions) == {history.champion(world.journal, ENDPOINT).revision.name}
+
+
 def test_a_challenger_that_nobody_releases_is_no_challenger(world):
     world.act("release")
     world.mlflow.known["challenger"] = 7
