@@ -196,18 +196,28 @@ def test_retire_leaves_nothing_and_can_be_repeated(harness, models, settled):
     assert harness.target.observe(endpoint).traffic == Traffic.all_to(first.name)
 
 
-@pytest.mark.real_server  # It is down for long enough to be seen.
-def test_a_killed_revision_is_seen_and_comes_back(harness, settled):
-    endpoint, _, second = settled
-    harness.kill(endpoint, second.name)
+@pytest.mark.real_server
+def test_a_killed_revision_is_seen_and_comes_back(harness, models):
+    """With the server itself, which is down for long enough to be seen."""
+    endpoint = "killed"
+    first, second = (
+        harness.revision(models("pyfunc", does=does), number) for number, does in ((1, "double"), (2, "slow"))
+    )
 
     def seen(*, ready):
         state = harness.target.observe(endpoint).revisions[second.name]
         return state if state.ready is ready else None
 
-    # One observation: by the next one it may be back.
-    assert wait_for(lambda: seen(ready=False)).detail
-    wait_for(lambda: seen(ready=True))
+    try:
+        harness.target.deploy(endpoint, first)
+        harness.target.route(endpoint, Traffic.all_to(first.name))
+        harness.target.deploy(endpoint, second)
+        harness.kill(endpoint, second.name)
+        # One observation: by the next one it may be back.
+        assert wait_for(lambda: seen(ready=False)).detail
+        wait_for(lambda: seen(ready=True))
+    finally:
+        harness.target.delete(endpoint)
 
 
 @pytest.mark.parametrize(("does", "timeout", "says"), [
