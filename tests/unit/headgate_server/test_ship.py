@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
@@ -15,10 +16,11 @@ from pyarrow import fs
 from support.stack import wait_for
 
 from deploy_targets.kubernetes.capture import Captures
+from deploy_targets.prediction_log import SERVER
 from headgate.records import Window
-from serving import ship
-from serving.prediction_log import SCHEMA, PredictionLog, Row
-from serving.ship import Shipper
+from headgate_server import ship
+from headgate_server.prediction_log import SCHEMA, PredictionLog, Row
+from headgate_server.ship import Shipper
 
 
 @pytest.fixture
@@ -31,6 +33,20 @@ def shipper(tmp_path, there):
     folder = tmp_path / "here"
     folder.mkdir()
     return Shipper(folder, fs.LocalFileSystem(), f"{there}/wine/v1-a", "pod-0")
+
+
+@pytest.mark.parametrize("pod", ["pod-0", "flow-v1-7c9d-x2b"])
+def test_the_log_says_which_pod_wrote_a_row(tmp_path, there, pod):
+    (tmp_path / "here").mkdir()
+    shipper = Shipper(tmp_path / "here", fs.LocalFileSystem(), f"{there}/wine/v1-a", pod)
+    log = Log(shipper)
+    log.write("a")
+    log.end()
+    assert shipper.ship()
+    now = datetime.now(UTC)
+    window = Window(start=now - timedelta(hours=1), end=now + timedelta(hours=1))
+    (batch,) = Captures(f"file://{there}").read("wine", window)
+    assert batch.schema.metadata[SERVER] == pod.encode()
 
 
 def again(shipper):
@@ -164,22 +180,25 @@ def test_rows_outside_of_a_window_and_revisions_that_are_gone_are_not_read(shipp
 def test_it_ends_after_the_server_has_answered_its_last_request(tmp_path, there):
     folder = tmp_path / "scratch" / "predictions"
     folder.mkdir(parents=True)
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with ExitStack() as started:
+        server = started.enter_context(socket.create_server(("127.0.0.1", 0)))
         env = {
             **os.environ, "HEADGATE_SCRATCH": str(folder.parent), "HEADGATE_CAPTURES": f"file://{there}",
             "HEADGATE_ENDPOINT": "wine", "HEADGATE_REVISION": "v1-a", "PORT": str(server.getsockname()[1]),
         }  # fmt: skip
-        process = subprocess.Popen([sys.executable, "-m", "serving.ship"], env=env)
+        process = started.enter_context(subprocess.Popen([sys.executable, "-m", "headgate_server.ship"], env=env))
+        started.callback(process.kill)
         log = Log(Shipper(folder, fs.LocalFileSystem(), "", ""))
         log.write("a")
-        wait_for(lambda: arrived(there) == ["a"], 20)
+        wait_for(lambda: arrived(there) == ["a"])
         process.terminate()
         log.write("while it is served")
-        wait_for(lambda: len(arrived(there)) == 2, 20)
-    log.write("while it drains")
-    wait_for(lambda: len(arrived(there)) == 3, 20)
-    assert process.poll() is None
-    log.write("last")
-    log.end()
-    assert process.wait(20) == 0
+        wait_for(lambda: len(arrived(there)) == 2)
+        server.close()
+        log.write("while it drains")
+        wait_for(lambda: len(arrived(there)) == 3)
+        assert process.poll() is None
+        log.write("last")
+        log.end()
+        assert process.wait(60) == 0
     assert arrived(there) == ["a", "while it is served", "while it drains", "last"]

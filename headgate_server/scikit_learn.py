@@ -25,13 +25,18 @@ def array_predictor(model: Any, predict_fn: str) -> Predict:  # noqa: ANN401 - s
     transforms = [_transform(step) for step in steps[:-1] if step not in (None, "passthrough")]
     predict, whole = _predict(steps[-1], predict_fn), getattr(model, predict_fn)
 
-    def through(array: np.ndarray) -> Any:  # noqa: ANN401
-        if not np.isfinite(array).all():
-            return whole(array)
+    def through(asked: np.ndarray) -> Any:  # noqa: ANN401
+        array = asked
         with config_context(assume_finite=True):
-            for transform in transforms:
+            for transform, is_formula in transforms:
+                # What is infinite stays so in a formula, and a number may become too large there; it is seen after it.
+                if not (is_formula or _is_finite(array)):
+                    break
                 array = transform(array)
-            return predict(array)
+            else:
+                if _is_finite(array):
+                    return predict(array)
+        return whole(asked)
 
     return through
 
@@ -77,15 +82,19 @@ def _block(columns: list[Any]) -> np.ndarray:
     return block
 
 
-def _transform(step: Any) -> Predict:  # noqa: ANN401 - as above
-    """A step's `transform`, by its formula where that is plain."""
+def _is_finite(array: Any) -> bool:  # noqa: ANN401 - a sparse matrix, too
+    return not isinstance(array, np.ndarray) or bool(np.isfinite(array).all())
+
+
+def _transform(step: Any) -> tuple[Predict, bool]:  # noqa: ANN401 - as above
+    """A step's `transform`, by its formula where that is plain; and whether it is."""
     from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
 
     if type(step) is not StandardScaler:
-        return step.transform  # type: ignore[no-any-return]
+        return step.transform, False
     mean, scale = step.mean_ if step.with_mean else 0.0, step.scale_ if step.with_std else 1.0
     # In any other type scikit-learn rounds on the way.
-    return lambda array: (array - mean) / scale if array.dtype == np.float64 else step.transform(array)
+    return lambda array: (array - mean) / scale if array.dtype == np.float64 else step.transform(array), True
 
 
 def _predict(step: Any, predict_fn: str) -> Predict:  # noqa: ANN401 - as above

@@ -26,17 +26,25 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import scoring_server
 from mlflow.types import DataType
 
-from serving import answers, shortcuts
-from serving.payloads import Columns
+from headgate_server import answers, shortcuts
+from headgate_server.incomplete import lacks_values
+from headgate_server.payloads import Columns, rounds_alike
+from headgate_server.shape import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-logger = logging.getLogger("serving")
+logger = logging.getLogger("headgate_server")
 
 JSON = "application/json"
+_UTF_8 = ("charset=utf-8", "charset=UTF-8")
+_QUICK_TYPES = frozenset({JSON, *(f"{JSON};{space}{charset}" for space in ("", " ") for charset in _UTF_8)})
+"""Content types of which MLflow's server takes JSON; it decides about any other."""
+_BAD_REQUEST, _UNSUPPORTED = "BAD_REQUEST", "UNSUPPORTED_MEDIA_TYPE"
 _MADE_UP_ROWS = 3
+MOST_MESSAGE = 4000
+"""Characters of an error's message. MLflow's messages quote the whole body, at ten times its size if it is binary."""
 
 
 class Answer(NamedTuple):
@@ -45,6 +53,11 @@ class Answer(NamedTuple):
     status: int
     body: bytes
     content_type: str = JSON
+
+
+def refusal(status: int, code: str, message: str) -> Answer:
+    """An error's answer, of the form that MLflow's have, with the beginning of a long message."""
+    return Answer(status, json.dumps({"error_code": code, "message": message[:MOST_MESSAGE]}).encode())
 
 
 class ModelRaisedError(Exception):
@@ -62,6 +75,7 @@ class ServedModel:
         self._model = pyfunc.load_model(str(folder))
         self._schema = self._model.metadata.get_input_schema()
         self._columns = Columns(self._schema) if Columns.can_read(self._schema) else None
+        self._shape = Shape(self._schema)
         # A model that was trained on named columns warns about every array without names.
         warnings.filterwarnings("ignore", message="X does not have valid feature names")
         self._quick: Callable[[Any], bytes | None] | None = None
@@ -78,46 +92,63 @@ class ServedModel:
                 self._quick, self.way = ask, way
                 return
 
+    @property
+    def csv_types(self) -> dict[str, str] | None:
+        """The pandas type by which MLflow reads each column of a CSV; None where the values decide."""
+        if self._schema is None or self._schema.is_tensor_spec() or not self._schema.has_input_names():
+            return None
+        kinds = zip(self._schema.input_names(), self._schema.pandas_types(), strict=True)
+        return {name: str(np.dtype(kind)) for name, kind in kinds}
+
     def answer(self, body: bytes, content_type: str = JSON) -> Answer:
-        """Answer one request.
+        """Answer one request; a refusal's body is JSON with `error_code` and `message`, as MLflow's is.
 
         Raises:
             ModelRaisedError: the model raised; its cause is the model's exception.
         """
-        if self._quick is not None and content_type.startswith(JSON):
-            try:
-                document = orjson.loads(body)
-            except orjson.JSONDecodeError:
-                document = None
-            encoded = None if document is None else self._quick_answer(document)
-            if encoded is not None:
-                return Answer(200, encoded)
-        return self._mlflow_answer(body, content_type)
+        return self.quick_answer(body, content_type) or self.mlflow_answer(body, content_type)
 
-    def _quick_answer(self, document: Any) -> bytes | None:  # noqa: ANN401
-        if self._quick is None:
+    def quick_answer(self, body: bytes, content_type: str = JSON) -> Answer | None:
+        """The answer by the quick way; None where MLflow's own is to be asked."""
+        if self._quick is None or content_type not in _QUICK_TYPES:
             return None
         try:
-            return self._quick(document)
-        except Exception as error:
-            raise ModelRaisedError from error
+            encoded = self._quick(orjson.loads(body))
+        except orjson.JSONDecodeError:
+            return None
+        except Exception as error:  # noqa: BLE001 - whatever a model raises
+            # MLflow's own way raises too, and tells whose fault it is; or it can do what this one cannot.
+            logger.debug("the quick way to ask this model failed, MLflow's is asked: %r", error)
+            return None
+        return None if encoded is None else Answer(200, encoded)
 
-    def _mlflow_answer(self, body: bytes, content_type: str) -> Answer:
+    def mlflow_answer(self, body: bytes, content_type: str) -> Answer:
+        """The answer by MLflow's scoring functions.
+
+        Raises:
+            ModelRaisedError: see `answer`.
+        """
+        if why := self._shape.misfit(body, content_type):
+            return refusal(400, _BAD_REQUEST, why)
         call = _Call(self._model)
         try:
             reply = scoring_server.invocations(body, content_type, call, self._schema)
         except MlflowException as error:
-            if call.raised is not None:
+            if call.raised is not None and not lacks_values(call.asked, self._schema):
                 raise ModelRaisedError from call.raised
             status = error.get_http_status_code()
-            content = {"error_code": error.error_code, "message": error.message}
+            if status < 500:  # noqa: PLR2004
+                return refusal(status, error.error_code, error.message)
             # MLflow calls a body that breaks the signature an internal error in places; it is the client's.
-            return Answer(status if status < 500 else 400, json.dumps(content).encode())  # noqa: PLR2004
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            return refusal(400, _BAD_REQUEST, error.message)
+        except Exception as error:
+            if call.has_answered:
+                # What the model answered cannot be written as JSON.
+                raise ModelRaisedError from error
             # MLflow's parser itself fell over a malformed body.
-            if call.raised is not None:
-                raise ModelRaisedError from call.raised
-            return Answer(400, json.dumps({"error_code": "BAD_REQUEST", "message": repr(error)}).encode())
+            return refusal(400, _BAD_REQUEST, f"the body cannot be read: {error!r}")
+        if reply.status >= 400:  # noqa: PLR2004
+            return refusal(reply.status, _UNSUPPORTED, reply.response)
         return Answer(reply.status, reply.response.encode(), reply.mimetype)
 
     def _quick_ways(self) -> list[tuple[str, Callable[[Any], bytes | None]]]:
@@ -191,6 +222,8 @@ class ServedModel:
             )
             if not fits or array.dtype.kind not in "if" or spec.type.kind != "f":
                 return None
+            if array.dtype.kind == "i" and spec.type.itemsize < array.dtype.itemsize and not rounds_alike(array):
+                return None
             return answers.encode(predict(array.astype(spec.type, copy=False)))
 
         return ask
@@ -201,7 +234,7 @@ class ServedModel:
         for document in probes:
             try:
                 quick = ask(document)
-                reference = self._mlflow_answer(json.dumps(document).encode(), JSON)
+                reference = self.mlflow_answer(json.dumps(document).encode(), JSON)
             except Exception as error:  # noqa: BLE001 - a way that fails in any manner is not taken
                 logger.info("a quicker way to ask this model fails: %r", error)
                 return False
@@ -236,22 +269,33 @@ class ServedModel:
 
 
 class _Call:
-    """A model for one call of MLflow's scoring function, which hides who raised."""
+    """A model for one call of MLflow's scoring function, which hides whether the model or the parser raised.
+
+    Attributes:
+        asked: what MLflow's parser made of the body.
+        raised: the model's exception, where it is not about the input.
+        has_answered: whether the model did.
+    """
 
     def __init__(self, model: Any) -> None:  # noqa: ANN401
         self._model = model
         self.metadata = model.metadata
+        self.asked: Any = None
         self.raised: Exception | None = None
+        self.has_answered = False
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:  # noqa: ANN401
         """Ask the model, and remember an exception that is not about the input."""
+        self.asked = data
         try:
-            return self._model.predict(data, params=params)
+            answer = self._model.predict(data, params=params)
         except MlflowException:
             raise
         except Exception as error:
             self.raised = error
             raise
+        self.has_answered = True
+        return answer
 
 
 def _made_up(kind: DataType, row: int) -> Any:  # noqa: ANN401

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
-logger = logging.getLogger("serving")
+logger = logging.getLogger("headgate_server")
+
+
+def is_seen() -> bool:
+    """Return whether the server may use a GPU."""
+    return bool(_visible())
 
 
 class Gpus(Collector):

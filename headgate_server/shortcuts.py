@@ -1,6 +1,6 @@
 """Asking a model for an array's predictions with less between: one way a flavour, quickest first.
 
-Every shortcut is only taken when it gave MLflow's own answers (`serving.model`), so it may be as bold as it likes.
+Every shortcut is only taken when it gave MLflow's own answers (`model.py`), so it may be as bold as it likes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from serving import answers, scikit_learn
+from headgate_server import answers, scikit_learn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span
 
-    from serving.settings import Settings
+    from headgate_server.settings import Settings
 
 _SERVER_ERROR = 500
 

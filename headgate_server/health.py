@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import sys
 
-from serving.settings import Settings
+from headgate_server.settings import Settings
 
 _SECONDS = 4
 

@@ -7,6 +7,7 @@ schema is that of `deploy_targets.prediction_log`, less the two columns that the
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
@@ -16,14 +17,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
-from serving.redact import redact
-from serving.settings import KEEP_BYTES
+from headgate_server.redact import redact
+from headgate_server.settings import KEEP_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
 
-logger = logging.getLogger("serving")
+logger = logging.getLogger("headgate_server")
 
 SCHEMA = pa.schema(
     [
@@ -69,12 +70,16 @@ class PredictionLog:
         sample: the share of requests that are kept; the same ones by every revision, as the request's id decides.
         hidden: fields whose values are not kept.
         keep: bytes that the folder may have.
+
+    Attributes:
+        types: by which the server reads a CSV's columns, for the log's readers; set it before the first row.
     """
 
     def __init__(
         self, folder: Path, dropped: Callable[[int], None], *, sample: float = 1.0, hidden: Collection[str] = (),
         keep: int = KEEP_BYTES,
     ) -> None:  # fmt: skip
+        self.types: dict[str, str] | None = None
         self._folder = folder
         self._dropped = dropped
         self._below = round(sample * _ALL)
@@ -132,7 +137,7 @@ class PredictionLog:
     def _redacted(self, row: Row) -> Row:
         # An error may quote the value that it is about.
         response = redact(row.response, self._hidden) if row.status < _FIRST_ERROR else b""
-        return row._replace(request=redact(row.request, self._hidden), response=response)
+        return row._replace(request=redact(row.request, self._hidden, row.content_type), response=response)
 
     def _write(self, batch: pa.RecordBatch) -> None:
         if self._writer is None or self._path is None:
@@ -149,7 +154,8 @@ class PredictionLog:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._path = self._folder / f"{time.time_ns()}-{os.getpid()}.arrows"
         self._sink = self._path.open("wb")
-        self._writer = pa.ipc.new_stream(self._sink, SCHEMA)
+        known = {} if self.types is None else {"types": json.dumps(self.types)}
+        self._writer = pa.ipc.new_stream(self._sink, SCHEMA.with_metadata(known))
         self._opened = time.monotonic()
         self._batches = 0
 
@@ -171,11 +177,16 @@ class PredictionLog:
 
     def _remove_oldest(self) -> None:
         files = sorted(self._folder.glob("*.arrows"))
+        # A worker that has little to write goes on with the last of its files, however old it is.
+        last = {path.stem.rpartition("-")[2]: path for path in files}
+        written = {path for pid, path in last.items() if os.path.exists(f"/proc/{pid}")}  # noqa: PTH110
         # Another worker may be removing the same ones.
         sizes = {path: path.stat().st_size for path in files if path.exists()}
         excess = sum(sizes.values()) - self._keep
         for path, size in sizes.items():
             if excess <= 0:
                 return
+            if path in written:
+                continue
             path.unlink(missing_ok=True)
             excess -= size

@@ -7,8 +7,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+WORKERS = "HEADGATE_SERVER_WORKERS"
+WORKER_CHOICES = ("auto", "1", "2")
 KEEP_BYTES = 2**30
 """What a prediction log may have on disk, where nothing else is set."""
+
+
+class SettingError(ValueError):
+    """A variable has a value that the server cannot use."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,7 @@ class Settings:
     port: int
     """AIP_HTTP_PORT (Vertex AI), PORT (Cloud Run and others), or 8080."""
     workers: int
-    """HEADGATE_WORKERS: processes."""
+    """HEADGATE_WORKERS: processes, where several were asked for (`runtime.replicas`)."""
     scratch: Path | None
     """HEADGATE_SCRATCH: the one folder that is written to; without it there is no prediction log."""
     endpoint: str
@@ -38,9 +44,26 @@ class Settings:
     log_keep: int = KEEP_BYTES
     """HEADGATE_LOG_KEEP: bytes that the log may have on disk; the oldest rows go."""
 
+    socket: Path | None = None
+    """HEADGATE_SOCKET: a Unix socket to listen on, in place of host and port."""
+    deadline: float = 60.0
+    """HEADGATE_DEADLINE: seconds within which a body comes, and within which it is answered."""
+    workers_ended: int = 0
+    """HEADGATE_WORKERS_ENDED: how many workers have ended before this one; it is in the place of the last of them."""
+    worker_loads: float = 0.0
+    """HEADGATE_WORKER_LOADS: seconds in which the first worker loaded the model."""
+    is_spare: bool = False
+    """HEADGATE_WORKER_SPARE: whether another worker answers while this one loads; workers.py sets all three."""
+    server_workers: str = "auto"
+    """HEADGATE_SERVER_WORKERS: 1, 2, or auto: two where there is room (headgate_server/room.py)."""
+
     @classmethod
     def from_env(cls) -> Settings:
-        """Read the environment."""
+        """Read the environment.
+
+        Raises:
+            SettingError: HEADGATE_SERVER_WORKERS has another value than those.
+        """
         env = os.environ
         scratch = env.get("HEADGATE_SCRATCH")
         return cls(
@@ -55,4 +78,16 @@ class Settings:
             log_sample=float(env.get("HEADGATE_LOG_SAMPLE", "1")),
             log_hidden=tuple(json.loads(env.get("HEADGATE_LOG_HIDDEN", "[]"))),
             log_keep=int(env.get("HEADGATE_LOG_KEEP", KEEP_BYTES)),
+            socket=Path(env["HEADGATE_SOCKET"]) if env.get("HEADGATE_SOCKET") else None,
+            deadline=float(env.get("HEADGATE_DEADLINE", "60")),
+            workers_ended=int(env.get("HEADGATE_WORKERS_ENDED", "0")),
+            worker_loads=float(env.get("HEADGATE_WORKER_LOADS", "0")),
+            is_spare=env.get("HEADGATE_WORKER_SPARE") == "1",
+            server_workers=_server_workers(env.get(WORKERS) or "auto"),
         )
+
+
+def _server_workers(given: str) -> str:
+    if given not in WORKER_CHOICES:
+        raise SettingError(f"{WORKERS} is {given!r}, and not one of {', '.join(WORKER_CHOICES)}")
+    return given

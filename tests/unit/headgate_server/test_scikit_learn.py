@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC
 
-from serving import scikit_learn
+from headgate_server import scikit_learn
 
 
 class Doubled(LinearRegression):

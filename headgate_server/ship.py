@@ -1,4 +1,4 @@
-"""Bring the prediction log to object storage: `python -m serving.ship`, beside the server, with the same folder.
+"""Bring the prediction log to object storage: `python -m headgate_server.ship` beside the server, with the same folder.
 
 Whole batches are sent as they are, each few seconds, as `<captures>/<endpoint>/<revision>/<hour>/<name>.arrows`, by the
 hour of the first row in UTC. What was sent is noted in the folder after it was: a process that dies between the two
@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import pyarrow as pa
 from pyarrow import fs
 
-from serving.settings import Settings
+from headgate_server.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-logger = logging.getLogger("serving")
+logger = logging.getLogger("headgate_server")
 
 SHIP_SECONDS = 2.0
 MOST_BYTES = 64 * 2**20

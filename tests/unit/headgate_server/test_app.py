@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,12 +26,16 @@ from deploy_targets import prediction_log as reader
 from deploy_targets.kubernetes.capture import Captures
 from headgate.records import Window
 from headgate.stack.ports import free_port
-from serving.app import App
-from serving.prediction_log import PredictionLog, Row
-from serving.redact import redact
-from serving.settings import Settings
+from headgate_server.app import App, _read_headers
+from headgate_server.model import ServedModel
+from headgate_server.prediction_log import PredictionLog, Row
+from headgate_server.redact import redact
+from headgate_server.settings import Settings
+from monitoring.predictions import Predictions
 
 REPOSITORY = Path(__file__).parents[3]
+LATE = 666.0
+"""What a model that is `late` takes its time for."""
 
 
 @contextmanager
@@ -46,8 +51,11 @@ def server(model: Path, tmp_path: Path, *arguments: str, limit_file: int = 0, un
 
     settings = {"HEADGATE_MODEL": str(model), "HEADGATE_SCRATCH": str(scratch), "HEADGATE_HOST": "127.0.0.1",
                 "PORT": str(port), **env}  # fmt: skip
+    if limit_file:
+        # Python puts a file of byte code that was cut off in its place, for every process that comes after.
+        settings["PYTHONDONTWRITEBYTECODE"] = "1"
     with subprocess.Popen(
-        [*under, sys.executable, "-m", "serving", *arguments], cwd=REPOSITORY, env={**os.environ, **settings},
+        [*under, sys.executable, "-m", "headgate_server", *arguments], cwd=REPOSITORY, env={**os.environ, **settings},
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=restrict,
     ) as process, httpx.Client(base_url=f"http://127.0.0.1:{settings['PORT']}", timeout=20) as client:  # fmt: skip
         try:
@@ -68,6 +76,12 @@ def ready(client: httpx.Client) -> bool:
     return reply is not None and reply.status_code == 200
 
 
+def metrics(client: httpx.Client) -> str:
+    """Ask on a connection of its own, as another may be in use."""
+    with httpx.Client(base_url=client.base_url, timeout=20) as fresh:
+        return fresh.get("/metrics").text
+
+
 def ask(client: httpx.Client, x: float = 1.0, **headers: str) -> httpx.Response:
     body = json.dumps({"dataframe_records": [{"x": x}]})
     return client.post("/invocations", content=body, headers={"content-type": "application/json", **headers})
@@ -86,7 +100,7 @@ def test_where_nothing_is_beside_it_it_brings_its_log_to_storage_itself(models, 
         wait_for(lambda: ready(client), 30)
         ask(client)
         wait_for(lambda: arrived() == 1, 20)
-        (shipper,) = psutil.Process(process.pid).children()
+        (shipper,) = [one for one in psutil.Process(process.pid).children() if "headgate_server.ship" in one.cmdline()]
         shipper.kill()
         ask(client)
         wait_for(lambda: arrived() == 2, 20)
@@ -137,13 +151,16 @@ def test_the_container_contract(models, tmp_path):
         raised = ask(client, -1.0)
         assert raised.status_code == 500
         assert raised.json()["request_id"] == raised.headers["x-request-id"]
-        assert "Traceback" not in raised.text
+        assert raised.json()["error_code"] == "INTERNAL_ERROR"
+        assert "Traceback (" not in raised.text
 
         for content, kind in ((b"{broken", "application/json"), (b"{}", "application/json"), (b"<x/>", "text/xml")):
             refused = client.post("/invocations", content=content, headers={"content-type": kind})
             assert 400 <= refused.status_code < 500
-            assert refused.json()["error"]
-        assert client.get("/invocations").status_code == 405
+            assert {*refused.json()} == {"error_code", "message", "request_id"}
+            assert refused.json()["request_id"] == refused.headers["x-request-id"]
+        other = client.get("/invocations")
+        assert (other.status_code, other.headers["allow"]) == (405, "POST")
         assert client.get("/nothing").status_code == 404
 
         text = client.get("/metrics").text
@@ -190,13 +207,12 @@ def test_any_user_and_one_folder_to_write_to_are_enough(models, tmp_path):
 
 
 def test_requests_in_flight_are_answered_before_it_ends(models, tmp_path):
-    with server(models("pyfunc", does="slow", after=1.5), tmp_path) as (process, client):
+    with server(models("pyfunc", does="late", after=1.5), tmp_path) as (process, client):
         wait_for(lambda: ready(client))
         replies = []
-        thread = threading.Thread(target=lambda: replies.append(ask(client)))
+        thread = threading.Thread(target=lambda: replies.append(ask(client, LATE)))
         thread.start()
-        # The request has been sent once the server counts it as open.
-        time.sleep(0.3)
+        wait_for(lambda: "headgate_requests_in_progress 1.0" in metrics(client))
         process.send_signal(signal.SIGTERM)
         thread.join()
         assert replies[0].status_code == 200
@@ -219,10 +235,10 @@ def test_the_port_of_vertex_comes_first(models, tmp_path):
 
 
 def test_a_slow_model_does_not_keep_ping_waiting(models, tmp_path):
-    with server(models("pyfunc", does="slow", after=2.0), tmp_path) as (_, client):
+    with server(models("pyfunc", does="late", after=1.5), tmp_path) as (_, client):
         wait_for(lambda: ready(client))
         replies = []
-        thread = threading.Thread(target=lambda: replies.append(ask(client).status_code))
+        thread = threading.Thread(target=lambda: replies.append(ask(client, LATE).status_code))
         thread.start()
         answered = 0
         while not replies:
@@ -275,6 +291,28 @@ def test_every_answer_is_in_the_log(models, tmp_path):
     assert json.loads(rows["good"]["response"]) == {"predictions": [{"x": 2.0}]}
 
 
+def test_the_same_row_is_monitored_whatever_form_it_comes_in(models, tmp_path):
+    asked = {"double": 0.5, "float": 1.5, "long": 2022, "integer": 7, "string": "01", "boolean": True}
+    lines = ",".join(asked), ",".join(map(str, asked.values()))
+    with server(models("echo", inputs="simple"), tmp_path) as (process, client):
+        wait_for(lambda: ready(client))
+        for content, kind in (
+            (json.dumps({"dataframe_records": [asked]}), "application/json"), ("\n".join(lines), "text/csv"),
+        ):  # fmt: skip
+            reply = client.post("/invocations", content=content, headers={"content-type": kind})
+            assert reply.status_code == 200, reply.text
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+    def captured(window: Window):
+        return reader.read(tmp_path / "scratch" / "predictions", "e", "v1", window)
+
+    now = datetime.now(UTC)
+    found = Predictions(None, captured, "v1", Window(start=now - timedelta(hours=1), end=now + timedelta(hours=1)))
+    assert found.unreadable_requests == 0
+    assert {name: found.column(name).to_pylist() for name in asked} == {name: [asked[name]] * 2 for name in asked}
+
+
 def test_a_full_disk_costs_rows_and_no_request(models, tmp_path):
     with server(models("pyfunc", does="double"), tmp_path, limit_file=4096) as (_, client):
         wait_for(lambda: ready(client))
@@ -310,8 +348,8 @@ def test_a_file_that_was_cut_off_is_read_to_its_last_whole_batch(tmp_path):
 
 def test_memory_is_bounded(tmp_path, monkeypatch):
     dropped = []
-    monkeypatch.setattr("serving.prediction_log.FLUSH_SECONDS", 60)
-    monkeypatch.setattr("serving.prediction_log.MAX_PENDING_BYTES", 10_000)
+    monkeypatch.setattr("headgate_server.prediction_log.FLUSH_SECONDS", 60)
+    monkeypatch.setattr("headgate_server.prediction_log.MAX_PENDING_BYTES", 10_000)
     log = PredictionLog(tmp_path, dropped.append)
     for number in range(100):
         log.add(row(number, 1000))
@@ -321,8 +359,8 @@ def test_memory_is_bounded(tmp_path, monkeypatch):
 
 
 def test_files_rotate_and_the_oldest_go(tmp_path, monkeypatch):
-    monkeypatch.setattr("serving.prediction_log.ROTATE_BYTES", 20_000)
-    monkeypatch.setattr("serving.prediction_log.FLUSH_SECONDS", 0.01)
+    monkeypatch.setattr("headgate_server.prediction_log.ROTATE_BYTES", 20_000)
+    monkeypatch.setattr("headgate_server.prediction_log.FLUSH_SECONDS", 0.01)
     log = PredictionLog(tmp_path, lambda count: pytest.fail(f"{count} rows dropped"), keep=60_000)
     for number in range(20):
         log.add(row(number, 15_000))
@@ -332,6 +370,25 @@ def test_files_rotate_and_the_oldest_go(tmp_path, monkeypatch):
     kept = {int(item["request_id"]) for item in read(tmp_path)}
     assert 19 in kept
     assert 0 not in kept
+
+
+def test_a_log_that_another_worker_still_writes_is_not_removed_with_the_oldest(tmp_path, monkeypatch):
+    monkeypatch.setattr("headgate_server.prediction_log.ROTATE_BYTES", 20_000)
+    monkeypatch.setattr("headgate_server.prediction_log.FLUSH_SECONDS", 0.01)
+    monkeypatch.setattr("headgate_server.prediction_log.time.time_ns", iter(range(1_000, 2_000)).__next__)
+    # Older than every file of this process: one that a live process writes, the one before, and one of a dead process.
+    parent, (dead, _) = os.getppid(), os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0)
+    idle, ended, left = (tmp_path / f"{name}.arrows" for name in (f"0200-{parent}", f"0100-{parent}", f"0300-{dead}"))
+    for path in (idle, ended, left):
+        path.write_bytes(b"x" * 30_000)
+    log = PredictionLog(tmp_path, lambda count: pytest.fail(f"{count} rows dropped"), keep=60_000)
+    for number in range(6):
+        log.add(row(number, 15_000))
+        wait_for(lambda number=number: any(item["request_id"] == str(number) for item in read(tmp_path)))
+    log.close()
+    assert idle.exists()
+    assert not ended.exists()
+    assert not left.exists()
 
 
 def test_a_sample_is_the_same_requests_whoever_takes_it(tmp_path):
@@ -358,6 +415,7 @@ def test_a_sample_is_the_same_requests_whoever_takes_it(tmp_path):
     ({"inputs": {"ssn": ["secret"], "x": [1]}}, {"inputs": {"ssn": None, "x": [1]}}),
     ({"instances": [{"person": {"ssn": {"number": "secret"}}}]}, {"instances": [{"person": {"ssn": None}}]}),
     ({"predictions": [1.5]}, {"predictions": [1.5]}),
+    ({"inputs": {"ssn": ["secret"], "x": [float("inf")]}}, {"inputs": {"ssn": None, "x": [float("inf")]}}),
 ])  # fmt: skip
 def test_named_fields_are_redacted_wherever_they_stand(body, kept):
     assert json.loads(redact(json.dumps(body).encode(), {"ssn"})) == kept
@@ -369,6 +427,31 @@ def test_named_fields_are_redacted_wherever_they_stand(body, kept):
 ])  # fmt: skip
 def test_what_cannot_be_read_is_left_out_whole(body):
     assert redact(body, {"ssn"}) == b""
+
+
+@pytest.mark.parametrize(("body", "kept"), [
+    (b"ssn,x\nsecret,1\n", b"ssn,x\n,1\n"), (b'x,ssn\r\n"1,5","a ""secret"""\r\n2\r\n', b'x,ssn\n"1,5",\n2\n'),
+    (b'"ssn",x\n"secret\nsecret",1', b"ssn,x\n,1\n"), (b"ssn,x\n0,secret,1\n", b""), (b'ssn,x\n"secret,1\n', b""),
+    (b"ssn\xff", b""), (b"", b""),
+])  # fmt: skip
+def test_named_columns_of_a_csv_are_redacted(body, kept):
+    assert redact(body, {"ssn"}, "text/csv; charset=utf-8") == kept
+
+
+@pytest.mark.parametrize(("kind", "types"), [
+    ("simple", {"double": "float64", "float": "float32", "long": "int64", "integer": "int32", "string": "object",
+                "boolean": "bool"}),
+    ("none", None), ("tensor", None), ("unnamed", None),
+])  # fmt: skip
+def test_the_log_says_by_which_types_a_csv_is_read(models, tmp_path, kind, types):
+    log = PredictionLog(tmp_path, lambda _: None)
+    log.types = ServedModel(models("echo", inputs=kind)).csv_types
+    log.add(row(1))
+    log.close()
+    now = datetime.now(UTC)
+    window = Window(start=now - timedelta(hours=1), end=now + timedelta(hours=1))
+    (batch,) = reader.read(tmp_path, "e", "v1", window)
+    assert json.loads((batch.schema.metadata or {}).get(b"types", b"null")) == types
 
 
 def test_an_error_that_quotes_a_value_is_not_kept(tmp_path):
@@ -398,8 +481,11 @@ def test_no_redacted_value_is_ever_on_disk(models, tmp_path):
 @pytest.mark.parametrize(("parts", "status"), [([10], 503), ([6, 4], 503), ([11], 413), ([6, 5], 413), ([20, 1], 413)])
 def test_a_body_that_is_too_large_is_refused(monkeypatch, parts, status):
     """Any other comes as far as the model, which is not loaded here."""
-    monkeypatch.setattr("serving.app.MAX_BODY", 10)
-    messages = [{"body": b"x" * size, "more_body": number < len(parts)} for number, size in enumerate(parts, start=1)]
+    monkeypatch.setattr("headgate_server.bodies.MAX_BODY", 10)
+    messages = [
+        {"type": "http.request", "body": b"x" * size, "more_body": number < len(parts)}
+        for number, size in enumerate(parts, start=1)
+    ]
     sent = []
 
     async def receive():
@@ -411,3 +497,25 @@ def test_a_body_that_is_too_large_is_refused(monkeypatch, parts, status):
     scope = {"type": "http", "path": "/invocations", "method": "POST", "headers": []}
     asyncio.run(App(Settings.from_env())(scope, receive, send))
     assert sent[0]["status"] == status
+
+
+@pytest.mark.parametrize(("sent", "kept"), [
+    (b"mine", True), (b"POST/invocations", True), (b"a" * 128, True), (b"req_1" * 3, True), (b"a" * 129, False),
+    (b"a b", False), (b"<svg>", False), (b"\xff", False), (b"a\tb", False), (b"", False),
+])  # fmt: skip
+@pytest.mark.parametrize("header", ["x-request-id", "x-amzn-sagemaker-custom-attributes"])
+def test_a_clients_id_is_bounded_and_what_is_not_taken_has_one_of_ours(header, sent, kept):
+    value = sent if header == "x-request-id" else b"x-request-id=" + sent
+    scope = {"headers": [(header.encode(), value)]}
+    (_, first, _), (_, second, _) = _read_headers(scope), _read_headers(scope)
+    assert (first == sent.decode("latin-1")) == (kept and sent != b"")
+    assert kept or uuid.UUID(first)
+    assert first == second or not sent, "a copy of a request is told by its id"
+
+
+def test_the_health_check_of_a_container_imports_no_data_library():
+    """It runs every ten seconds, each time in a new process."""
+    libraries = {"mlflow", "numpy", "pandas", "pyarrow"}
+    code = f"import sys, headgate_server.health; print(sorted({libraries} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout.strip() == "[]"
