@@ -1,14 +1,13 @@
 """The bundle: everything that an image holds, in one folder named by the digest of its content.
 
 model/               the model's files
-serving/             the server
+headgate_server/     the server
 requirements.lock    exact versions with hashes, the model's and the server's
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -18,11 +17,16 @@ from filelock import FileLock
 
 from headgate.errors import ArtifactError, PackageError
 from headgate.records import Artifact, Image
+from headgate.safe_path import ROOT
+from images.pip_file import PipFile
 from images.requirements import ensure_environment, lock_requirements
 
 if TYPE_CHECKING:
     from headgate.home import Home
 
+SERVER = "headgate_server"
+"""The package that serves a model; a model's own code cannot have a module of that name."""
+SERVER_CODE = "HEADGATE_SERVER_CODE"
 _CHUNK = 2**20
 
 
@@ -32,17 +36,19 @@ def build_image(home: Home, artifact: Artifact) -> Image:
     Raises:
         PackageError: a file cannot be read, or the requirements cannot be had.
     """
-    lock = lock_requirements(home, artifact.requirements, artifact.python)
-    interpreter = ensure_environment(home, lock, artifact.python)
+    asked = PipFile(artifact.requirements, artifact.path)
+    lock = lock_requirements(home, asked, artifact.python)
+    interpreter = ensure_environment(home, lock, artifact.python, asked)
     model = model_files(artifact.path)
     files = {f"model/{name}": path for name, path in model.items()}
-    files |= {f"serving/{name}": path for name, path in server_files().items()}
+    files |= {f"{SERVER}/{name}": path for name, path in server_files().items()}
     digest = _digest(files, lock)
     folder = keep_files(home, digest, files, lock, own=artifact.is_download)
     size = sum(path.stat().st_size for path in model.values())
     return Image(
-        digest=f"sha256:{digest}", lock_digest=digest_of(lock), path=folder, interpreter=interpreter, size=size
-    )
+        digest=f"sha256:{digest}", lock_digest=digest_of(lock), path=folder, interpreter=interpreter, size=size,
+        server=SERVER,
+    )  # fmt: skip
 
 
 def digest_of(lock: str) -> str:
@@ -101,19 +107,22 @@ def model_files(folder: Path) -> dict[str, Path]:
 
 def server_files() -> dict[str, Path]:
     """The server's code; see `code_of`."""
-    return code_of("serving")
+    return code_of(SERVER)
 
 
 def code_of(package: str) -> dict[str, Path]:
     """A package's code by relative name, in a stable order.
 
+    HEADGATE_SERVER_CODE names a folder whose `headgate_server` is taken in place of Headgate's; the tests use it.
+
     Raises:
         ArtifactError: the installation is broken.
     """
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ArtifactError(f"the package {package} is not installed", fix="install Headgate again: docs/install.md")
-    return _files(Path(spec.origin).parent, "*.py")
+    root = Path(os.environ.get(SERVER_CODE) or ROOT) if package == SERVER else ROOT
+    found = _files(root.joinpath(*package.split(".")), "*.py")
+    if "__init__.py" not in found:
+        raise ArtifactError(f"the package {package} is not in {root}", fix="install Headgate again: docs/install.md")
+    return found
 
 
 def _files(folder: Path, pattern: str = "*") -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""From a model to one image that every platform takes: base, runtime layer, model layers.
+"""From a model to one image that every platform takes: base, runtime layers, model layers.
 
 Nothing is built in a container: layers are packed on this machine, which needs no network and gives the same digest for
 the same inputs. Into a daemon goes what it lacks; into a registry too, over its API and in one pass.
@@ -14,13 +14,14 @@ from headgate.errors import ImageError
 from headgate.home import write_atomically
 from headgate.records import Image
 from images.base import base_for_registry, base_in_daemon
-from images.bundle import digest_of, keep_files, model_files
+from images.bundle import SERVER, digest_of, keep_files, model_files
 from images.daemon import OURS, Daemon
 from images.layers import LARGE_BYTES, ROOT, Layer, split_large
 from images.manifest import TAR, Base, Blob, Manifest, canonical, extend, sha256
+from images.pip_file import PipFile
 from images.repository import Repository
 from images.requirements import lock_requirements
-from images.runtime import runtime_layer
+from images.runtime import code_layer, packages_layer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,14 @@ LOCAL_NAME = "headgate"
 RUNS: dict[str, Any] = {
     "WorkingDir": f"/{ROOT}",
     "User": USER,
-    "Env": [f"PYTHONUSERBASE=/{ROOT}", "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1", "HOME=/tmp"],
+    "Env": [
+        f"PYTHONUSERBASE=/{ROOT}",
+        "PYTHONDONTWRITEBYTECODE=1",
+        "PYTHONUNBUFFERED=1",
+        "HOME=/tmp",
+        # `-m` finds the program in the working folder; a base may have set this.
+        "PYTHONSAFEPATH=",
+    ],
     "StopSignal": "SIGTERM",
 }
 """How every image of ours runs: not as root, and without writing anything."""
@@ -62,12 +70,13 @@ def build_container(
     Raises:
         PackageError: the requirements cannot be had; no daemon, no base, or a registry that refuses.
     """
-    lock = lock_requirements(home, artifact.requirements, artifact.python)
+    asked = PipFile(artifact.requirements, artifact.path)
+    lock = lock_requirements(home, asked, artifact.python)
     files = model_files(artifact.path)
     parts = Parts(
         base=base_for(settings.base, artifact.python), python=artifact.python,
-        runtime=runtime_layer(home, lock, artifact.python), layers=split_large(files, f"{ROOT}/model"),
-        config=_config(artifact, lock, model),
+        runtime=(packages_layer(home, lock, artifact.python, asked=asked), code_layer(home, artifact.python, SERVER)),
+        layers=split_large(files, f"{ROOT}/model"), config=_config(artifact, lock, model),
     )  # fmt: skip
     digest, reference = store(home, parts, settings.repository, user)
     sizes = {name: path.stat().st_size for name, path in files.items()}
@@ -77,7 +86,7 @@ def build_container(
     folder = keep_files(home, digest.removeprefix("sha256:"), named, lock, own=artifact.is_download)
     return Image(
         digest=digest, lock_digest=digest_of(lock), path=folder, interpreter=None, size=sum(sizes.values()),
-        reference=reference,
+        reference=reference, server=SERVER,
     )  # fmt: skip
 
 
@@ -97,7 +106,7 @@ class Parts:
 
     base: str
     python: str
-    runtime: Blob
+    runtime: Sequence[Blob]
     layers: Sequence[Layer]
     config: dict[str, Any]
 
@@ -152,7 +161,7 @@ def _assemble(base: Base, parts: Parts, model: Sequence[Blob]) -> Manifest:
     # The largest files are the lowest layers: what changes more often stands on what changes less.
     labels = {**parts.config["Labels"], "org.opencontainers.image.base.name": base.name,
               "org.opencontainers.image.base.digest": base.id}  # fmt: skip
-    return extend(base, [parts.runtime, *model], {**parts.config, "Labels": labels})
+    return extend(base, [*parts.runtime, *model], {**parts.config, "Labels": labels})
 
 
 def _blob(layer: Layer, digest: str) -> Blob:
@@ -170,11 +179,11 @@ def _config(artifact: Artifact, lock: str, model: str) -> dict[str, Any]:
     return {
         "Labels": {name: value for name, value in labels.items() if value},
         **RUNS,
-        "Entrypoint": ["python3", "-m", "serving"],
+        "Entrypoint": ["python3", "-m", SERVER],
         "ExposedPorts": {f"{PORT}/tcp": {}},
         # Docker's own, which OCI leaves out; other platforms have probes.
         "Healthcheck": {
-            "Test": ["CMD", "python3", "-m", "serving.health"], "Interval": 10 * _SECOND, "Timeout": 5 * _SECOND,
-            "StartPeriod": 300 * _SECOND, "Retries": 3,
+            "Test": ["CMD", "python3", "-m", f"{SERVER}.health"],
+            "Interval": 10 * _SECOND, "Timeout": 5 * _SECOND, "StartPeriod": 300 * _SECOND, "Retries": 3,
         },
     }  # fmt: skip

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from images.bundle import digest_of
 from images.container import RUNS, Parts, base_for, store
 from images.daemon import OURS
-from images.requirements import lock_requirements
-from images.runtime import runtime_layer
+from images.requirements import NOTHING, lock_requirements
+from images.runtime import code_layer, packages_layer
 
 if TYPE_CHECKING:
     from headgate.home import Home
@@ -32,11 +32,11 @@ def build_gateway(home: Home, settings: ImageSettings) -> str:
         PackageError: no daemon, no base, or a registry that refuses.
     """
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    lock = lock_requirements(home, (), python, _NEEDS)
+    lock = lock_requirements(home, NOTHING, python, _NEEDS)
     labels = {OURS: digest_of(lock), "org.opencontainers.image.title": "headgate gateway"}
-    layer = runtime_layer(home, lock, python, _PACKAGE, _GLIBC)
+    runtime = packages_layer(home, lock, python, _GLIBC), code_layer(home, python, _PACKAGE)
     parts = Parts(
-        base=base_for(settings.base, python), python=python, runtime=layer, layers=(),
+        base=base_for(settings.base, python), python=python, runtime=runtime, layers=(),
         config={**RUNS, "Labels": labels, "Entrypoint": ["python3", "-m", "steering"]},
     )  # fmt: skip
     return store(home, parts, settings.repository, None)[1]

@@ -120,13 +120,14 @@ def extend(base: Base, layers: Sequence[Blob], settings: Mapping[str, Any]) -> M
     """
     own = {key: value for key, value in (base.config.get("config") or {}).items() if key not in {"Cmd", "Image"}}
     labels = {**(own.get("Labels") or {}), **settings.get("Labels", {})}
-    environment = [*(own.get("Env") or []), *settings.get("Env", [])]
+    # Of two values of one variable, some runtimes take the first and others the last.
+    environment = {one.partition("=")[0]: one for one in (*(own.get("Env") or []), *settings.get("Env", []))}
     whole = (*base.layers, *layers)
     config = {
         "architecture": base.config.get("architecture", "amd64"),
         "os": base.config.get("os", "linux"),
         "created": EPOCH,
-        "config": {**own, **settings, "Labels": labels, "Env": environment},
+        "config": {**own, **settings, "Labels": labels, "Env": list(environment.values())},
         "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in whole]},
         "history": [{"created": EPOCH, "created_by": "headgate"} for _ in whole],
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from http import HTTPStatus
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from headgate.errors import RegistryError, RegistryUnavailableError
@@ -35,6 +36,10 @@ def mapped(call: Callable[_P, _R]) -> Callable[_P, _R]:
         except RestException as error:
             raise RegistryError(f"MLflow refused: {error.message}") from error
         except MlflowException as error:
+            if error.get_http_status_code() in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+                raise RegistryError(
+                    f"MLflow does not accept the sign-in: {error.message}", fix="headgate doctor says what to set"
+                ) from error
             # The client raises this, without a status, when the server does not answer.
             raise RegistryUnavailableError(
                 f"MLflow does not answer: {error.message}", fix="headgate status; headgate up"

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
+import sys
 
 import pytest
+import yaml
+from support import before_rename
 
 from headgate.errors import ArtifactError, RequirementsError
 from headgate.home import Home
+from headgate.safe_path import PACKAGES, ROOT
 from images import build_image, fetch_artifact, input_example
+from images.bundle import SERVER
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +66,8 @@ def test_the_same_content_is_the_same_image(home, wine, tmp_path):
     first = build_image(home, fetch(wine))
     again = build_image(home, fetch(shutil.copytree(wine, tmp_path / "elsewhere")))
     assert first == again
-    assert (first.path / "serving" / "app.py").exists()
+    assert (first.path / "headgate_server" / "app.py").exists()
+    assert first.server == "headgate_server"
     assert (first.path / "model" / "MLmodel").read_bytes() == (wine / "MLmodel").read_bytes()
     (wine / "model.pkl").write_bytes(b"other weights")
     changed = build_image(home, fetch(wine))
@@ -95,3 +102,66 @@ def test_a_python_that_is_not_here_is_named(home, wine):
     )
     with pytest.raises(RequirementsError, match=r"Python 2\.6|cannot be resolved"):
         build_image(home, fetch(wine))
+
+
+def put_code(model, *names):
+    """Have a model bring modules, as `code_paths` does."""
+    for name in names:
+        (model / "code" / name).parent.mkdir(parents=True, exist_ok=True)
+        (model / "code" / name).touch()
+    known = yaml.safe_load((model / "MLmodel").read_text())
+    known["flavors"]["python_function"]["code"] = "code"
+    (model / "MLmodel").write_text(yaml.safe_dump(known))
+
+
+@pytest.mark.parametrize("taken", ["headgate_server/__init__.py", "headgate_server/features.py", "headgate_server.py",
+                                   "headgate_server.abi3.so"])  # fmt: skip
+def test_a_model_with_a_module_of_the_servers_name_is_refused(wine, taken):
+    put_code(wine, taken)
+    name = taken.partition("/")[0]
+    with pytest.raises(
+        ArtifactError, match=f"artifact: code/{name} has the name of the server's own package"
+    ) as raised:
+        fetch(wine)
+    assert raised.value.fix == "rename headgate_server in the model's code_paths, and log the model again"
+
+
+def test_a_model_may_have_modules_of_the_names_of_headgates_other_packages(wine):
+    put_code(wine, *(f"{name}.py" for name in PACKAGES if name != "headgate_server"))
+    # What the server's package was called before.
+    put_code(wine, "serving/__init__.py", "serving/features.py")
+    put_code(wine, "headgate_server_costs.py", "headgate_server.md")
+    assert fetch(wine).path == wine
+
+
+def test_the_server_imports_no_other_package_of_headgates():
+    """Of each it imports, the model could not have one of that name: this is the list of what is refused."""
+    code = (
+        "import importlib, json, pkgutil, sys, headgate_server\n"
+        "for one in pkgutil.iter_modules(headgate_server.__path__, 'headgate_server.'):\n"
+        "    importlib.import_module(one.name)\n"
+        "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    imported = set(json.loads(done.stdout))
+    assert {"headgate_server", "mlflow", "uvicorn"} <= imported
+    assert imported & set(PACKAGES) == {SERVER}
+
+
+def test_a_bundle_of_before_has_the_server_by_its_old_name(home, wine, tmp_path):
+    """It is another bundle, with its own record, and the environment is the same."""
+    image = build_image(home, fetch(wine))
+    with before_rename.packaging(tmp_path / "older"):
+        older = build_image(home, fetch(wine))
+    assert sorted(path.name for path in older.path.iterdir()) == ["model", "requirements.lock", "serving"]
+    assert older.digest != image.digest
+    assert older.interpreter == image.interpreter
+    assert before_rename.recorded(older) == older
+
+
+def test_the_code_that_is_packaged_is_headgates_own(home, wine, monkeypatch, tmp_path):
+    """Also where another package of the server's name would be imported."""
+    (tmp_path / "headgate_server").mkdir()
+    (tmp_path / "headgate_server" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert (build_image(home, fetch(wine)).path / "headgate_server" / "app.py").exists()
