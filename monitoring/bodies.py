@@ -1,19 +1,32 @@
 """A logged request and its answer as rows: one a record that was asked about, one value a field.
 
-Every form of MLflow's requests is read, the clouds' `instances`, and the chats and completions of OpenAI's API, which
-vLLM and others have too. Of a chat its figures are taken (messages, characters, tokens), not its text.
+Every form of MLflow's requests is read (JSON with the tokens NaN and Infinity too, CSV, Parquet), the clouds'
+`instances`, and the chats and completions of OpenAI's API, which vLLM and others have too. Of a chat its figures are
+taken (messages, characters, tokens), not its text. What is no number is a missing value.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import io
+import json
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
+import pandas as pd
+
+from monitoring.parquet import ParquetFile, UnreadableError, reading
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PREDICTION = "prediction"
 """The name of an answer, or the first part of the names of an answer's fields."""
+JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
 
 _Document = dict[str, Any]
+_MOST_PARTS = 64
+"""Of a list within an answer, such as the probabilities of classes; a longer one is an embedding, and left out."""
 
 
 class Asked(NamedTuple):
@@ -23,50 +36,113 @@ class Asked(NamedTuple):
     outputs: dict[str, Any]
 
 
-def records(request: bytes, response: bytes) -> list[Asked]:
-    """The records of one request; none where its body has no form that is known.
+def records(
+    request: bytes, response: bytes, content_type: str = JSON, types: Mapping[str, str] | None = None
+) -> list[Asked] | None:
+    """Read the records of one request.
 
     Args:
         request: the body as it was sent.
-        response: the body of the answer.
+        response: the body of the answer, JSON.
+        content_type: the request's.
+        types: of a CSV's columns as the server reads them, by name (pandas' names of types); without them the values
+            decide, as they do for MLflow's server of a model without a signature.
+
+    Returns:
+        A record each; None where the body cannot be read, or has no form that is known.
     """
-    document, answer = _document(request), _document(response)
+    answer = parse_json(response, nan=None)
+    answer = answer if isinstance(answer, dict) else {}
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind in {CSV, PARQUET}:
+        return _answered(_table(request, types if kind == CSV else None, kind), answer)
+    document = parse_json(request, nan=None)
+    if not isinstance(document, dict):
+        return None
     if isinstance(document.get("messages"), list) or isinstance(document.get("prompt"), str):
         return [Asked(_chat(document), _usage(answer))]
-    inputs = _inputs(document)
-    predictions = answer.get("predictions")
-    if not isinstance(predictions, list) or len(predictions) != len(inputs):
-        return [Asked(row, {}) for row in inputs]
-    return [Asked(row, _prediction(value)) for row, value in zip(inputs, predictions, strict=True)]
+    return _answered(_inputs(document), answer)
 
 
-def _document(body: bytes) -> _Document:
+def parse_json(body: bytes, nan: float | None = math.nan) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """Parse JSON as MLflow's server does, which takes the tokens NaN and Infinity; None for what it does not take.
+
+    Args:
+        body: as it was sent.
+        nan: what NaN becomes.
+    """
     try:
-        document = orjson.loads(body)
+        return orjson.loads(body)
     except orjson.JSONDecodeError:
-        return {}
-    return document if isinstance(document, dict) else {}
+        pass
+    try:
+        return json.loads(body, parse_constant=lambda word: nan if word == "NaN" else float(word))
+    except (ValueError, RecursionError):
+        return None
 
 
-def _inputs(document: _Document) -> list[dict[str, Any]]:
-    split = document.get("dataframe_split")
-    if isinstance(split, dict):
-        return _split(split)
-    rows = document.get("dataframe_records") or document.get("instances")
-    if isinstance(rows, list):
-        return [_row(row) for row in rows]
-    inputs = document.get("inputs")
-    if isinstance(inputs, dict) and all(isinstance(column, list) for column in inputs.values()):
-        return [dict(zip(inputs, row, strict=True)) for row in zip(*inputs.values(), strict=False)]
-    return [_row(row) for row in inputs] if isinstance(inputs, list) else []
+def _answered(inputs: list[dict[str, Any]] | None, answer: _Document) -> list[Asked] | None:
+    if inputs is None:
+        return None
+    outputs = _outputs(answer.get("predictions"), len(inputs))
+    return [Asked(row, said) for row, said in zip(inputs, outputs, strict=True)]
 
 
-def _split(table: _Document) -> list[dict[str, Any]]:
-    columns, rows = table.get("columns"), table.get("data")
-    if not isinstance(columns, list) or not isinstance(rows, list):
-        return []
+def _table(body: bytes, types: Mapping[str, str] | None, kind: str) -> list[dict[str, Any]] | None:
+    """The rows of a table, read as MLflow's server reads it."""
+    try:
+        with reading():
+            if kind == CSV:
+                frame = pd.read_csv(io.StringIO(body.decode()), dtype=types)
+            else:
+                frame = ParquetFile(file := io.BytesIO(body)).read(file).to_pandas()
+    except UnreadableError:
+        # Of a CSV that is not UTF-8, is empty or breaks off, and of values that are not of the types.
+        return None
+    columns = {
+        str(name): [None if pd.api.types.is_scalar(value) and pd.isna(value) else value for value in column]
+        for name, column in zip(
+            frame.columns, (frame.iloc[:, place].tolist() for place in range(frame.shape[1])), strict=True
+        )
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _inputs(document: _Document) -> list[dict[str, Any]] | None:
+    if "dataframe_split" in document:
+        return _split(document["dataframe_split"])
+    for form in ("dataframe_records", "instances", "inputs"):
+        if form not in document:
+            continue
+        content = document[form]
+        if isinstance(content, list):
+            return [_row(row) for row in content]
+        if isinstance(content, dict):
+            return _columns(content)
+        # MLflow takes a scalar for the one value of a model without names.
+        return [_row(content)] if form == "inputs" and isinstance(content, int | float | str) else None
+    return None
+
+
+def _columns(content: _Document) -> list[dict[str, Any]]:
+    """A list a column; scalars are those of one record, or of all."""
+    lists = [column for column in content.values() if isinstance(column, list)]
+    rows = min(map(len, lists)) if lists else 1
+    columns = [column if isinstance(column, list) else [column] * rows for column in content.values()]
+    return [dict(zip(content, row, strict=True)) for row in zip(*columns, strict=False)]
+
+
+def _split(table: Any) -> list[dict[str, Any]] | None:  # noqa: ANN401 - whatever JSON holds
+    rows = table.get("data") if isinstance(table, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        return None
+    columns = table.get("columns")
+    if columns is None:
+        columns = range(max(map(len, rows), default=0))
+    elif not isinstance(columns, list):
+        return None
     names = [str(name) for name in columns]
-    return [dict(zip(names, row, strict=False)) for row in rows if isinstance(row, list)]
+    return [dict(zip(names, row, strict=False)) for row in rows]
 
 
 def _row(row: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever JSON holds
@@ -76,10 +152,32 @@ def _row(row: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever JSON holds
     return {str(index): value for index, value in enumerate(values) if isinstance(value, int | float | str)}
 
 
-def _prediction(value: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever JSON holds
-    if isinstance(value, dict):
-        return {f"{PREDICTION}.{key}": item for key, item in value.items() if isinstance(item, int | float | str)}
-    return {PREDICTION: value} if isinstance(value, int | float | str) else {}
+def _outputs(predictions: Any, number: int) -> list[dict[str, Any]]:  # noqa: ANN401 - whatever JSON holds
+    """What was answered to each record: from a list of answers, from a list a part, or the one answer to one record."""
+    if isinstance(predictions, list) and len(predictions) == number:
+        return [_prediction(value, PREDICTION) for value in predictions]
+    if isinstance(predictions, dict) and predictions:
+        parts = list(predictions.values())
+        if all(isinstance(part, list) and len(part) == number for part in parts):
+            return [
+                _prediction(dict(zip(predictions, row, strict=True)), PREDICTION) for row in zip(*parts, strict=True)
+            ]
+    if number == 1 and predictions is not None and not isinstance(predictions, list):
+        return [_prediction(predictions, PREDICTION)]
+    return [{} for _ in range(number)]
+
+
+def _prediction(value: Any, name: str) -> dict[str, Any]:  # noqa: ANN401 - whatever JSON holds
+    """An answer's numbers and texts, by name; those of a list by their places."""
+    if isinstance(value, int | float | str):
+        return {name: value}
+    parts: list[tuple[Any, Any]] = list(value.items()) if isinstance(value, dict) else []
+    if isinstance(value, list) and len(value) <= _MOST_PARTS:
+        parts = list(enumerate(value))
+    found: dict[str, Any] = {}
+    for key, part in parts:
+        found |= _prediction(part, f"{name}.{key}")
+    return found
 
 
 def _chat(document: _Document) -> dict[str, Any]:

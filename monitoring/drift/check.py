@@ -9,7 +9,8 @@ from headgate.health import ColumnDrift, ColumnProblem
 from headgate.units import format_percent, rough_percent
 from monitoring.drift.distance import distance
 from monitoring.drift.profile import Categories, Profile, profile_like
-from monitoring.drift.quality import problems_of, repeated_ids
+from monitoring.drift.quality import problems_of, repeated_ids, unreadable_requests
+from monitoring.parquet import UnreadableError, reading
 
 if TYPE_CHECKING:
     from headgate.monitor import Drift, Monitor, Trigger
@@ -46,7 +47,9 @@ class DriftCheck(NamedTuple):
         return tuple(name for name, holds in found.items() if holds)
 
 
-def check_drift(current: Columns, reference: Reference, monitor: Monitor, repeated: int = 0) -> DriftCheck:
+def check_drift(
+    current: Columns, reference: Reference, monitor: Monitor, repeated: int = 0, unreadable: int = 0
+) -> DriftCheck:  # fmt: skip
     """Compare the columns that both have.
 
     Args:
@@ -54,18 +57,20 @@ def check_drift(current: Columns, reference: Reference, monitor: Monitor, repeat
         reference: the training sample.
         monitor: the limits.
         repeated: rows that are there for the second time.
+        unreadable: requests that have no row, as their bodies cannot be read.
 
     Raises:
         MonitorError: there are too few rows, or no column to compare.
     """
     rows = current.num_rows
-    if rows < monitor.min_rows:
+    if rows + unreadable < monitor.min_rows:
         raise MonitorError(
             f"the window has {rows} rows, and monitor.min_rows is {monitor.min_rows}",
             fix="wait for more traffic, widen monitor.window, or lower monitor.min_rows",
         )
     columns, problems, passed_over, window = _look_at_columns(current, reference, monitor)
     problems += repeated_ids(repeated, rows, monitor.data_quality)
+    problems += unreadable_requests(unreadable, rows, monitor.data_quality)
     if not columns and not problems:
         raise MonitorError(_nothing(reference, passed_over), fix="log a reference.parquet with the model's inputs")
     drifted = sum(column.drifted for column in columns)
@@ -98,11 +103,16 @@ def _look_at_columns(
         if name not in current.column_names:
             passed_over[name] = "is not in the window"
             continue
-        seen = profile_like(current.column(name), known)
+        column = current.column(name)
+        try:
+            with reading():
+                seen = profile_like(column, known)
+        except UnreadableError as error:
+            seen = f"cannot be compared ({error})"
         if isinstance(seen, str):
             passed_over[name] = f"{seen} in the window"
             continue
-        problems += problems_of(name, known, seen, monitor.data_quality)
+        problems += problems_of(name, known, seen, monitor.data_quality, monitor.drift.false_alarms)
         if why := _why_not(known, seen):
             passed_over[name] = why
         else:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
+from pyarrow import types
 
 from headgate.errors import MonitorError
+from monitoring.parquet import ParquetFile, UnreadableError, reading
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,27 +47,52 @@ class ParquetColumns:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         try:
-            self._dataset = ds.dataset(path, format="parquet")
-            self.column_names: list[str] = self._dataset.schema.names
-            self.num_rows: int = self._dataset.count_rows()
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise self._unreadable(error) from error
+            with reading():
+                self._files = {file: ParquetFile(file) for file in ([path] if path.is_file() else _within(path))}
+                if not self._files:
+                    raise UnreadableError("there is no Parquet file in it")  # noqa: TRY301
+                first = next(iter(self._files.values()))
+                self.column_names: list[str] = first.column_names
+                self.num_rows: int = sum(file.num_rows for file in self._files.values())
+        except UnreadableError as error:
+            raise _unreadable(path, error) from error
+        self._path, self._schema = path, first.schema
+        if twice := sorted({name for name in self.column_names if self.column_names.count(name) > 1}):
+            raise _unreadable(path, UnreadableError(f"it has the column {twice[0]!r} twice"))
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """Read a column.
+        """Read a column; one that is nested cannot be compared, and is not read.
 
         Raises:
             MonitorError: it cannot be read.
         """
+        kind = self._schema.field(name).type
+        if types.is_nested(kind):
+            return pa.chunked_array([], kind)
         try:
-            return self._dataset.to_table(columns=[name]).column(0)
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise self._unreadable(error) from error
+            with reading():
+                parts = [_of(file, path, name, kind) for path, file in self._files.items()]
+                return pa.chunked_array([chunk for part in parts for chunk in part.chunks], kind)
+        except UnreadableError as error:
+            raise _unreadable(self._path, error) from error
 
-    def _unreadable(self, error: Exception) -> MonitorError:
-        return MonitorError(f"{self._path} cannot be read: {error}", fix="name a Parquet file, or a folder of them")
+
+def _within(folder: Path) -> list[Path]:
+    """The files of a folder, but for those that begin with a dot or an underscore, which are of those who write it."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in files if not any(part[0] in "._" for part in path.relative_to(folder).parts))
+
+
+def _of(file: ParquetFile, path: Path, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+    """A file's column, of the first one's type; null where it has none."""
+    if name not in file.column_names:
+        return pa.chunked_array([pa.nulls(file.num_rows, kind)])
+    return file.read(path, [name]).column(0).cast(kind)
+
+
+def _unreadable(path: Path, error: UnreadableError) -> MonitorError:
+    return MonitorError(f"{path} cannot be read: {error}", fix="name a Parquet file, or a folder of them")
 
 
 def sample_of(table: Columns, names: list[str]) -> pa.Table:

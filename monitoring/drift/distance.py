@@ -1,7 +1,8 @@
 """How far two columns lie apart, how exact that is, and how far apart chance alone may put them.
 
 The distances are those that Evidently takes for references of more than a thousand rows: the first Wasserstein distance
-over the reference's standard deviation for numbers, the Jensen-Shannon distance (natural logarithm) for categories.
+over the reference's standard deviation for numbers, the Jensen-Shannon distance (natural logarithm) for categories. But
+where the reference's tails are heavy, numbers are cut off first (monitoring/drift/tails.py).
 """
 
 from __future__ import annotations
@@ -14,17 +15,11 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import chi2
 
 from monitoring.drift.profile import WIDTHS, Categories, Numbers
+from monitoring.drift.shares import counts_of, divergence_by_chance, has_rare
+from monitoring.drift.tails import as_cut, cut_error, cut_off, rounding, scale_of, wasserstein_by_chance
 
 if TYPE_CHECKING:
     from monitoring.drift.profile import Profile
-
-_LEAST_STD = 0.001
-"""Evidently's, for a reference that hardly varies."""
-
-_MEAN_TO_QUANTILE = {0.1: 1.592, 0.05: 1.852, 0.01: 2.391, 0.001: 3.033}
-"""Upper quantiles of the L1 norm of a Brownian bridge over its mean: of 200,000 simulated bridges of 1,024 steps, whose
-mean was 0.3131 where sqrt(pi / 32) = 0.3133. Other distributions weigh the bridge's parts otherwise; tests and
-benchmarks/drift.py count how often chance passes for drift in some of them."""
 
 
 class Distance(NamedTuple):
@@ -58,40 +53,28 @@ def distance(reference: Profile, current: Profile, rate: float) -> Distance:
 
 
 def _wasserstein(reference: Numbers, current: Numbers, rate: float) -> Distance:
-    norm = max(reference.std, _LEAST_STD)
-    value = float(np.abs(reference.means - current.means) @ WIDTHS)
+    cut = cut_off(reference)
+    before, now = (as_cut(profile, cut) for profile in (reference, current))
+    norm = scale_of(before)
+    value = float(np.abs(before.means - now.means) @ WIDTHS)
     # Within a cell the two may cross. Where they do, what lies on one side is at most `above` wide and on the other at
     # most `below`, for parts of the cell that add up to it; twice the lesser area is missing from the value.
-    above = np.maximum(reference.highs - current.lows, 0)
-    below = np.maximum(current.highs - reference.lows, 0)
+    above = np.maximum(before.highs - now.lows, 0)
+    below = np.maximum(now.highs - before.lows, 0)
     both = above + below
     crossing = np.divide(2 * above * below, both, out=np.zeros_like(both), where=both > 0)
-    return Distance("wasserstein", value / norm, float(crossing @ WIDTHS) / norm, _chance(reference, current, rate))
-
-
-def _chance(reference: Numbers, current: Numbers, rate: float) -> float:
-    """Of an empirical process: its mean is sqrt(2 / pi) times the integral of sqrt(F (1 - F)), per root of the rows."""
-    levels = np.cumsum(WIDTHS)[:-1]
-    spread = float(np.sqrt(levels * (1 - levels)) @ np.diff(reference.means))
-    mean = math.sqrt(2 / math.pi * (1 / reference.used + 1 / current.used)) * spread
-    factor = np.interp(math.log(rate), *_by_log(_MEAN_TO_QUANTILE))
-    return float(factor) * mean / max(reference.std, _LEAST_STD)
-
-
-def _by_log(table: dict[float, float]) -> tuple[list[float], list[float]]:
-    rates = sorted(table)
-    return [math.log(rate) for rate in rates], [table[rate] for rate in rates]
+    error = float(crossing @ WIDTHS) + sum(cut_error(side, cut) + rounding(side) for side in (reference, current))
+    return Distance("wasserstein", value / norm, error / norm, wasserstein_by_chance(before, now, rate, cut) / norm)
 
 
 def _jensen_shannon(reference: Categories, current: Categories, rate: float) -> Distance:
-    names = [*reference.counts, *(name for name in current.counts if name not in reference.counts)]
-    of = [
-        np.array([*(profile.counts.get(name, 0) for name in names), profile.rest]) / profile.used
-        for profile in (reference, current)
-    ]
-    kinds = max(int(np.count_nonzero(of[0] + of[1])), 2)
-    # Of two samples of one population the divergence is about chi-squared over 8, by the rows of each.
-    chance = math.sqrt(float(chi2.isf(rate, kinds - 1)) / 8 * (1 / reference.used + 1 / current.used))
-    divergence = float(jensenshannon(*of))
+    before, now = counts_of(reference, current)
+    divergence = float(jensenshannon(before, now))
     # Rounding may leave a square root of a little less than nothing.
-    return Distance("jensenshannon", 0.0 if math.isnan(divergence) else divergence, 0.0, chance)
+    value = 0.0 if math.isnan(divergence) else divergence
+    if has_rare(before, now):
+        return Distance("jensenshannon", value, 0.0, divergence_by_chance(before, now, rate))
+    kinds = max(int(np.count_nonzero(before + now)), 2)
+    # Of two samples of one population the divergence is about chi-squared over 8, by the rows of each.
+    bound = math.sqrt(float(chi2.isf(rate, kinds - 1)) / 8 * (1 / reference.used + 1 / current.used))
+    return Distance("jensenshannon", value, 0.0, bound)

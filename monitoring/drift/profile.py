@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
@@ -34,6 +37,7 @@ WIDTHS: Floats = np.diff(LEVELS)
 FEW_VALUES = 12
 """Numbers with at most so many different values are compared as categories."""
 _MOST_VALUES = 10_000
+_BUCKETS = 4096
 
 
 @dataclass(frozen=True)
@@ -66,17 +70,32 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Categories:
-    """A column of categories, with how often each occurs; `rest` counts those that are too many to be named."""
+    """A column of categories.
+
+    Attributes:
+        rows: of the table.
+        missing: nulls and NaN.
+        counts: how often each value occurs.
+        rest: how many values are too many to be named.
+        buckets: where there are such, how often values occur that share a checksum, named or not. Which values are
+            named depends on the sample, and which share a bucket does not: so only buckets can be compared.
+    """
 
     rows: int
     missing: int
     counts: dict[str, int] = field(default_factory=dict)
     rest: int = 0
+    buckets: list[int] = field(default_factory=list)
 
     @property
     def used(self) -> int:
         """Values that are compared."""
         return self.rows - self.missing
+
+    @property
+    def in_buckets(self) -> list[int]:
+        """How often values of each bucket occur."""
+        return self.buckets or _bucketed(self.counts)
 
     @property
     def is_unique(self) -> bool:
@@ -121,7 +140,7 @@ def profile_like(column: pa.ChunkedArray, reference: Profile) -> Profile | str:
     if why := _incomparable(column.type):
         return why
     if isinstance(reference, Categories):
-        return categories(column)
+        return categories(column, () if reference.rest else reference.counts)
     missing, unreadable = _missing(column), 0
     if not _is_numeric(column.type):
         read = pd.to_numeric(_text(column).to_pandas(), errors="coerce")
@@ -131,9 +150,15 @@ def profile_like(column: pa.ChunkedArray, reference: Profile) -> Profile | str:
     return _numbers(ordered, len(column), missing, infinite, unreadable)
 
 
-def categories(column: pa.ChunkedArray) -> Categories:
-    """A column's values and how often each occurs; whole numbers are the same as text, integer or floating point."""
-    found = pc.value_counts(column)
+def categories(column: pa.ChunkedArray, known: Iterable[str] = ()) -> Categories:
+    """A column's values and how often each occurs; whole numbers are the same as text, integer or floating point.
+
+    Args:
+        column: of any type that can be compared.
+        known: values that are named, however rare.
+    """
+    # Arrow counts no values of 16 bits.
+    found = pc.value_counts(column.cast(pa.float32()) if types.is_float16(column.type) else column)
     counts: Counter[str] = Counter()
     missing = 0
     values = zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True)
@@ -143,7 +168,10 @@ def categories(column: pa.ChunkedArray) -> Categories:
         else:
             counts[_name(value)] += count
     named = dict(counts.most_common(_MOST_VALUES))
-    return Categories(len(column), missing, named, counts.total() - sum(named.values()))
+    if len(named) == len(counts):
+        return Categories(len(column), missing, named)
+    named |= {name: counts[name] for name in known if name in counts}
+    return Categories(len(column), missing, named, counts.total() - sum(named.values()), _bucketed(counts))
 
 
 def to_arrow(frame: pd.DataFrame) -> pa.Table:
@@ -210,16 +238,26 @@ def _numbers(ordered: Floats, rows: int, missing: int, infinite: int, unreadable
     # Moved to the middle, as sums of large numbers lose the small differences between cells.
     middle = ordered[size // 2]
     ordered -= middle
-    starts, cell = np.unique(whole, return_inverse=True)
-    sums = np.add.reduceat(ordered, starts)
-    before = np.concatenate([[0.0], np.cumsum(sums)[:-1]])
-    integral = before[cell] + (at - whole) * ordered[whole]
+    # Of each cell a part of its first row, the rows between and a part of its last. Differences of running sums would
+    # be as inexact as the largest value makes the sums.
+    first, end = whole[:-1], whole[1:]
+    between = np.add.reduceat(ordered, np.stack([np.minimum(first + 1, size - 1), end], axis=1).ravel())[::2]
+    between[first + 1 >= end] = 0.0
+    parts = (first + 1 - at[:-1]) * ordered[first] + between + (at[1:] - end) * ordered[end]
+    means = np.where(first == end, ordered[first], parts / (WIDTHS * size))
     last = np.clip(np.ceil(at[1:]).astype(np.int64) - 1, 0, size - 1)
-    variance = float(ordered @ ordered) / size - (float(sums.sum()) / size) ** 2
+    variance = float(ordered @ ordered) / size - (float(ordered.sum()) / size) ** 2
     return Numbers(
         rows, missing, infinite, unreadable, math.sqrt(max(variance, 0.0)),
-        np.diff(integral) / (WIDTHS * size) + middle, ordered[whole[:-1]] + middle, ordered[last] + middle,
+        means + middle, ordered[first] + middle, ordered[last] + middle,
     )  # fmt: skip
+
+
+def _bucketed(counts: Mapping[str, int]) -> list[int]:
+    buckets = [0] * _BUCKETS
+    for name, count in counts.items():
+        buckets[zlib.crc32(name.encode(errors="surrogatepass")) % _BUCKETS] += count
+    return buckets
 
 
 def _name(value: object) -> str:

@@ -6,20 +6,22 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headgate.home import unfinished, write_atomically
 from monitoring.drift.columns import sample_of
-from monitoring.drift.profile import Profile, dump, load, profile
+from monitoring.drift.profile import Categories, Profile, dump, load, profile
+from monitoring.parquet import ParquetFile, UnreadableError, reading
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pyarrow as pa
+
     from monitoring.drift.columns import Columns
 
-_VERSION = 1
-"""Of the stored form; one of another version is made anew."""
+_VERSION = 2
+"""Of the stored form. 1 had no buckets of values; one that is not understood is made anew."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,12 @@ class Reference:
         """From a table, one column at a time."""
         profiles, passed_over = {}, {}
         for name in table.column_names:
-            found = profile(table.column(name))
+            column = table.column(name)
+            try:
+                with reading():
+                    found = profile(column)
+            except UnreadableError as error:
+                found = f"cannot be compared ({error})"
             if isinstance(found, str):
                 passed_over[name] = found
             elif not found.used:
@@ -67,13 +74,15 @@ class Reference:
 
     @classmethod
     def load(cls, folder: Path) -> Reference | None:
-        """What was kept, or None where nothing was, or only half of it."""
+        """What was kept, or None where nothing was, only half of it, or too little for a comparison."""
         try:
             stored = json.loads((folder / "profiles.json").read_text())
-            sample = pq.read_table(folder / "sample.parquet")
-        except (OSError, ValueError, pa.ArrowException):
+            sample = ParquetFile(kept := folder / "sample.parquet").read(kept)
+        except (OSError, ValueError, UnreadableError):
             return None
-        if stored["version"] != _VERSION:
+        if stored["version"] not in {1, _VERSION}:
             return None
         profiles = {name: load(text) for name, text in stored["profiles"].items()}
+        if any(isinstance(found, Categories) and found.rest and not found.buckets for found in profiles.values()):
+            return None
         return cls(stored["rows"], profiles, stored["passed_over"], sample)

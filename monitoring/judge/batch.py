@@ -7,18 +7,21 @@ batch itself.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from monitoring.judge import paired
+from monitoring.judge.dispersion import measure
 from monitoring.judge.engine import Array, log_mean
 from monitoring.judge.group import Group, Member
-from monitoring.judge.metrics import Disagreement, ErrorRate, Metric, MetricError, PredictionShift, margin_scales
+from monitoring.judge.metrics import HARM, Disagreement, Latency, Metric, margin_scales
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from monitoring.judge.dispersion import Dispersion
+    from monitoring.judge.policy import Policy
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -26,59 +29,11 @@ RUNNING, ADVANCE, ROLLBACK, PROMOTE, INCONCLUSIVE = range(5)
 
 ARMS = ("canary", "stable")
 
+LEAST_BLOCK = 20
+"""Requests of both arms together, in a block of counts that is bet on."""
+
 STEP_MASS = 0.2
 """Share of the mass that is given out, all in all, when steps begin: that is when versions break."""
-
-
-@dataclass(frozen=True)
-class Policy:
-    """When to act on the evidence.
-
-    Attributes:
-        metrics: what is compared.
-        alpha: the chance of a false rollback, over the whole release and all metrics.
-        alpha_promote: the chance of promoting a canary that is at the margin or beyond.
-        shares: the canary's share of traffic at each step.
-        ramp: `evidence`: a step ends when its non-inferiority is shown; `schedule`: when its part of the requests and
-            the time has passed.
-        min_requests: of the canary, before promotion.
-        min_duration: seconds before promotion.
-        max_duration: seconds after which the judge gives up.
-    """
-
-    metrics: Sequence[Metric | Disagreement]
-    alpha: float = 0.01
-    alpha_promote: float = 0.05
-    shares: tuple[float, ...] = (0.05, 0.25, 0.50)
-    ramp: str = "evidence"
-    min_requests: int = 1000
-    min_duration: float = 180.0
-    max_duration: float = 3600.0
-
-    def __post_init__(self) -> None:
-        names = [metric.name for metric in self.metrics]
-        if not names or len(set(names)) < len(names):
-            raise MetricError(f"a policy has metrics, each with a name of its own, not {names}")
-        if all(isinstance(metric, PredictionShift) for metric in self.metrics):
-            raise MetricError("a shift of predictions alone never shows that there is no harm; add ErrorRate, say")
-        if not (0 < self.alpha < 1 and 0 < self.alpha_promote < 1):
-            raise MetricError(
-                f"alpha and alpha_promote are between 0 and 1, not {self.alpha:g}, {self.alpha_promote:g}"
-            )
-        if not self.shares or list(self.shares) != sorted(set(self.shares)) or not 0 < self.shares[0] <= 1:
-            raise MetricError(f"shares rise from above 0, not {self.shares}")
-        if self.ramp not in {"evidence", "schedule"}:
-            raise MetricError(f"ramp is `evidence` or `schedule`, not {self.ramp!r}")
-
-    @property
-    def needed(self) -> float:
-        """Log evidence at which the canary is taken back."""
-        return -math.log(self.alpha)
-
-    @property
-    def needed_to_promote(self) -> float:
-        """Log evidence of non-inferiority, for each test."""
-        return -math.log(self.alpha_promote)
 
 
 class Evidence:
@@ -133,12 +88,15 @@ class JudgeBatch:
         self._places = {
             metric.name: slice(end - metric.cells, end) for metric, end in zip(policy.metrics, ends, strict=True)
         }
-        self._totals, self._last = (np.zeros((len(ARMS), size, ends[-1])) for _ in range(2))
+        self._totals, self._last, self._pending = (np.zeros((len(ARMS), size, ends[-1])) for _ in range(3))
+        self._starts = ends - [metric.cells for metric in policy.metrics]
+        self._widths = np.array([metric.cells for metric in policy.metrics])
+        self._pairs = np.array([metric.pairs for metric in policy.metrics])
         self._known = {metric.name: np.zeros((1, metric.cells)) for metric in policy.metrics}
         self._groups: list[Group] = []
         self._waiting: list[Metric] = [one for one in policy.metrics if not isinstance(one, Disagreement)]
         self._paired = [(at, one) for at, one in enumerate(policy.metrics) if isinstance(one, Disagreement)]
-        self._history: Mapping[str, Array] = {}
+        self._dispersions: dict[str, Dispersion] = {}
 
     @property
     def total(self) -> dict[str, dict[str, Array]]:
@@ -149,14 +107,43 @@ class JudgeBatch:
         }
 
     def warm_up(self, history: Mapping[str, Any]) -> None:
-        """Learn from the stable version before the release; nothing of it is evidence.
+        """Learn the stable version's rates before the release; nothing of it is evidence.
 
         Args:
-            history: by metric, counts of shape (rows, replicas, cells); a row is one look's length of time.
+            history: by metric, its cells, or more than one row of them: of shape (…, cells). The tests are chosen by
+                their sum.
         """
-        self._history = {name: np.asarray(counts, float) for name, counts in history.items()}
-        for name, counts in self._history.items():
-            self._known[name] += counts.sum(axis=(0, 1))
+        for name, counts in history.items():
+            cells = np.asarray(counts, float)
+            self._known[name] += cells.reshape(-1, cells.shape[-1]).sum(axis=0)
+
+    def measure(self, past: Mapping[str, Any], *, is_alone: bool = True, sample: float = 1.0) -> None:
+        """Measure how much the stable version's counts vary; after `warm_up`, by which the tests are chosen.
+
+        Args:
+            past: by metric, counts of one second each, of shape (seconds, servers, cells).
+            is_alone: whether counts of one server are of the version's only one.
+            sample: the share of the requests that `past` has.
+        """
+        for name, counts in past.items():
+            metric = next(one for one in self._waiting if one.name == name)
+            comparison = metric.compare(self._known[name][0], self.scales)
+            if comparison is not None:
+                cells = np.asarray(counts, float)
+                found = measure(cells @ comparison.stable, cells @ comparison.trials, is_alone=is_alone, sample=sample)
+                if isinstance(metric, Latency):
+                    # Stalls make a version that is no slower wait for hours for its proof.
+                    found = found.of_harm(comparison.step == HARM)
+                self.disperse({name: found})
+
+    def disperse(self, dispersions: Mapping[str, Dispersion]) -> None:
+        """Say how much the stable version's counts vary, by metric; before the first look."""
+        self._dispersions |= dispersions
+
+    @property
+    def dispersions(self) -> dict[str, Dispersion]:
+        """How much the stable version's counts vary, by metric, as far as it was measured."""
+        return dict(self._dispersions)
 
     def begin(self, stable: Mapping[str, Any], canary: Mapping[str, Any]) -> None:
         """Where the cumulative counters stand when the shift begins."""
@@ -170,7 +157,8 @@ class JudgeBatch:
         Args:
             at: seconds since the shift began; a clock that was set back stands still.
             stable: by metric, cumulative counters of shape (cells,) or (judges, cells). A metric that is missing, or
-                an arm without requests, is waited for. A counter that fell began again at zero.
+                an arm without requests, is waited for. A counter that fell began again at zero. A metric's counts
+                are bet on once both arms have requests, LEAST_BLOCK together, and no more failures than requests.
             canary: the same.
             paused: stay in the present step; only harm ends it, and the time does not count towards the end.
 
@@ -180,17 +168,46 @@ class JudgeBatch:
         now = np.maximum(self.now, at)
         passed, self.now = now - self.now, now
         fresh = self._difference(self._read(stable, canary))
+        self._pending += fresh
         if self._waiting:
             self._choose_tests()
-        for group in self._groups:
-            group.bet(fresh, passed)
+        self._bet(self._is_block(LEAST_BLOCK), passed)
         for metric in self._waiting:
-            self._known[metric.name] += fresh[1, :, self._places[metric.name]].sum(axis=0)
+            place = self._places[metric.name]
+            self._known[metric.name] += fresh[1, :, place].sum(axis=0)
+            # What the tests are chosen by is no evidence for them.
+            self._pending[:, :, place] = 0
         self._weigh()
         if paused:
             self.paused = self.paused + passed
         self._decide(paused=paused)
         return self.phase
+
+    def impossible(self, name: str) -> dict[str, tuple[int, int]]:
+        """The first judge's arms whose present block has more failures than requests: failures and requests of each."""
+        place = self._places[name]
+        counts = {arm: cells[0, place] for arm, cells in zip(ARMS, self._pending, strict=True)}
+        return {arm: (round(hits), round(trials)) for arm, (trials, hits) in counts.items() if hits > trials}
+
+    def _is_block(self, least: int) -> Flags:
+        """Whether the counts since the last block are one, of shape (judges, metrics).
+
+        Its end depends on numbers of requests alone, and not on what they were answered: else the e-value of a block
+        would not be one. Counts of which more failed than there were requests are no block yet: failures of a series
+        that is read before that of its requests.
+        """
+        sums = np.add.reduceat(self._pending, self._starts, axis=-1)
+        firsts = self._pending[..., self._starts]
+        trials = np.where(self._pairs, firsts, sums)
+        possible = ~self._pairs | (sums - firsts <= firsts)
+        return np.asarray((trials.min(axis=0) > 0) & (trials.sum(axis=0) >= least) & possible.all(axis=0))
+
+    def _bet(self, where: Flags, passed: Array) -> None:
+        """Bet on the counts since the last block, where they are one; `where` is of shape (judges, metrics)."""
+        block = np.where(np.repeat(where, self._widths, axis=1), self._pending, 0.0)
+        self._pending -= block
+        for group in self._groups:
+            group.bet(block, passed)
 
     def _read(self, stable: Mapping[str, Any], canary: Mapping[str, Any]) -> Array:
         """Cumulative cells of both arms; those of a metric that is missing stand still."""
@@ -226,7 +243,9 @@ class JudgeBatch:
     def _form(self, members: list[Member]) -> Group:
         places = [self._places[metric.name] for metric, _, _ in members]
         columns = [self.evidence.names.index(metric.name) for metric, _, _ in members]
-        group = Group(members, places, columns, self.size, self._history)
+        # Harm is the mean of all metrics' e-values.
+        needed = self.policy.needed + math.log(len(self.policy.metrics))
+        group = Group(members, places, columns, self.size, needed, self._dispersions)
         # A metric without tests of no harm keeps no step waiting; the others write theirs at each look.
         self.evidence.log_harmless[:, columns] = np.inf
         self._groups.append(group)
@@ -251,7 +270,7 @@ class JudgeBatch:
         """Requests of the canary so far, by the policy's first metric."""
         metric = self.policy.metrics[0]
         cells = self._totals[0, :, self._places[metric.name]]
-        return np.asarray(cells[:, 0] if isinstance(metric, ErrorRate | Disagreement) else cells.sum(axis=-1))
+        return np.asarray(cells[:, 0] if metric.pairs else cells.sum(axis=-1))
 
     def is_harmless(self) -> Flags:
         """Whether every metric's non-inferiority is shown at the present step's margins, of shape (judges,)."""
@@ -264,11 +283,34 @@ class JudgeBatch:
         return list(dict.fromkeys(reason for reason in reasons if reason))
 
     def dispersion_of(self, name: str) -> float:
-        """The largest φ of a metric's tests."""
-        for group in self._groups:
-            if name in group.names:
-                return float(group.dispersions[group.names.index(name)].phi.max())
-        return 1.0
+        """What a metric's evidence of harm is divided by at most; 1 where it is not known."""
+        group = self._group_of(name)
+        return 1.0 if group is None else float(group.dispersions[group.names.index(name)].spread.max())
+
+    def past_of(self, name: str) -> tuple[float, bool]:
+        """Return how many seconds of servers a metric's dispersion is known from, and whether there were bursts."""
+        group = self._group_of(name)
+        if group is None:
+            return 0.0, False
+        known = group.dispersions[group.names.index(name)]
+        return known.known_seconds, bool(known.has_bursts.any())
+
+    def _group_of(self, name: str) -> Group | None:
+        return next((group for group in self._groups if name in group.names), None)
+
+    def least_rate(self, name: str) -> float | None:
+        """Return the least failure rate of a judge's canary that is expected to be shown by now, of a batch of one.
+
+        Args:
+            name: of an error rate.
+
+        Returns:
+            None where no rate would have been shown.
+        """
+        column = self.evidence.names.index(name)
+        group = self._group_of(name)
+        # The evidence is the mean over all metrics; the others are expected to show nothing.
+        return group.least_rate(column, self.policy.needed + math.log(len(self.evidence.names))) if group else None
 
     def _decide(self, *, paused: bool) -> None:
         policy = self.policy
@@ -304,8 +346,14 @@ class JudgeBatch:
         due = self.step_began + policy.min_duration / len(shares)
         return np.asarray((self.requests - self.step_requests >= part) & (self.now >= due))
 
-    def begin_step(self, where: Array) -> None:
-        """Bet afresh, as versions break when their traffic grows; `where` says for which judges."""
+    def begin_step(self, where: Flags) -> None:
+        """Bet afresh, as versions break when their traffic grows; `where` says for which judges.
+
+        A block has one split of traffic: what was counted in the last step, however little, is one, or is left out
+        where an arm had no request.
+        """
+        self._bet(self._is_block(1) & where[:, None], np.zeros(self.size))
+        self._pending[:, where] = 0
         mass = np.where(where, STEP_MASS / max(len(self.policy.shares) - 1, 1), 0.0)
         for group in self._groups:
             group.restart(mass)
@@ -315,7 +363,7 @@ class JudgeBatch:
         arrays = ("step", "phase", "now", "paused", "step_began", "step_requests", "log_harm", "log_peak")
         return {
             **{name: getattr(self, name).tolist() for name in arrays},
-            "total": self._totals.tolist(), "last": self._last.tolist(),
+            "total": self._totals.tolist(), "last": self._last.tolist(), "pending": self._pending.tolist(),
             "known": {name: cells.tolist() for name, cells in self._known.items()},
             "groups": [group.to_dict() for group in self._groups],
         }  # fmt: skip
@@ -324,7 +372,7 @@ class JudgeBatch:
         """Go on where `to_dict` stopped, bit for bit."""
         for name in ("step", "phase", "now", "paused", "step_began", "step_requests", "log_harm", "log_peak"):
             setattr(self, name, np.array(state[name]))
-        self._totals, self._last = np.array(state["total"]), np.array(state["last"])
+        self._totals, self._last, self._pending = (np.array(state[name]) for name in ("total", "last", "pending"))
         self._known = {name: np.array(cells) for name, cells in state["known"].items()}
         by_name = {metric.name: metric for metric in self._waiting}
         for saved in state["groups"]:

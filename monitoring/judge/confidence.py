@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from scipy.optimize import brentq
 from scipy.special import betaln
 
 if TYPE_CHECKING:
     from monitoring.judge.engine import Array
 
-_HALVINGS = 40
+_EDGE = 1e-15
 
 
 def rate_interval(canary: Array, stable: Array, alpha: float) -> tuple[float, float]:
@@ -39,18 +40,14 @@ def interval_of_rate(hits: float, trials: float, alpha: float) -> tuple[float, f
     mixture = float(betaln(hits + 0.5, trials - hits + 0.5) - betaln(0.5, 0.5))
     limit, middle = mixture + math.log(alpha), hits / trials
 
-    def rejected(rate: float) -> bool:
+    def above(rate: float) -> float:
+        """How far the rate's log likelihood is above the limit; below 0 it is rejected."""
         likelihood = (hits * math.log(rate) if hits else 0.0) + (trials - hits) * math.log1p(-rate)
-        return likelihood < limit
+        return likelihood - limit
 
     def edge(outside: float) -> float:
-        inside = middle
-        for _ in range(_HALVINGS):
-            between = (inside + outside) / 2
-            if rejected(min(max(between, 1e-15), 1 - 1e-15)):
-                outside = between
-            else:
-                inside = between
-        return inside
+        if above(outside) >= 0:
+            return outside
+        return float(brentq(above, min(max(middle, _EDGE), 1 - _EDGE), outside, xtol=_EDGE, rtol=1e-15))
 
-    return (edge(0.0) if hits else 0.0), (edge(1.0) if hits < trials else 1.0)
+    return (edge(_EDGE) if hits else 0.0), (edge(1 - _EDGE) if hits < trials else 1.0)

@@ -21,6 +21,9 @@ e-value by Jensen's inequality, and pays for requests that fail together. It mul
 cost, too; so for harm the fixed alternatives get a φ-th of their weights then, and the canary's own rate, which finds
 any of them in time, the rest.
 
+Where failures come in bursts, the growth of a product is limited (`EProcesses.limit`): E is replaced by min(E, l), and
+l depends on earlier blocks only, so what was an e-value is one.
+
 Arrays have the axes (judge, test, alternative): one release is a batch of one, a simulation a batch of thousands.
 """
 
@@ -30,6 +33,9 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from monitoring.judge.dispersion import BURST_SECONDS
+from monitoring.judge.projection import TINY, project
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -45,9 +51,9 @@ _PRIOR_WEIGHT = 50.0
 _SHRINK = 20.0
 """Requests at the stable version's rate that the canary is credited with before its own count."""
 
-_TINY = 1e-9
-_NEAR, _EXACT = 3e-3, 1e-8
-_FREE_STEPS, _NEWTON_STEPS = 8, 70
+_AT_ONCE, _IN_A_BURST = 0.45, 0.45
+"""Parts of the needed evidence by which a product may grow at once, and in BURST_SECONDS, where there are bursts. Their
+sum is less than 1, so one burst is not enough; a verdict takes three blocks and 12 seconds at least."""
 
 
 @dataclass(frozen=True)
@@ -113,17 +119,21 @@ class EProcesses:
     Args:
         tests: what is tested.
         size: how many judges.
+
+    Attributes:
+        alternatives: of each test; the last is the canary's own rate.
     """
 
     def __init__(self, tests: Hypotheses, size: int = 1) -> None:
         self.tests = tests
         shape = (size, len(tests))
         self._seen = np.zeros((len(Block._fields), *shape))
-        self._alternatives = len(OFFSETS) + 1
-        self._log_products = np.full((*shape, self._alternatives), -np.inf)
+        self.alternatives = len(OFFSETS) + 1
+        self._log_products = np.full((*shape, self.alternatives), -np.inf)
         self._reserve = np.ones(shape)
         self._pending = np.broadcast_to(tests.starts, shape).copy()
-        self.temper(np.ones(len(tests)))
+        self.temper(np.ones(len(tests)), np.ones(len(tests)))
+        self.limit(np.full(len(tests), np.inf))
         # Log-odds from the line: a multiple of the way to b, or a step of its own.
         near = tests.near[:, None]
         self._gaps, self._steps = np.where(near, GAPS, 0.0), np.where(near, 0.0, tests.side[:, None] * OFFSETS)
@@ -158,17 +168,69 @@ class EProcesses:
         """
         self._pending = self._pending + (self._reserve - self._pending) * part[:, None] * where
 
-    def temper(self, phi: Array) -> None:
+    def temper(self, phi: Array, spread: Array, per_second: float = np.inf) -> None:
         """Say how much more than independent requests counts vary; before the first block.
 
         Args:
             phi: at least 1, of shape (tests,).
+            spread: the same for harm, at least phi.
+            per_second: requests a second of the canary at which `spread` holds; `spread` - 1 is proportional to them,
+                up to this rate.
         """
-        self._phi = phi[:, None]
-        fixed = np.where(self.tests.near, 1.0, 1 / phi)[:, None] / self._alternatives
-        weights = np.repeat(fixed, self._alternatives, axis=1)
+        near = self.tests.near
+        self._phi, self._spread, self._per_second = phi, np.where(near, phi, spread), per_second
+        self._divisor = np.broadcast_to(self._spread, (len(self._log_products), len(phi)))[..., None]
+        fixed = np.where(near, 1.0, 1 / self._spread)[:, None] / self.alternatives
+        weights = np.repeat(fixed, self.alternatives, axis=1)
         weights[:, -1] = 1 - weights[:, :-1].sum(axis=1)
         self._log_weights = np.log(weights)
+
+    def limit(self, needed: Array) -> None:
+        """Let a burst of BURST_SECONDS alone never reach an e-value; before the first block.
+
+        A product may grow by _AT_ONCE of what is needed at once, and by _IN_A_BURST of it in BURST_SECONDS more.
+
+        Args:
+            needed: the logarithm of the e-value, of shape (tests,); infinite where there is no limit.
+        """
+        self._needed = needed[:, None]
+        self._is_limited = np.isfinite(self._needed)
+        self._budget = np.broadcast_to(_AT_ONCE * self._needed, self._log_products.shape).copy()
+        self._seconds = np.zeros(len(self._log_products))
+
+    def pass_time(self, seconds: Array, canary_per_second: Array) -> None:
+        """Note the time since the last call, and how busy the canary has been.
+
+        Args:
+            seconds: of shape (judges,).
+            canary_per_second: requests of the canary in the next block, of shape (judges,).
+        """
+        self._seconds = self._seconds + seconds
+        if self._is_limited.any():
+            refill = _IN_A_BURST / BURST_SECONDS * np.where(self._is_limited, self._needed, 0.0)
+            fuller = self._budget + refill * seconds[:, None, None]
+            self._budget = np.minimum(fuller, _AT_ONCE * self._needed)
+        if np.isfinite(self._per_second):
+            part = np.minimum(canary_per_second / self._per_second, 1.0)[:, None]
+            self._divisor = np.maximum(self._phi, 1 + (self._spread - 1) * part)[..., None]
+
+    def could_have_grown(self, test: int, log_value: float) -> bool:
+        """Whether the limit allows the first judge's test to have this log e-value by now."""
+        needed = float(self._needed[test, 0])
+        return bool(log_value <= needed * (_AT_ONCE + _IN_A_BURST * self._seconds[0] / BURST_SECONDS))
+
+    def needed(self, test: int, log_value: float) -> Array:
+        """Return what the fixed alternatives of a test need, without restarts, for the test to have this log e-value.
+
+        Args:
+            test: its place.
+            log_value: of the mixture.
+
+        Returns:
+            Log e-values before tempering, of shape (alternatives - 1,).
+        """
+        weights = self._log_weights[test, :-1] + np.log(self.tests.starts[test])
+        return np.asarray((log_value - weights) * self._divisor[0, test])
 
     def observe(self, block: Block) -> None:
         """Take one block of counts.
@@ -193,7 +255,9 @@ class EProcesses:
         fresh = _log_mass(self._pending)[..., None] + self._log_weights
         self._reserve = self._reserve - self._pending
         self._pending = np.zeros(self._pending.shape)
-        self._log_products = np.logaddexp(self._log_products, fresh) + log_e / self._phi
+        growth = np.minimum(log_e / self._divisor, self._budget)
+        self._budget = np.minimum(self._budget - np.where(self._is_limited, growth, 0.0), _AT_ONCE * self._needed)
+        self._log_products = np.logaddexp(self._log_products, fresh) + growth
 
     def bets(self, block: Block) -> Bets:
         """The alternatives, from earlier looks only, and their projections for this block's exposure."""
@@ -206,7 +270,7 @@ class EProcesses:
         gap = np.log(b / (1 - b)) - log_line
         odds = np.exp(log_line[..., None] + gap[..., None] * self._gaps + self._steps)
         plug_in = (canary_hits + _SHRINK * b) / (canary + _SHRINK)
-        a = np.empty((*b.shape, self._alternatives))
+        a = np.empty((*b.shape, self.alternatives))
         np.divide(odds, 1 + odds, out=a[..., :-1])
         a[..., -1] = np.where(self._upward, np.maximum(plug_in, line), np.minimum(plug_in, line))
         a = _inside(a)
@@ -215,7 +279,7 @@ class EProcesses:
         if not (everywhere := possible.all()):
             a = np.where(possible[..., None], a, line[..., None])
         total = block.canary + block.stable
-        omega = block.canary / np.maximum(total, _TINY)
+        omega = block.canary / np.maximum(total, TINY)
         omega, b3 = omega[..., None], b[..., None]
         null_stable = omega * a + (1 - omega) * b3
         null_canary = null_stable.copy()
@@ -225,7 +289,7 @@ class EProcesses:
                 # Any line will do where no bet is made.
                 somewhere = possible[:, at, None]
                 rho, delta = np.where(somewhere, rho, 1.0), np.where(somewhere, delta, 0.0)
-            s, self._root = _project(a[:, at], b3[:, at], omega[:, at], rho, delta, self._root)
+            s, self._root = project(a[:, at], b3[:, at], omega[:, at], rho, delta, self._root)
             null_stable[:, at], null_canary[:, at] = s, rho * s + delta
         if not everywhere:
             null_stable = np.where(possible[..., None], null_stable, b3)
@@ -239,6 +303,9 @@ class EProcesses:
             "log_products": _finite(self._log_products),
             "reserve": self._reserve.tolist(),
             "pending": self._pending.tolist(),
+            "divisor": self._divisor.tolist(),
+            "budget": _finite(self._budget),
+            "seconds": self._seconds.tolist(),
             "root": None if self._root is None else self._root.tolist(),
         }
 
@@ -248,6 +315,9 @@ class EProcesses:
         self._log_products = np.array(state["log_products"], dtype=float)
         self._log_products[np.isnan(self._log_products)] = -np.inf
         self._reserve, self._pending = np.array(state["reserve"]), np.array(state["pending"])
+        self._divisor, self._seconds = np.array(state["divisor"]), np.array(state["seconds"])
+        self._budget = np.array(state["budget"], dtype=float)
+        self._budget[np.isnan(self._budget)] = np.inf
         self._root = None if state["root"] is None else np.array(state["root"])
 
 
@@ -268,65 +338,13 @@ def log_mean(values: Array) -> Array:
     return np.asarray(np.logaddexp.reduce(values, axis=-1) - np.log(values.shape[-1]))
 
 
-def _project(
-    a: Array, b: Array, omega: Array, rho: Array, delta: Array, start: Array | None = None
-) -> tuple[Array, Array]:
-    """The stable version's rate s at the least divergence on the line c = ρ s + δ.
-
-    The divergence is convex in s, and its minimum lies between b and the s at which c = a. Its derivative times
-    s (1-s) c (1-c) is a cubic; Halley's method on that, from where between its ends the root was in the last look, or
-    else from the root that it has where rates are small. Where that does not settle, steps that leave a shrinking
-    bracket are halved into it.
-
-    Returns:
-        s, and where between the ends it is, from 0 to 1.
-    """
-    ends = b, (a - delta) / rho
-    # Where a is below δ, the line has no such point, and the minimum is between 0 and b.
-    lowest, highest = np.maximum(np.minimum(*ends), _TINY / 2), np.maximum(*ends)
-    low, high, of_canary, of_stable = lowest, highest, omega * rho, 1 - omega
-    of_both, rho_squared = of_canary * rho, rho * rho
-    if start is None:
-        square, linear = rho * (of_canary + of_stable), of_canary * (delta - a) + of_stable * (delta - b * rho)
-        root = np.sqrt(np.maximum(linear**2 + 4 * square * of_stable * b * delta, 0))
-        s = np.minimum(np.maximum((root - linear) / (2 * square), low), high)
-    else:
-        s = low + start * (high - low)
-    for step in range(_NEWTON_STEPS):
-        c = rho * s + delta
-        canary, stable = c * (1 - c), s * (1 - s)
-        above, before = of_canary * (c - a), of_stable * (s - b)
-        lean_c, lean_s = rho * (1 - 2 * c), 1 - 2 * s
-        value = above * stable + before * canary
-        slope = of_both * stable + above * lean_s + of_stable * canary + before * lean_c
-        bend = of_both * lean_s - above + of_stable * lean_c - rho_squared * before
-        step_down = slope**2 - value * bend
-        # Nothing is where the line leaves (0, 1), and there is no bet.
-        following = s - value * slope / (step_down + (step_down == 0))
-        if step < _FREE_STEPS:
-            # The error of a step is about the cube of its length, on the scale on which rates near 0 or 1 differ. The
-            # length is Newton's: Halley's is short at an extreme of the derivative, too, far from any root.
-            done = (np.abs(value) <= _NEAR * np.minimum(stable, canary) * np.abs(slope)).all()
-            s = np.minimum(np.maximum(following, low), high)
-        else:
-            low, high = np.where(value < 0, s, low), np.where(value > 0, s, high)
-            # The value's sign is noise at the root itself, so a bracket is worth no more than this.
-            inside = (following >= low * (1 - _EXACT)) & (following <= high * (1 + _EXACT))
-            following = np.where(inside, following, (low + high) / 2)
-            done = (np.abs(following - s) <= _EXACT * s).all()
-            s = following
-        if done:
-            break
-    return s, (s - lowest) / (highest - lowest + _TINY**2)
-
-
 def _log_mass(mass: Array) -> Array:
     """The logarithm; of no mass so low that adding it changes nothing."""
     return np.log(np.maximum(mass, 1e-300))
 
 
 def _inside(rate: Array) -> Array:
-    return np.minimum(np.maximum(rate, _TINY), 1 - _TINY)
+    return np.minimum(np.maximum(rate, TINY), 1 - TINY)
 
 
 def _finite(array: Array) -> Any:  # noqa: ANN401 - nested lists

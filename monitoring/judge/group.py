@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from monitoring.judge.dispersion import Dispersion, measure, unmeasured
+from monitoring.judge.dispersion import Dispersion, unmeasured
 from monitoring.judge.engine import Array, Bets, Block, EProcesses, Hypotheses, log_e_values
 from monitoring.judge.metrics import HARM, Comparison, Indices, Metric
+from monitoring.judge.power import Power
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,12 +52,14 @@ class Group:
         places: where each one's cells stand among all.
         columns: where each one's evidence stands among all metrics'.
         size: how many judges.
-        history: by metric, counts of the stable replicas before the release, of shape (rows, replicas, cells).
+        needed: the log e-value of harm that decides.
+        dispersions: of the stable version's counts, by metric.
     """
 
     def __init__(
-        self, members: list[Member], places: list[slice], columns: list[int], size: int, history: Mapping[str, Array]
-    ) -> None:
+        self, members: list[Member], places: list[slice], columns: list[int], size: int, needed: float,
+        dispersions: Mapping[str, Dispersion],
+    ) -> None:  # fmt: skip
         self._members = members
         self.names = [metric.name for metric, _, _ in members]
         parts = [comparison for _, comparison, _ in members]
@@ -76,8 +79,13 @@ class Group:
         self._harm = _runs(owner, np.where(self._is_harm, stratum, -1))
         self._harmless = _runs(owner, step)
         self.processes = EProcesses(tests, size)
-        self.dispersions = [_dispersion(member, history.get(member.metric.name)) for member in members]
-        self._order = order
+        self.dispersions = [
+            dispersions.get(name) or unmeasured(len(part.tests), "nothing is known of the stable version's past")
+            for name, part in zip(self.names, parts, strict=True)
+        ]
+        self._order, self._owner, self._needed = order, owner, needed
+        self._since_block = np.zeros(size)
+        self._power = Power(len(tests), self.processes.alternatives) if size == 1 else None
         self._temper()
         cells, nothing = np.concatenate([known for _, _, known in members])[None], np.zeros((1, len(tests)))
         self.processes.learn(Block(nothing, nothing, cells @ self._stable, cells @ trials))
@@ -94,8 +102,13 @@ class Group:
         tests = len(self._is_harm)
         block = Block(canary[:, :tests], canary[:, tests:], stable[:, :tests], stable[:, tests:])
         self.processes.spend(1 - 0.5 ** (passed / HALF_LIFE), self._is_harm)
+        came, since = block.canary.max(axis=1), self._since_block + passed
+        self.processes.pass_time(passed, np.divide(came, since, out=np.full(len(came), np.inf), where=since > 0))
+        self._since_block = np.where(came > 0, 0.0, since)
         bets = self.processes.bets(block)
         graded = self._members[0].metric.graded
+        if self._power is not None and not graded:
+            self._power.add(bets, block)
         log_e = self._graded(bets, *arms) if graded else log_e_values(bets, block)
         self.processes.multiply(log_e)
         self.processes.learn(block)
@@ -118,23 +131,48 @@ class Group:
             least = np.minimum.reduceat(values[:, harmless.order], harmless.starts, axis=1)
             log_harmless[:, harmless.columns] = least.reshape(len(least), len(harmless.columns), -1)
 
+    def least_rate(self, column: int, needed: float) -> float | None:
+        """Return the least rate of hits of the canary at which its harm is expected to be shown by now.
+
+        Args:
+            column: the metric's place in the evidence; it has one test for harm.
+            needed: the log e-value.
+
+        Returns:
+            None where no rate would have been shown.
+        """
+        assert self._power is not None  # noqa: S101 - it is a batch of one
+        (test,) = map(int, np.flatnonzero(self._is_harm & (self._owner == column)))
+        if not self.processes.could_have_grown(test, needed):
+            return None
+        return self._power.least_rate(test, self.processes.needed(test, needed))
+
     def to_dict(self) -> dict[str, Any]:
         """The state, as JSON."""
         return {
+            "power": self._power.to_dict() if self._power else None,
             "names": self.names, "known": [known.tolist() for _, _, known in self._members],
-            "dispersions": [[dispersion.phi.tolist(), dispersion.why_not] for dispersion in self.dispersions],
+            "dispersions": [dispersion.to_dict() for dispersion in self.dispersions],
+            "since_block": self._since_block.tolist(),
             "processes": self.processes.to_dict(),
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where `to_dict` stopped, bit for bit."""
-        self.dispersions = [Dispersion(np.array(phi), why_not) for phi, why_not in state["dispersions"]]
+        self.dispersions = [Dispersion.from_dict(known) for known in state["dispersions"]]
+        self._since_block = np.array(state["since_block"])
         self._temper()
         self.processes.restore(state["processes"])
+        if self._power is not None and state["power"] is not None:
+            self._power.restore(state["power"])
 
     def _temper(self) -> None:
-        phi = np.concatenate([dispersion.phi for dispersion in self.dispersions])
-        self.processes.temper(phi[self._order])
+        phi, spread, has_bursts = (
+            np.concatenate([getattr(one, name) for one in self.dispersions])[self._order]
+            for name in ("phi", "spread", "has_bursts")
+        )
+        self.processes.temper(phi, spread, min(one.per_second for one in self.dispersions))
+        self.processes.limit(np.where(has_bursts & self._is_harm, self._needed, np.inf))
 
     def _graded(self, bets: Bets, canary: Array, stable: Array) -> Array:
         """Log e-values where hits are shares v of a trial: v a/c + (1-v) (1-a)/(1-c) for each."""
@@ -154,13 +192,6 @@ def _runs(owner: Indices, kinds: Indices) -> Runs:
     starts = np.flatnonzero(np.append(True, (np.diff(keys) != 0).any(axis=0))[: len(order)])
     owners, firsts = np.unique(keys[0, starts], return_index=True)
     return Runs(order, starts, np.log(np.diff([*starts, len(order)])), firsts, owners)
-
-
-def _dispersion(member: Member, history: Array | None) -> Dispersion:
-    comparison = member.comparison
-    if history is None:
-        return unmeasured(len(comparison.tests), "there is no history of the stable version's replicas")
-    return measure(history @ comparison.stable, history @ comparison.trials)
 
 
 def _diagonal(blocks: list[Array]) -> Array:

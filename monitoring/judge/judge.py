@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monitoring.judge import words
-from monitoring.judge.batch import ADVANCE, INCONCLUSIVE, PROMOTE, ROLLBACK, RUNNING, JudgeBatch, Policy
+from monitoring.judge.batch import ADVANCE, INCONCLUSIVE, PROMOTE, ROLLBACK, RUNNING, JudgeBatch
 from monitoring.judge.confidence import rate_interval
 from monitoring.judge.metrics import ErrorRate
 from monitoring.judge.paired import MAX_LOG
@@ -18,7 +18,9 @@ from monitoring.judge.sample_ratio import SampleRatio
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from monitoring.judge.dispersion import Dispersion
     from monitoring.judge.engine import Array
+    from monitoring.judge.policy import Policy
 
 PHASES = {
     RUNNING: "running", ADVANCE: "advance", ROLLBACK: "rollback", PROMOTE: "promote", INCONCLUSIVE: "inconclusive",
@@ -75,10 +77,12 @@ class SequentialJudge:
     Args:
         policy: what is compared, and when to act.
         subject: how the canary is named in messages.
+        late: seconds after which a request is in the counters at the latest. For so long after a change of weights,
+            fresh counts are of two splits, and are not compared with the configured one.
     """
 
-    def __init__(self, policy: Policy, subject: str = "canary") -> None:
-        self.policy, self.subject = policy, subject
+    def __init__(self, policy: Policy, subject: str = "canary", late: float = 0.0) -> None:
+        self.policy, self.subject, self._late = policy, subject, late
         self._batch = JudgeBatch(policy)
         self._ratio = SampleRatio()
         self._steady = False
@@ -93,9 +97,27 @@ class SequentialJudge:
         """The present step, from 0."""
         return int(self._batch.step[0])
 
+    @property
+    def seconds(self) -> float:
+        """Seconds from the begin of the shift to the last look."""
+        return float(self._batch.now[0])
+
     def warm_up(self, history: Mapping[str, Any]) -> None:
-        """Learn from the stable version before the release; see `JudgeBatch.warm_up`."""
+        """Learn the stable version's rates before the release; see `JudgeBatch.warm_up`."""
         self._batch.warm_up(history)
+
+    def measure(self, past: Mapping[str, Any], *, is_alone: bool = True, sample: float = 1.0) -> None:
+        """Measure how much the stable version's counts vary; see `JudgeBatch.measure`."""
+        self._batch.measure(past, is_alone=is_alone, sample=sample)
+
+    def disperse(self, dispersions: Mapping[str, Dispersion]) -> None:
+        """Say how much the stable version's counts vary; see `JudgeBatch.disperse`."""
+        self._batch.disperse(dispersions)
+
+    @property
+    def dispersions(self) -> dict[str, Dispersion]:
+        """How much the stable version's counts vary, by metric, as far as it was measured."""
+        return self._batch.dispersions
 
     def begin(self, stable: Mapping[str, Any], canary: Mapping[str, Any]) -> None:
         """Where the cumulative counters stand when the shift begins."""
@@ -105,14 +127,19 @@ class SequentialJudge:
         self, at: float, stable: Mapping[str, Any], canary: Mapping[str, Any], *, paused: bool = False
     ) -> Judgement:
         """Take one look; see `JudgeBatch.observe`."""
-        step, share, before = self.step, self.share, self._requests()
+        step = self.step
+        return self._judgement(self.take(at, stable, canary, paused=paused), step, paused=paused)
+
+    def take(self, at: float, stable: Mapping[str, Any], canary: Mapping[str, Any], *, paused: bool = False) -> int:
+        """Take one look without saying anything of it, which is most of the work; return the phase."""
+        share, before, seen = self.share, self._requests(), self._batch.now[0]
         phase = int(self._batch.observe(at, stable, canary, paused=paused)[0])
-        if self._steady:
+        if self._steady and seen - self._batch.step_began[0] >= self._late:
             fresh = self._requests() - before
             self._ratio.observe(share, fresh[0], fresh[1])
         # In the look after a change of weights, requests of both splits arrive.
         self._steady = phase != ADVANCE
-        return self._judgement(phase, step, paused=paused)
+        return phase
 
     def totals(self, arm: str) -> dict[str, Array]:
         """What was counted since the shift began, by metric; `arm` is stable or canary."""
@@ -123,9 +150,11 @@ class SequentialJudge:
         return {"batch": self._batch.to_dict(), "ratio": self._ratio.to_dict(), "steady": self._steady}
 
     @classmethod
-    def from_dict(cls, policy: Policy, state: dict[str, Any], subject: str = "canary") -> SequentialJudge:
+    def from_dict(
+        cls, policy: Policy, state: dict[str, Any], subject: str = "canary", late: float = 0.0
+    ) -> SequentialJudge:
         """Go on where `to_dict` stopped, bit for bit."""
-        judge = cls(policy, subject)
+        judge = cls(policy, subject, late)
         judge._batch.restore(state["batch"])
         judge._ratio, judge._steady = SampleRatio.from_dict(state["ratio"]), state["steady"]
         return judge
@@ -142,6 +171,10 @@ class SequentialJudge:
         alarms: tuple[str, ...] = ()
         if self._ratio.log_value >= policy.needed:
             alarms = (words.split_alarm(*self._ratio.realised),)
+        for metric in policy.metrics:
+            if metric.pairs:
+                counts = batch.impossible(metric.name)
+                alarms += tuple(words.count_alarm(metric.name, arm, *numbers) for arm, numbers in counts.items())
         return Judgement(
             phase=PHASES[phase], e_value=_exp(batch.log_harm[0]), needed=1 / policy.alpha,
             p_value=min(1.0, _exp(-batch.log_peak[0])), culprits=culprits,

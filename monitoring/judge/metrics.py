@@ -72,6 +72,10 @@ class Metric(Protocol):
     def graded(self) -> bool:
         """Whether hits are shares of a trial, not whole ones."""
 
+    @property
+    def pairs(self) -> bool:
+        """Whether the cells are (trials, hits); else each trial is counted in one of them."""
+
     def compare(self, known: Array, scales: Array) -> Comparison | None:
         """The tests, once enough of the stable version is known to choose them; None before.
 
@@ -94,6 +98,7 @@ class ErrorRate:
     """The share of requests that fail. Cells: requests, failures.
 
     Attributes:
+        name: how verdicts call it; of `client_errors` they say that requests got an answer of 4xx.
         tolerance: harm is a rate above (1 + tolerance) times the stable version's, plus `tolerance_points`.
         margin: promotion needs a rate shown to be below (1 + margin) times the stable version's, plus `margin_points`.
     """
@@ -106,6 +111,7 @@ class ErrorRate:
 
     cells = 2
     graded = False
+    pairs = True
 
     def __post_init__(self) -> None:
         if not (0 <= self.tolerance <= self.margin and 0 <= self.tolerance_points <= self.margin_points < 1):
@@ -155,6 +161,7 @@ class Latency:
     strata: int = 1
 
     graded = False
+    pairs = False
 
     def __post_init__(self) -> None:
         if len(self.bounds) < 2 or list(self.bounds) != sorted(set(self.bounds)):  # noqa: PLR2004
@@ -234,6 +241,7 @@ class PredictionShift:
     ordered: bool = field(default=False)
 
     graded = False
+    pairs = False
 
     def __post_init__(self) -> None:
         if self.classes < 2:  # noqa: PLR2004
@@ -282,6 +290,7 @@ class BoundedMean:
     better: str = "more"
 
     graded = True
+    pairs = False
 
     def __post_init__(self) -> None:
         if len(self.edges) < 2 or list(self.edges) != sorted(set(self.edges)):  # noqa: PLR2004
@@ -325,6 +334,7 @@ class Disagreement:
     tolerance: float = 0.005
 
     cells = 2
+    pairs = True
 
     def __post_init__(self) -> None:
         if not 0 < self.tolerance < 1:

@@ -9,7 +9,7 @@ arXiv 2011.03567, for two arms)
 
     E = B(kθ + n_c, k(1-θ) + n - n_c) / (B(kθ, k(1-θ)) θ^n_c (1-θ)^(n-n_c)).
 
-Segments with different shares multiply.
+A step is judged by its own requests: the alarm of a router that was mended ends with its step.
 """
 
 from __future__ import annotations
@@ -27,22 +27,25 @@ class SampleRatio:
     """Evidence against the configured split."""
 
     def __init__(self) -> None:
-        self._done = 0.0
         self._share = 0.0
         self._canary = self._total = 0.0
 
     def observe(self, share: float, canary: float, stable: float) -> None:
         """Take the counts since the last look, of a time in which the share did not change."""
         if share != self._share:
-            self._done += self._segment()
             self._share, self._canary, self._total = share, 0.0, 0.0
         self._canary += canary
         self._total += canary + stable
 
     @property
     def log_value(self) -> float:
-        """The evidence, as a natural logarithm."""
-        return self._done + self._segment()
+        """The evidence of the present step, as a natural logarithm."""
+        if not 0 < self._share < 1 or not self._total:
+            return 0.0
+        one, other = CONCENTRATION * self._share, CONCENTRATION * (1 - self._share)
+        rest = self._total - self._canary
+        log_e = float(betaln(one + self._canary, other + rest) - betaln(one, other))
+        return log_e - self._canary * math.log(self._share) - rest * math.log1p(-self._share)
 
     @property
     def realised(self) -> tuple[float, float]:
@@ -51,20 +54,12 @@ class SampleRatio:
 
     def to_dict(self) -> dict[str, Any]:
         """The state, as JSON."""
-        return {"done": self._done, "share": self._share, "canary": self._canary, "total": self._total}
+        return {"share": self._share, "canary": self._canary, "total": self._total}
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> SampleRatio:
         """Go on where `to_dict` stopped."""
         ratio = cls()
-        ratio._done, ratio._share = state["done"], state["share"]
+        ratio._share = state["share"]
         ratio._canary, ratio._total = state["canary"], state["total"]
         return ratio
-
-    def _segment(self) -> float:
-        if not 0 < self._share < 1 or not self._total:
-            return 0.0
-        one, other = CONCENTRATION * self._share, CONCENTRATION * (1 - self._share)
-        rest = self._total - self._canary
-        log_e = float(betaln(one + self._canary, other + rest) - betaln(one, other))
-        return log_e - self._canary * math.log(self._share) - rest * math.log1p(-self._share)

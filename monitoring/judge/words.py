@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headgate.units import format_duration, format_percent, rough_percent
+from headgate.units import format_duration, format_percent, rough_percent, roughly
 from monitoring.judge.batch import ADVANCE, INCONCLUSIVE, PROMOTE, ROLLBACK, JudgeBatch
-from monitoring.judge.engine import OFFSETS, Block, EProcesses, log_e_values
 from monitoring.judge.metrics import BoundedMean, Disagreement, ErrorRate, Latency, PredictionShift
 from monitoring.judge.paired import MAX_LOG
 
 if TYPE_CHECKING:
     from monitoring.judge.engine import Array
 
-_HALVINGS = 30
+_SHOWS_GROWTH = 0.5
+_VARIES = 1.05
+"""φ that is said."""
 
 
 def observed(metric: Any, canary: Array, stable: Array) -> str:  # noqa: ANN401 - any metric
@@ -28,7 +29,8 @@ def observed(metric: Any, canary: Array, stable: Array) -> str:  # noqa: ANN401 
         stable: the same.
     """
     if isinstance(metric, ErrorRate):
-        return f"{canary[1]:.0f} of {canary[0]:.0f} requests failed against {stable[1]:.0f} of {stable[0]:.0f}"
+        what = "got a 4xx answer" if metric.name == "client_errors" else "failed"
+        return f"{canary[1]:.0f} of {canary[0]:.0f} requests {what} against {stable[1]:.0f} of {stable[0]:.0f}"
     if isinstance(metric, Latency):
         return " and ".join(
             f"p{100 * q:g} {_quantile(metric, canary, q)} against {_quantile(metric, stable, q)}"
@@ -63,9 +65,27 @@ def message(
         return f"promote {at}: {evidence}{_guarantee(batch)}"
     lacks = "someone to resume it" if paused else " and ".join(lacking(batch)) or "more time"
     said = f"{evidence}{detectable(batch)}{''.join(f'; {alarm}' for alarm in alarms)}"
+    first = ""
+    if missing := _missing_traffic(batch):
+        first, said = f"{missing}; ", "; ".join(("no evidence yet", *alarms))
     if phase == INCONCLUSIVE:
-        return f"undecided {at} after {format_duration(policy.max_duration)}: it still needs {lacks}; {said}"
-    return f"hold {at}: it needs {lacks}; {said}"
+        return f"undecided {at} after {format_duration(policy.max_duration)}: {first}it still needs {lacks}; {said}"
+    left = "" if paused else f", at most {roughly(max(policy.max_duration - float(batch.now[0]), 0.0))} more"
+    return f"hold {at}: {first}it needs {lacks}{left}; {said}"
+
+
+def _missing_traffic(batch: JudgeBatch) -> str:
+    """Say that there are no requests, and what to check; nothing where there are some."""
+    metric = next((one for one in batch.policy.metrics if isinstance(one, ErrorRate)), None)
+    if metric is None:
+        return ""
+    canary, stable = (float(batch.total[arm][metric.name][0, 0]) for arm in ("canary", "stable"))
+    seconds = roughly(float(batch.now[0]))
+    if canary:
+        return ""
+    if stable:
+        return f"none of {stable:.0f} requests in {seconds} reached it; check the weights with headgate status"
+    return f"no requests in {seconds}; check that clients call the endpoint"
 
 
 def lacking(batch: JudgeBatch) -> list[str]:
@@ -80,60 +100,46 @@ def lacking(batch: JudgeBatch) -> list[str]:
         missing_requests = max(missing_requests, part - (requests - float(batch.step_requests[0])))
         spent = seconds - float(batch.step_began[0])
         missing_seconds = max(missing_seconds, policy.min_duration / len(shares) - spent)
-    parts = [f"{missing_requests:.0f} more requests"] if missing_requests > 0 else []
+    parts = []
+    if missing_requests > 0:
+        came, spent = requests - float(batch.step_requests[0]), seconds - float(batch.step_began[0])
+        rate = came / spent if spent > 0 else 0.0
+        parts.append(f"{missing_requests:.0f} more requests" + (f" (at {rate:.2g}/s)" if rate else " (none come)"))
     if missing_seconds > 0:
         parts.append(f"{missing_seconds:.0f} s more")
     if policy.ramp == "evidence" or last:
         shown = {name: float(values[0, step]) for name, values in batch.evidence.harmless.items()}
+        needed = policy.needed_to_promote
         missing = [
-            f"{name} ({_number(value)} of {1 / policy.alpha_promote:g})"
+            f"{name} ({_number(value)} of {1 / policy.alpha_promote:g}{_expected(value, needed, seconds)})"
             for name, value in shown.items()
-            if value < policy.needed_to_promote
+            if value < needed
         ]
         parts += [f"proof of no harm in {', '.join(missing)}"] if missing else []
     return parts
+
+
+def _expected(log_value: float, needed: float, seconds: float) -> str:
+    """Say when an e-value is expected to be as large as needed: its logarithm grows with the requests."""
+    return f", about {roughly((needed - log_value) / log_value * seconds)} more" if log_value > _SHOWS_GROWTH else ""
 
 
 def detectable(batch: JudgeBatch) -> str:
     """The smallest regression of the error rate that this traffic could have shown by now, in words."""
     rate = smallest_detectable(batch)
     if rate is None:
-        return "; too little traffic yet to show any regression"
+        return "; no regression could have been shown yet"
     return f"; a failure rate of {rough_percent(rate)} would have shown by now"
 
 
 def smallest_detectable(batch: JudgeBatch) -> float | None:
-    """The least failure rate of the canary whose expected evidence reaches the threshold with the requests so far.
+    """The least failure rate of the canary that is expected to be shown by now, with the blocks as they were.
 
     Returns:
         None while even a canary that always fails could not be told; NaN where errors are not compared.
     """
     metric = next((one for one in batch.policy.metrics if isinstance(one, ErrorRate)), None)
-    if metric is None:
-        return math.nan
-    requests, _ = batch.total["canary"][metric.name][0]
-    others, failures = batch.total["stable"][metric.name][0]
-    if not requests or not others:
-        return None
-    base = (failures + 0.5) / (others + 1)
-    harm = metric.compare(np.zeros(2), np.ones(1)).tests
-    needed = batch.policy.needed + math.log(len(batch.policy.metrics)) + math.log(2 * (len(OFFSETS) + 1))
-    phi = batch.dispersion_of(metric.name)
-
-    def shows(rate: float) -> bool:
-        processes = EProcesses(harm)
-        counts = (rate * requests, requests, base * others, others)
-        block = Block(*(np.full((1, len(harm)), count) for count in counts))
-        processes.learn(block)
-        return float(log_e_values(processes.bets(block), block)[0, 0].max()) / phi >= needed
-
-    if not shows(1 - 1e-6):
-        return None
-    low, high = math.log(base), 0.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if shows(min(math.exp(middle), 1 - 1e-6)) else (middle, high)
-    return math.exp(high)
+    return math.nan if metric is None else batch.least_rate(metric.name)
 
 
 def split_alarm(realised: float, configured: float) -> str:
@@ -141,10 +147,16 @@ def split_alarm(realised: float, configured: float) -> str:
     return f"the gateway sends {rough_percent(realised)} of requests and {format_percent(configured)} is configured"
 
 
+def count_alarm(metric: str, arm: str, hits: int, trials: int) -> str:
+    """The alarm of counters that cannot be right."""
+    arm = {"canary": "canary", "stable": "stable version"}[arm]
+    return f"the counters of the {arm} are wrong: {hits} of {trials} in {metric}; they are not judged"
+
+
 def _evidence(batch: JudgeBatch, culprits: tuple[str, ...]) -> str:
     """What was seen: of the culprits, or of the metric that is nearest to being one and of errors."""
     names = list(culprits) or [max(batch.evidence.harm, key=lambda name: float(batch.evidence.harm[name][0]))]
-    errors = [metric.name for metric in batch.policy.metrics if isinstance(metric, ErrorRate)]
+    errors = [metric.name for metric in batch.policy.metrics if isinstance(metric, ErrorRate)][:1]
     shown = dict.fromkeys([*names, *errors] if not culprits else names)
     by_name = {metric.name: metric for metric in batch.policy.metrics}
     parts = [
@@ -157,11 +169,17 @@ def _evidence(batch: JudgeBatch, culprits: tuple[str, ...]) -> str:
 
 
 def _guarantee(batch: JudgeBatch) -> str:
-    """What the verdict is worth, where the dispersion of the stable version's replicas was not measured."""
-    reasons = batch.undispersed()
-    if not reasons:
-        return ""
-    return f" ({format_percent(batch.policy.alpha)} holds if requests fail independently: {reasons[0]})"
+    """What the verdict is worth: how much the counts of the stable version's past vary, as far as it is known."""
+    alpha = format_percent(batch.policy.alpha)
+    if reasons := batch.undispersed():
+        return f" ({alpha} holds if requests fail independently: {reasons[0]})"
+    name = max(batch.evidence.names, key=batch.dispersion_of)
+    known, has_bursts = batch.past_of(name)
+    past = f"in {format_duration(known)} of logs of the stable version's servers"
+    if batch.dispersion_of(name) < _VARIES and not has_bursts:
+        return f" (requests failed independently {past})"
+    bursts = "; failures came in bursts, so a fault has to last" if has_bursts else ""
+    return f" (evidence of {name} is divided by {batch.dispersion_of(name):.3g}, as counts varied {past}{bursts})"
 
 
 def _quantile(metric: Latency, cells: Array, level: float) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from headgate.counts import LATENCY
 from headgate.units import BASIS_POINTS
 from monitoring.drift.profile import WIDTHS, Categories, Numbers
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from headgate.health import ColumnDrift, QualityReport
-    from headgate.records import Look
+    from headgate.verdicts import Look
     from monitoring.drift.profile import Profile
 
 _LOWEST, _HIGHEST = 0.1, 1e6
@@ -82,13 +83,13 @@ def latency_plot(looks: Sequence[Look], bounds: Sequence[float], *, kind: str = 
     Returns:
         The picture; empty where the looks have no latencies.
     """
-    looks = [look for look in _thinned(looks) if sum(look.canary.latency) and sum(look.stable.latency)]
+    looks = [look for look in _thinned(looks) if all(sum(arm.buckets(LATENCY)) for arm in (look.canary, look.stable))]
     if not looks or not bounds:
         return b""
     with _figure(9, 2.6) as figure:
         axes = figure.subplots()
         for arm, color in (("stable", _STABLE), ("canary", _CANARY)):
-            at = [quantiles_of(getattr(look, arm).latency, bounds, (0.5, 0.99)) for look in looks]
+            at = [quantiles_of(getattr(look, arm).buckets(LATENCY), bounds, (0.5, 0.99)) for look in looks]
             seconds = [look.seconds for look in looks]
             axes.plot(seconds, [slow for _, slow in at], color=color, linestyle="--", linewidth=1, label=f"{arm} p99")
             axes.plot(seconds, [median for median, _ in at], color=color, label=f"{arm} p50")

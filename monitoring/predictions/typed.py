@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from monitoring.bodies import Asked, records
+from monitoring.bodies import JSON, Asked, records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,11 +28,18 @@ FIXED = pa.schema(
         ("status", pa.int16()),
         ("seconds", pa.float32()),
         ("mirrored", pa.bool_()),
+        ("readable", pa.bool_()),
     ]
 )
-"""`row` is the record's place in its request; `time` when it was answered; `mirrored`: no client saw the answer."""
+"""`row` is the record's place in its request; `time` when it was answered; `mirrored`: no client saw the answer.
+
+A request without a record has a row of its own: `readable` is false where its body cannot be read, and null where it
+has no rows or was not kept (capture.redact). Files of earlier releases do not have that column.
+"""
 
 _NOTHING = [Asked({}, {})]
+TYPES = b"types"
+"""In the metadata of a log's batch: the types by which the server reads a CSV's columns, as JSON."""
 _MOST_FIELDS = 1000
 """Of one file; a client that made up names would otherwise make a column of each."""
 
@@ -47,11 +54,16 @@ def typed(batches: Iterable[pa.RecordBatch]) -> pa.Table:
     found: dict[str, list[Any]] = {}
     size = 0
     for batch in batches:
+        types = orjson.loads((batch.schema.metadata or {}).get(TYPES, b"null"))
         for row in batch.to_pylist():
+            body = row["request"]
+            read = records(body, row["response"], row["content_type"] or JSON, types) if body else []
+            row["readable"] = False if read is None else True if read else None
             # A request that nobody can read was answered all the same.
-            for index, asked in enumerate(records(row["request"], row["response"]) or _NOTHING):
+            for index, asked in enumerate(read or _NOTHING):
+                row["row"] = index
                 for name in FIXED.names:
-                    fixed[name].append(index if name == "row" else row[name])
+                    fixed[name].append(row[name])
                 for prefix, fields in zip((INPUT, OUTPUT), asked, strict=True):
                     for name, value in fields.items():
                         if len(found) >= _MOST_FIELDS and prefix + name not in found:
@@ -73,7 +85,14 @@ def alike(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
         kind = next(iter(kinds), pa.null())
     else:
         kind = pa.float64() if all(map(_is_number, kinds)) else pa.string()
-    return pa.chunked_array([chunk for column in columns for chunk in column.cast(kind).chunks], kind)
+    # A whole number beyond 53 bits is rounded.
+    return pa.chunked_array([chunk for column in columns for chunk in column.cast(kind, safe=False).chunks], kind)
+
+
+def is_kept(kind: pa.DataType) -> bool:
+    """Whether a column of this type is one that `typed` makes."""
+    simple = (types.is_string, types.is_binary, types.is_boolean, types.is_null, types.is_timestamp, types.is_temporal)
+    return _is_number(kind) or any(holds(kind) for holds in simple) or bool(types.is_decimal(kind))
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -91,7 +110,11 @@ def _array(values: list[Any]) -> pa.Array:
 def _text(value: Any) -> str | None:  # noqa: ANN401 - whatever JSON holds
     if value is None or isinstance(value, str):
         return value
-    return orjson.dumps(value).decode()
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        # A whole number beyond 64 bits, or what only Parquet has: a time with its zone, bytes.
+        return str(value)
 
 
 def answered(table: pa.Table, *, copies: bool) -> pa.ChunkedArray:

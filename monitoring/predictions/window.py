@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from headgate.errors import MonitorError
 from headgate.records import Window
-from monitoring.predictions.typed import INPUT, OUTPUT, alike, answered, typed
+from monitoring.parquet import ParquetFile, UnreadableError, reading
+from monitoring.predictions.typed import FIXED, INPUT, OUTPUT, alike, answered, is_kept, typed
 
 if TYPE_CHECKING:
     import io
+    from collections.abc import Callable
 
     from monitoring.predictions.store import Captured, PredictionStore, Stored
+
+
+_T = TypeVar("_T")
+_LATER = {"readable"}
+"""Fixed columns that files of earlier releases do not have."""
 
 
 class _Part(NamedTuple):
@@ -25,8 +31,14 @@ class _Part(NamedTuple):
 
     names: frozenset[str]
     rows: pa.Array
-    file: Stored | None
+    file: tuple[Stored, ParquetFile] | None
     table: pa.Table | None
+    repeated: int
+    unreadable_requests: int
+
+
+class FileLostError(MonitorError):
+    """A file of the window turned out to be unreadable; the window is there without it (`Predictions.whole`)."""
 
 
 class Predictions:
@@ -47,6 +59,7 @@ class Predictions:
         num_rows: of every column.
         repeated: rows of requests whose ids were there before.
         unreadable: files that cannot be read, and why.
+        unreadable_requests: requests that clients got an answer to and whose bodies cannot be read; no rows.
     """
 
     def __init__(
@@ -56,7 +69,6 @@ class Predictions:
         self._store, self._copies = store, copies
         self.revision = revision
         self.unreadable: dict[str, str] = {}
-        self.repeated = 0
         since = min(max(store.until(), window.start), window.end) if store else window.start
         newest = captured(Window(start=since, end=window.end))
         tail = typed(batch for some in newest if (batch := some.filter(pc.equal(some["revision"], revision))).num_rows)
@@ -65,8 +77,10 @@ class Predictions:
         files = store.files(revision, Window(start=window.start, end=window.end)) if store else []
         kept = [file for file in files if file.start < since or (file.rescued and not tail.num_rows)]
         self._parts = [part for file in kept if (part := self._part_of(file, Window(start=window.start, end=until)))]
-        self._parts.append(self._part(tail, Window(start=since, end=window.end), tail.column_names, None, tail))
-        self.num_rows = sum(len(part.rows) for part in self._parts)
+        self._parts.append(
+            _part(tail, Window(start=since, end=window.end), tail.column_names, copies=copies, table=tail)
+        )
+        self._count()
         self._stored_as = {
             stored.removeprefix(prefix): stored
             for prefix in (INPUT, OUTPUT)
@@ -93,11 +107,24 @@ class Predictions:
         """
         return {name: self.column(name) for name in self.parts_of_answer}
 
+    def whole(self, work: Callable[[], _T]) -> _T:
+        """Do what reads columns, and do it again without each file that turns out to be unreadable meanwhile.
+
+        Args:
+            work: reads columns, or their number, and has no other effect.
+        """
+        while True:
+            try:
+                return work()
+            except FileLostError:
+                # There is one file less each time.
+                continue
+
     def column(self, name: str) -> pa.ChunkedArray:
-        """One of them, of all rows; null where a request did not have it.
+        """One of them, of all rows; null where a request did not have it, or only files had it that are lost.
 
         Raises:
-            MonitorError: a file cannot be read.
+            FileLostError: a file cannot be read; from now on the window has no rows of it.
         """
         return alike([self._read(part, self._stored_as[name]) for part in self._parts])
 
@@ -125,28 +152,22 @@ class Predictions:
         assert self._store is not None  # noqa: S101 - it named the file
         return self._store.open(file.path)
 
+    def _count(self) -> None:
+        self.num_rows = sum(len(part.rows) for part in self._parts)
+        self.repeated = sum(part.repeated for part in self._parts)
+        self.unreadable_requests = sum(part.unreadable_requests for part in self._parts)
+
     def _part_of(self, file: Stored, window: Window) -> _Part | None:
         try:
-            with self._open(file) as opened:
-                parquet = pq.ParquetFile(opened)
-                names = parquet.schema_arrow.names
-                fixed = parquet.read(columns=["time", "status", "mirrored", "request_id", "row"])
-        except (OSError, pa.ArrowException) as error:
-            self.unreadable[file.path] = str(error).splitlines()[0]
+            with reading(), self._open(file) as opened:
+                parquet = ParquetFile(opened)
+                names = parquet.column_names
+                fixed = parquet.read(opened, [name for name in FIXED.names if name in names or name not in _LATER])
+                wanted = pa.schema([FIXED.field(name) for name in fixed.column_names])
+                return _part(fixed.cast(wanted), window, names, copies=self._copies, file=(file, parquet))
+        except UnreadableError as error:
+            self.unreadable[file.path] = str(error)
             return None
-        return self._part(fixed, window, names, file, None)
-
-    def _part(
-        self, fixed: pa.Table, window: Window, names: list[str], file: Stored | None, table: pa.Table | None
-    ) -> _Part:
-        start, end = (pa.scalar(moment, fixed.schema.field("time").type) for moment in (window.start, window.end))
-        inside = pc.and_(pc.greater_equal(fixed["time"], start), pc.less(fixed["time"], end))
-        # Arrow's own indices_nonzero ends the process where a column has no chunk.
-        rows = pa.array(np.flatnonzero(pc.and_(answered(fixed, copies=self._copies), inside).to_numpy()))
-        seen = fixed.take(rows)
-        first = seen.filter(pc.equal(seen["row"], 0))["request_id"]
-        self.repeated += len(first) - pc.count_distinct(first).as_py()
-        return _Part(frozenset(names), rows, file, table)
 
     def _read(self, part: _Part, stored: str) -> pa.ChunkedArray:
         if stored not in part.names:
@@ -154,10 +175,41 @@ class Predictions:
         if part.table is not None:
             return part.table[stored].take(part.rows)
         assert part.file is not None  # noqa: S101 - it is one of the two
+        stored_file, described = part.file
         try:
-            with self._open(part.file) as opened:
-                return pq.read_table(opened, columns=[stored]).column(0).take(part.rows)
-        except (OSError, pa.ArrowException) as error:
-            raise MonitorError(
-                f"{part.file.path} cannot be read: {error}", fix="restore the file, or remove it"
+            with reading(), self._open(stored_file) as opened:
+                column = described.read(opened, [stored]).column(0)
+                if stored not in FIXED.names and not is_kept(column.type):
+                    why = f"its column {stored!r} is {column.type}, and no number, text or moment"
+                    raise UnreadableError(why)  # noqa: TRY301
+                if pa.types.is_temporal(column.type):
+                    # A time zone that is not known shows when a moment is written down.
+                    column.slice(0, 1).cast(pa.string())
+                return column.take(part.rows)
+        except UnreadableError as error:
+            self.unreadable[stored_file.path] = str(error)
+            self._parts.remove(part)
+            self._count()
+            raise FileLostError(
+                f"{stored_file.path} cannot be read: {error}", fix="restore the file, or remove it"
             ) from error
+
+
+def _part(
+    fixed: pa.Table, window: Window, names: list[str], *, copies: bool,
+    file: tuple[Stored, ParquetFile] | None = None, table: pa.Table | None = None,
+) -> _Part:  # fmt: skip
+    start, end = (pa.scalar(moment, fixed.schema.field("time").type) for moment in (window.start, window.end))
+    inside = pc.and_(pc.greater_equal(fixed["time"], start), pc.less(fixed["time"], end))
+    # Arrow's own indices_nonzero ends the process where a column has no chunk.
+    counted = pc.fill_null(pc.and_(answered(fixed, copies=copies), inside), fill_value=False).to_numpy()
+    unreadable = 0
+    if "readable" in names:
+        readable = fixed["readable"].to_numpy()
+        unreadable = int(np.count_nonzero(counted & (readable == False)))  # noqa: E712 - or null
+        counted = counted & (readable == True)  # noqa: E712 - or null
+    rows = pa.array(np.flatnonzero(counted))
+    seen = fixed.take(rows)
+    first = seen.filter(pc.equal(seen["row"], 0))["request_id"]
+    repeated = len(first) - pc.count_distinct(first).as_py()
+    return _Part(frozenset(names), rows, file, table, repeated, unreadable)

@@ -44,7 +44,7 @@ def trace_picture(trace: Trace, verdicts: Sequence[Verdict], path: Path) -> None
     figure = _figure()
     axes = figure.subplots()
     for arm, colour in (("stable", "#2a6f97"), ("canary", "#e07a1f")):
-        counts = getattr(trace, arm)["errors"]
+        counts = getattr(trace, arm)["failures"]
         axes.plot(trace.seconds, counts[:, 1] / np.maximum(counts[:, 0], 1) * 100, color=colour, label=arm)
     for verdict, colour in zip(verdicts, _COLOURS, strict=False):
         if np.isfinite(verdict.seconds):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headgate.counts import LATENCY
 from headgate.errors import MonitorError
 from monitoring.judge.batch import ADVANCE, RUNNING
 from monitoring.judge.judge import PHASES
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from headgate.records import Counts, Look
+    from headgate.counts import Counts
+    from headgate.verdicts import Look
     from monitoring.replay.rules import Rule
 
 Array = np.ndarray[Any, Any]
@@ -47,15 +49,20 @@ class Trace:
         if not looks:
             raise MonitorError("this release has no looks: no live traffic was shifted", fix="choose another release")
         stable, canary = ([getattr(look, arm) for look in looks] for arm in ("stable", "canary"))
-        known = {"errors": (before.requests, before.failures), "latency": before.latency}
-        history = {name: np.array([[cells]], float) for name, cells in known.items() if any(cells)}
+        history = {name: cells[None] for name, cells in _cells([before]).items() if cells.any()}
         return cls(np.array([look.seconds for look in looks]), _cells(stable), _cells(canary), history)
 
 
 def _cells(counts: Sequence[Counts]) -> dict[str, Array]:
-    cells = {"errors": np.array([(count.requests, count.failures) for count in counts], float)}
-    if all(count.latency for count in counts):
-        cells["latency"] = np.array([count.latency for count in counts], float)
+    hits = {
+        "errors": [max(count.failures - count.client_errors, 0) for count in counts],
+        "client_errors": [count.client_errors for count in counts],
+        "failures": [count.failures for count in counts],
+    }
+    requests = [count.requests for count in counts]
+    cells = {name: np.array([requests, failed], float).T for name, failed in hits.items()}
+    if all(buckets := [count.buckets(LATENCY) for count in counts]):
+        cells[LATENCY] = np.array(buckets, float)
     return cells
 
 
@@ -83,9 +90,12 @@ def read_counts(path: Path) -> Trace:
     """
     import pandas as pd  # noqa: PLC0415 - 0.3 s to import
 
+    from monitoring.parquet import ParquetFile, UnreadableError, reading  # noqa: PLC0415 - as long
+
     try:
-        frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (OSError, ValueError) as error:
+        with reading():
+            frame = ParquetFile(path).read(path).to_pandas() if path.suffix == ".parquet" else pd.read_csv(path)
+    except UnreadableError as error:
         raise MonitorError(f"{path} cannot be read: {error}", fix="give a CSV file, or a .parquet file") from error
     missing = [name for name in COLUMNS if name not in frame.columns]
     if missing:
@@ -101,7 +111,7 @@ def read_counts(path: Path) -> Trace:
             raise MonitorError(f"{path}: {name} is below zero or falls", fix="cumulative counters, in order of time")
         frame[name] = numbers
     arms = (frame[[f"{arm}_requests", f"{arm}_failures"]].to_numpy(float) for arm in ("stable", "canary"))
-    stable, canary = ({"errors": cells} for cells in arms)
+    stable, canary = ({"errors": cells, "failures": cells} for cells in arms)
     return Trace(frame["seconds"].to_numpy(float), stable, canary)
 
 
@@ -112,5 +122,5 @@ def replay(rule: Rule, trace: Trace) -> Verdict:
         arms = ({name: cells[row : row + 1] for name, cells in arm.items()} for arm in (trace.stable, trace.canary))
         phase = int(running.observe(float(at), *arms)[0])
         if phase not in {RUNNING, ADVANCE}:
-            return Verdict(rule.name, PHASES[phase], float(at), float(trace.canary["errors"][row, 1]))
-    return Verdict(rule.name, PHASES[RUNNING], math.inf, float(trace.canary["errors"][-1, 1]))
+            return Verdict(rule.name, PHASES[phase], float(at), float(trace.canary["failures"][row, 1]))
+    return Verdict(rule.name, PHASES[RUNNING], math.inf, float(trace.canary["failures"][-1, 1]))

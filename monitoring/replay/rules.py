@@ -28,6 +28,9 @@ STEPS = ((0.0, 0.05), (600.0, 0.25), (1200.0, 0.50))
 END = 3600.0
 """When such a rule promotes what it has not taken back."""
 
+_PAST_AXES = 3
+"""Of counts by second, server and cell; a sum tells nothing of how much they vary."""
+
 
 class Running(Protocol):
     """A rule at work, for many replications at a time."""
@@ -48,7 +51,10 @@ class Rule(Protocol):
         """How tables call it."""
 
     def start(self, size: int, history: Mapping[str, Array] | None = None) -> Running:
-        """Begin; `history` is of the stable replicas, as `JudgeBatch.warm_up` takes it."""
+        """Begin; `history` is of the stable replicas, as `JudgeBatch.warm_up` takes it.
+
+        Where it has the shape that `JudgeBatch.measure` takes, it shows how much counts vary, too.
+        """
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Headgate:
     @classmethod
     def default(cls, *, latency: bool, promotes: bool = True, name: str = "headgate") -> Headgate:
         """With the limits of a release file that says nothing, and no floor."""
-        metrics: list[Metric] = [ErrorRate(), Latency(BOUNDS)] if latency else [ErrorRate()]
+        metrics: list[Metric] = [ErrorRate(), ErrorRate("client_errors"), *([Latency(BOUNDS)] if latency else [])]
         return cls(Policy(metrics=metrics), name, promotes)
 
     def start(self, size: int, history: Mapping[str, Array] | None = None) -> Running:
@@ -78,7 +84,9 @@ class Headgate:
             policy = replace(policy, ramp="schedule", min_requests=10**15, max_duration=math.inf)
         batch = JudgeBatch(policy, size)
         names = {metric.name for metric in policy.metrics}
-        batch.warm_up({name: counts for name, counts in (history or {}).items() if name in names})
+        known = {name: counts for name, counts in (history or {}).items() if name in names}
+        batch.warm_up(known)
+        batch.measure({name: counts for name, counts in known.items() if counts.ndim == _PAST_AXES})
         return _Judged(batch, by_time=not self.promotes)
 
 
@@ -150,7 +158,7 @@ class _Checked:
 
     def observe(self, at: float, stable: Mapping[str, Array], canary: Mapping[str, Array]) -> Array:
         self._at, rule = at, self._rule
-        now = stable["errors"], canary["errors"]
+        now = stable["failures"], canary["failures"]
         self._edge[at] = now
         if at >= self._next:
             self._next += rule.every

@@ -18,6 +18,10 @@ _MEDIAN, _SIGMA = 0.060, math.log(0.250 / 0.060) / 2.3263
 """Lognormal latencies with a median of 60 ms and a p99 of 250 ms."""
 
 
+_IN_BURSTS, _BURST_SECONDS, _OUTAGE_SECONDS = 0.3, 10, 60.0
+"""What fails of a replica's requests in a burst, and of all requests in an outage; seconds of both."""
+
+
 @dataclass(frozen=True)
 class World:
     """Clients and two versions.
@@ -30,7 +34,12 @@ class World:
         tail: the slowest share of the canary's requests, and what their latencies are multiplied by.
         after: seconds after which the canary's faults begin.
         replicas: of each version; a canary with a share of traffic has that share of them.
-        bursts: share of ten-second spells in which a replica fails three in ten.
+        cold: seconds after the shift began in which the canary fails at the other rate, a good one too.
+        outage: when a minute begins in which three in ten requests of both versions fail, in seconds, and how much
+            earlier it begins for the canary; the first is 0 where there is none.
+        refused: share of both versions' requests that are answered with a status of 4xx.
+        probes: requests a second that only the canary gets, each answered with a status of 4xx.
+        bursts: share of ten-second windows in which three in ten requests of a replica fail.
         sticky: failures that come together: a user's request that fails is repeated as often.
         wander: standard deviation of each replica's log latency, an AR(1) process over `wander_seconds`.
     """
@@ -41,6 +50,10 @@ class World:
     slower: float = 1.0
     tail: tuple[float, float] = (0.0, 1.0)
     after: float = 0.0
+    cold: tuple[float, float] = (0.0, 0.0)
+    outage: tuple[float, float] = (0.0, 0.0)
+    refused: float = 0.0
+    probes: float = 0.0
     replicas: int = 20
     bursts: float = 0.0
     sticky: int = 1
@@ -68,17 +81,21 @@ class Traffic:
         shape = (size, 2 * world.replicas)
         self._drift = rng.standard_normal(shape) * world.wander
         self._bad = np.zeros(shape, bool)
-        self._spell_ends = 0.0
+        self._burst_ends = 0.0
 
     def history(self, seconds: int) -> dict[str, Array]:
         """Counts of the stable replicas before the release, of shape (seconds, replicas, cells)."""
         one = Traffic(self._world, self._rng, 1, latency=self._latency)
-        errors, latency = [], []
-        for second in range(seconds):
-            counted, slow = one._replicas(second, 1.0, 0, np.ones(1))
-            errors.append(counted[0])
-            latency.append(slow[0])
-        return {"errors": np.array(errors), **({"latency": np.array(latency)} if self._latency else {})}
+        if self._world.wander:
+            looks = [one._replicas(second, 1.0, 0, np.ones(1)) for second in range(seconds)]
+            counted, slow = (np.concatenate(part) for part in zip(*looks, strict=True))
+        else:
+            # Seconds differ by chance and by bursts alone: as many replications at once.
+            bursts = self._rng.random((-(-seconds // _BURST_SECONDS), one._bad.shape[1])) < self._world.bursts
+            one._bad, one._burst_ends = np.repeat(bursts, _BURST_SECONDS, axis=0)[:seconds], math.inf
+            one._drift = np.zeros((seconds, one._drift.shape[1]))
+            counted, slow = one._replicas(0.0, 1.0, 0, np.ones(seconds))
+        return {**_errors(counted), **({"latency": slow} if self._latency else {})}
 
     def look(self, at: float, seconds: float, share: Array) -> tuple[dict[str, Array], dict[str, Array]]:
         """What both versions count in a look that ends at `at`.
@@ -94,11 +111,11 @@ class Traffic:
         arms = []
         for canary, part in ((0, 1 - share), (1, share)):
             counted, slow = self._replicas(at, seconds, canary, part)
-            arms.append({"errors": counted.sum(axis=1), **({"latency": slow.sum(axis=1)} if self._latency else {})})
+            arms.append({**_errors(counted.sum(axis=1)), **({"latency": slow.sum(axis=1)} if self._latency else {})})
         return arms[0], arms[1]
 
     def _replicas(self, at: float, seconds: float, canary: int, part: Array) -> tuple[Array, Array]:
-        """Requests and failures, and latencies, of one version's replicas."""
+        """Requests, answers of 5xx and of 4xx, and latencies, of one version's replicas."""
         world, rng = self._world, self._rng
         if not canary:
             self._age(at, seconds)
@@ -107,16 +124,27 @@ class Traffic:
         requests = rng.poisson(np.where(serving, world.rate * seconds * part[:, None] / number, 0.0))
         faulty = bool(canary) and at > world.after
         rate = np.full(requests.shape, world.canary if faulty else world.stable)
+        if canary and at <= world.cold[0]:
+            rate[:] = world.cold[1]
+        began = world.outage[0] - world.outage[1] * canary
+        if world.outage[0] and began < at <= began + _OUTAGE_SECONDS:
+            rate[:] = _IN_BURSTS
         own = slice(world.replicas * canary, world.replicas * (canary + 1))
         if world.bursts:
-            rate = np.where(self._bad[:, own], 0.3, rate)
+            rate = np.where(self._bad[:, own], _IN_BURSTS, rate)
         failures = rng.binomial(requests, np.minimum(rate / world.sticky, 1.0))
         if world.sticky > 1:
             # The user repeats what failed, and it fails again.
             requests = requests + failures * (world.sticky - 1)
             failures = failures * world.sticky
         slow = self._slow(requests, np.exp(self._drift[:, own]), faulty=faulty) if self._latency else requests
-        return np.stack([requests, failures], axis=-1), slow
+        refused = np.zeros_like(failures)
+        if world.refused:
+            refused = rng.binomial(requests - failures, world.refused)
+        if world.probes and canary:
+            probes = rng.poisson(world.probes * seconds / world.replicas, requests.shape)
+            requests, refused = requests + probes, refused + probes
+        return np.stack([requests, failures, refused], axis=-1), slow
 
     def _slow(self, requests: Array, drift: Array, *, faulty: bool) -> Array:
         """Latency histograms of replicas."""
@@ -133,15 +161,22 @@ class Traffic:
         return np.asarray(self._rng.multinomial(requests, np.diff(below, prepend=0, append=1)))
 
     def _age(self, at: float, seconds: float) -> None:
-        """Let spells end and latencies wander."""
+        """Let bursts end and latencies wander."""
         world, rng = self._world, self._rng
-        if world.bursts and at >= self._spell_ends:
+        if world.bursts and at >= self._burst_ends:
             self._bad = rng.random(self._bad.shape) < world.bursts
-            self._spell_ends = at + 10
+            self._burst_ends = at + _BURST_SECONDS
         if world.wander:
             keep = math.exp(-seconds / world.wander_seconds)
             fresh = rng.standard_normal(self._drift.shape) * world.wander * math.sqrt(1 - keep**2)
             self._drift = keep * self._drift + fresh
+
+
+def _errors(counted: Array) -> dict[str, Array]:
+    """Answers of 5xx and of 4xx apart, and all failures together, from cells (requests, 5xx, 4xx)."""
+    requests, failures, refused = np.moveaxis(counted, -1, 0)
+    pairs = {"errors": failures, "client_errors": refused, "failures": failures + refused}
+    return {name: np.stack([requests, hits], axis=-1) for name, hits in pairs.items()}
 
 
 def _below(log_bounds: Array, share: float, factor: float) -> Array:

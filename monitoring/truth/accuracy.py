@@ -104,7 +104,8 @@ def weigh(paired: Arms, side: Arms, labels: int, limits: Quality) -> Weighed:
 def _labelled(predictions: Predictions, labels: pd.DataFrame, limits: Quality) -> pd.DataFrame:
     """The answers that have a label: request_id, row, time, mirrored, error, wrong."""
     stored = OUTPUT + _part_of_answer(predictions, limits)
-    rows = predictions.of_requests(labels["request_id"], [*_KEY, "time", "mirrored", stored])
+    names = [*_KEY, "time", "mirrored", stored]
+    rows = predictions.whole(lambda: predictions.of_requests(labels["request_id"], names))
     answers = rows.rename(columns={stored: "answer"}).drop_duplicates(_KEY).merge(labels, on=_KEY)
     answers = answers[answers["answer"].notna()]
     said, true = (pd.to_numeric(answers[name], errors="coerce") for name in ("answer", "label"))

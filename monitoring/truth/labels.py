@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 import sqlalchemy
 
 from headgate.errors import BadInputError, MonitorError
+from headgate.installation import install_command
+from monitoring.parquet import ParquetFile, UnreadableError, reading
 from monitoring.predictions.store import store_errors
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ _SCHEMA = pa.schema([("request_id", pa.string()), ("row", pa.int32()), ("label",
 _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     # As text, or an id of digits would lose its zeros.
     ".csv": lambda path: pd.read_csv(path, dtype={"request_id": str}),
-    ".parquet": pd.read_parquet,
+    ".parquet": lambda path: ParquetFile(path).read(path).to_pandas(),
     ".jsonl": lambda path: pd.read_json(path, lines=True, dtype={"request_id": str}),
 }
 _MOST_ROWS = 2**31
@@ -43,10 +45,14 @@ class Labels:
 
     Args:
         store: where its predictions are.
+
+    Attributes:
+        unreadable: files that could not be read, and why; the others' labels count.
     """
 
     def __init__(self, store: PredictionStore) -> None:
         self._store = store
+        self.unreadable: dict[str, str] = {}
 
     def add(self, labels: pa.Table, at: datetime) -> int:
         """Keep labels.
@@ -84,19 +90,30 @@ class Labels:
         """All labels, one a record of a request: request_id, row, label.
 
         Raises:
-            MonitorError: the store, or a file of it, cannot be read.
+            MonitorError: the store cannot be read.
         """
-        parts = []
+        parts, self.unreadable = [], {}
         for path in sorted(self._store.others(_FOLDER)):
             try:
-                with self._store.open(path) as file:
-                    parts.append(pq.read_table(file, schema=_SCHEMA).to_pandas())
-            except store_errors(pa.ArrowException) as error:
-                raise MonitorError(f"{path} cannot be read: {error}", fix="restore the file, or remove it") from error
+                with reading(), self._store.open(path) as file:
+                    parts.append(_kept(file))
+            except UnreadableError as error:
+                self.unreadable[path] = str(error)
+            except store_errors() as error:
+                raise MonitorError(f"{path} cannot be read: {error}", fix="see the store") from error
         if not parts:
             return pd.DataFrame({name: [] for name in _SCHEMA.names})
         merged: pd.DataFrame = pd.concat(parts).drop_duplicates(["request_id", "row"], keep="last", ignore_index=True)
         return merged
+
+
+def _kept(file: io.BufferedIOBase) -> pd.DataFrame:
+    """The labels of a file of the store."""
+    table = ParquetFile(file).read(file, _SCHEMA.names).cast(_SCHEMA)
+    if missing := sum(column.null_count for column in table.columns):
+        raise UnreadableError(f"{missing} of its values are missing")
+    labels: pd.DataFrame = table.to_pandas()
+    return labels
 
 
 def labels_from_file(path: Path) -> pa.Table:
@@ -108,11 +125,13 @@ def labels_from_file(path: Path) -> pa.Table:
     reader = _READERS.get(path.suffix)
     if reader is None:
         raise BadInputError(f"{path} is neither {', '.join(_READERS)}", fix="write it as one of these")
+    if not path.is_file():
+        raise BadInputError(f"there is no file {path}", fix="name one with the columns request_id and label")
     try:
-        frame = reader(path)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise BadInputError(f"{path} cannot be read: {error}", fix="see the file") from error
-    return _labels(frame, str(path))
+        with reading():
+            return _labels(reader(path), str(path))
+    except UnreadableError as error:
+        raise BadInputError(f"{path} cannot be read: {error}", fix=f"write it as {path.suffix[1:]}") from error
 
 
 def labels_from_query(url: str, query: str, since: datetime | None = None) -> pa.Table:
@@ -132,7 +151,12 @@ def labels_from_query(url: str, query: str, since: datetime | None = None) -> pa
             if since is not None and "since" in asked.compile().params:
                 asked = asked.bindparams(since=since)
             frame = pd.read_sql(asked, connection)
-    except (sqlalchemy.exc.SQLAlchemyError, pd.errors.DatabaseError, ImportError) as error:
+    except ImportError as error:
+        raise BadInputError(
+            f"the labels' database needs a driver that is not installed: {error.name or str(error).splitlines()[0]}",
+            fix=f"for PostgreSQL write postgresql+psycopg://…, and run: {install_command('postgresql')}",
+        ) from error
+    except (sqlalchemy.exc.SQLAlchemyError, pd.errors.DatabaseError) as error:
         # The whole text may hold the URL.
         cause = error.__cause__ if isinstance(error, pd.errors.DatabaseError) else error
         why = str(getattr(cause, "orig", None) or type(cause).__name__).splitlines()[0]

@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 from support.browser import open_browser, picture
 
+from headgate.counts import Counts, latencies
 from headgate.health import Accuracy, Attribution, HealthReport, QualityPoint, QualityReport
 from headgate.monitor import Monitor
 from headgate.phases import Outcome
-from headgate.records import Counts, Disagreement, Event, Look, ReleaseResult, ShadowReport, Verdict, Window
-from monitoring.drift import Reference, to_arrow
+from headgate.records import Event, ReleaseResult, Usage, Window
+from headgate.verdicts import Disagreement, Look, ShadowReport, Verdict
+from monitoring.drift import Reference, to_arrow, write_evidently
 from monitoring.drift.check import check_drift
 from monitoring.pages import Checked, Evidence, write_check, write_release
 from monitoring.pages.plots import quantiles_of
@@ -26,11 +28,15 @@ NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
 def looks(last: int = 8) -> tuple[Look, ...]:
     def at(second: int) -> Look:
         slow = (50 * second, 40 * second, 10 * second, 0)
-        stable = Counts(requests=100 * second, failures=1, latency=slow)
-        canary = Counts(requests=5 * second, failures=second, latency=(0, 0, 5 * second, 0))
+        stable = Counts(requests=100 * second, failures=1, histograms=latencies(slow))
+        canary = Counts(requests=5 * second, failures=second, histograms=latencies((0, 0, 5 * second, 0)))
+        started_again = min(second // 8, 1)
         return Look(
             seconds=second, share=500, stable=stable, canary=canary, e_value=2.0 ** min(second, 60), needed=100,
-            verdict=Verdict.RUNNING, reason="r",
+            verdict=Verdict.RUNNING, reason="r", usage={
+                "stable": Usage(memory=190 * 2**20, cpu=second * 0.5, servers=("1@0",)),
+                "canary": Usage(memory=(190 + second) * 2**20, cpu=second * 0.05, servers=(f"2@{started_again}",)),
+            },
         )  # fmt: skip
 
     return tuple(map(at, range(1, last + 1)))
@@ -90,6 +96,28 @@ def test_the_page_of_a_release_is_one_file_that_loads_nothing(tmp_path):
     assert loads_nothing(text)
     for said in ("rolled back", "2 of 10 answers differ", "roll back", "e-value 256", "p99, ms"):
         assert said in text
+    used = re.findall(
+        r'number">([\d.]+ MiB, [\d.]+ MiB)</td>\s*<td class="number">(.*?)</td>\s*<td class="number">(\d)<', text
+    )
+    assert used == [("190 MiB, 190 MiB", "5", "0"), ("191 MiB, 198 MiB", "unknown", "1")]
+
+
+def test_what_a_cloud_does_not_say_of_servers_is_unknown(tmp_path):
+    used = [
+        {arm: Usage(memory=None, memory_part=part, cpu=None, servers=(), at=NOW) for arm in ("stable", "canary")}
+        for part in (0.25, 0.305)
+    ]
+    seen = tuple(look.model_copy(update={"usage": usage}) for look, usage in zip(looks(2), used, strict=True))
+    text = write_release(a_release().model_copy(update={"looks": seen}), tmp_path / "r1.html")[0].read_text()
+    cell, unknown = "25% of what it was given, 30.5% of what it was given", '<td class="number">unknown</td>'
+    assert len(re.findall(rf'<td class="number">{cell}</td>\s*{unknown}\s*{unknown}', text)) == 2
+
+
+def test_a_target_that_does_not_say_what_servers_use_has_no_columns_of_it(tmp_path):
+    known = a_release()
+    looks = tuple(look.model_copy(update={"usage": {}}) for look in known.looks)
+    page, _ = write_release(known.model_copy(update={"looks": looks}), tmp_path / "r1.html")
+    assert "restarts" not in page.read_text()
 
 
 def test_a_release_without_a_shift_has_a_page_and_no_plot(tmp_path):
@@ -139,6 +167,42 @@ def test_two_hundred_columns_are_no_more_than_a_person_reads(tmp_path):
     page, _ = write_check(a_check(200), tmp_path / "c-drift.html")
     assert page.stat().st_size < 300_000
     assert page.read_text().count("<td>wasserstein") == 200
+
+
+OWNED = "document.title='owned'"
+BREAKS_OUT = f"</script><svg onload={OWNED}><script>{OWNED}</script><img src=x onerror={OWNED}>"
+
+
+def test_what_clients_send_runs_nothing_on_evidentlys_page(tmp_path):
+    """Evidently writes values into a script as they are: `</script>` ended it, and what followed was an element."""
+    dice = np.random.default_rng(0)
+    before = pd.DataFrame({"x": dice.normal(0, 1, 500), "grade": dice.choice(["good", "a&b"], 500), BREAKS_OUT: "same"})
+    now = before.assign(grade=dice.choice(["good", BREAKS_OUT, "&lt;"], 500))
+    reference, page = Reference.of(to_arrow(before)), tmp_path / "evidently.html"
+    write_evidently(to_arrow(now), reference, check_drift(to_arrow(now), reference, Monitor()), page)
+    assert BREAKS_OUT not in page.read_text()
+    with open_browser() as browser:
+        complaints = []
+        browser.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        browser.on("pageerror", lambda error: complaints.append(str(error)))
+        browser.goto(page.as_uri())
+        browser.get_by_text("Drift in column").first.wait_for()
+        browser.locator(".main-svg").first.wait_for()
+        assert complaints == []
+        assert browser.title() != "owned"
+        assert browser.locator("svg[onload], img[onerror]").count() == 0
+
+
+@pytest.mark.parametrize("name", ["release", "window"])
+def test_a_page_runs_no_script_even_where_one_got_into_it(tmp_path, name):
+    write = {"release": lambda: write_release(a_release(), tmp_path / "p.html"),
+             "window": lambda: write_check(a_check(), tmp_path / "p.html")}  # fmt: skip
+    page = Path(write[name]()[0])
+    page.write_text(page.read_text().replace("<h1>", BREAKS_OUT + "<h1>", 1))
+    with open_browser() as browser:
+        browser.goto(page.as_uri())
+        assert browser.locator("svg[onload]").count() == 1
+        assert browser.title() != "owned"
 
 
 @pytest.mark.parametrize("name", ["release", "window"])

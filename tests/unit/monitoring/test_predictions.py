@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import fsspec
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -29,7 +31,7 @@ HOUR = Window(start=NOW - timedelta(hours=1), end=NOW)
 numbers = itertools.count()
 
 
-def logged(request: object, response: object, **changes) -> pa.RecordBatch:
+def logged(request: object, response: object, /, **changes) -> pa.RecordBatch:
     row = {
         "request_id": f"r{next(numbers)}", "time": NOW - timedelta(seconds=1), "status": 200, "seconds": 0.1,
         "mirrored": False, "content_type": "application/json", "request": json.dumps(request).encode(),
@@ -88,7 +90,9 @@ def test_only_answers_that_clients_saw_are_in_the_table():
         logged(body, answer), logged(body, answer, revision="v2"), logged(body, answer, mirrored=True),
         logged(body, answer, status=500), logged(body, answer, time=NOW),
     ]  # fmt: skip
-    assert read(*batches) == {"0": [1.0], "1": [2.0], "prediction.score": [1]}
+    assert read(*batches) == {
+        "0": [1.0], "1": [2.0], "prediction.score": [1], "prediction.parts.0": [1], "prediction.parts.1": [2],
+    }  # fmt: skip
 
 
 def test_a_chat_is_kept_as_its_figures():
@@ -103,11 +107,118 @@ def test_a_chat_is_kept_as_its_figures():
 
 @pytest.mark.parametrize("request_body", [
     "text", [], {}, {"dataframe_split": {"columns": 5, "data": 7}},
-    {"dataframe_split": {"columns": ["a"], "data": [3]}}, {"inputs": 5}, {"instances": None}, {"messages": "no"},
+    {"dataframe_split": {"columns": ["a"], "data": [3]}}, {"inputs": None}, {"instances": None}, {"messages": "no"},
 ])  # fmt: skip
-def test_a_body_of_no_known_form_is_a_row_without_fields(request_body):
-    found = Predictions(None, log_of(logged(request_body, "text")), "v1", HOUR)
-    assert (found.num_rows, found.column_names) == (1, [])
+def test_a_body_of_no_known_form_is_counted_and_is_no_row_without_values(request_body, store):
+    batches = [logged(request_body, "text", time=NOW - timedelta(minutes=20)), one(1, ago=1200)]
+    for _ in range(2):
+        found = Predictions(store, log_of(*batches), "v1", HOUR)
+        assert (found.num_rows, found.column("x").to_pylist(), found.unreadable_requests) == (1, [1], 1)
+        # The same of what was taken over.
+        store.take(log_of(*batches), NOW, MONTH)
+
+
+@pytest.mark.parametrize(("content", "kind"), [
+    (b"", "application/json"), (b"{broken", "application/json"), (b'{"a":' * 100_000, "application/json"),
+    (b"\xff\xfe", "text/csv"), (b"", "text/csv; charset=utf-8"), (b'a,b\n1,"2', "text/csv"),
+    (b"PAR1", "application/vnd.apache.parquet"),
+])  # fmt: skip
+def test_content_that_cannot_be_read_is_counted(content, kind):
+    found = Predictions(None, log_of(logged({}, {}, request=content, content_type=kind)), "v1", HOUR)
+    # Of a body that was not kept nothing can be said.
+    assert (found.num_rows, found.unreadable_requests) == (0, bool(content))
+
+
+def test_a_request_without_rows_is_no_row_and_was_read():
+    found = Predictions(None, log_of(logged({"dataframe_records": []}, {"predictions": []})), "v1", HOUR)
+    assert (found.num_rows, found.unreadable_requests) == (0, 0)
+
+
+def test_a_file_of_an_earlier_release_has_only_readable_rows(store, tmp_path):
+    store.take(log_of(one(7, ago=1200)), NOW, MONTH)
+    (file,) = parquets(tmp_path)
+    pq.write_table(pq.read_table(file, partitioning=None).drop_columns(["readable"]), file)
+    found = Predictions(store, log_of(), "v1", HOUR)
+    assert (found.column("x").to_pylist(), found.unreadable_requests) == ([7], 0)
+
+
+def body(content: bytes, kind: str, answer: object, types: dict[str, str] | None = None) -> pa.RecordBatch:
+    """A logged request, as a server of a model with these types of columns logs it."""
+    batch = logged({}, answer, request=content, content_type=kind)
+    return batch.replace_schema_metadata({"types": json.dumps(types)} if types else None)
+
+
+NAN = [
+    b'{"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2], [NaN, 3]]}}',
+    b'{"dataframe_records": [{"a": 1, "b": 2}, {"a": NaN, "b": 3}]}',
+    b'{"instances": [{"a": 1, "b": 2}, {"a": null, "b": 3}]}',
+    b'\xef\xbb\xbf{"inputs": {"a": [1, NaN], "b": [2, 3]}}',
+]
+
+
+@pytest.mark.parametrize("content", NAN)
+def test_what_is_no_number_is_one_missing_value(content):
+    found = read(body(content, "application/json", {"predictions": [1, float("nan")]}))
+    assert found == {"a": [1, None], "b": [2, 3], "prediction": [1, None]}
+
+
+def test_infinity_is_a_number():
+    found = read(body(b'{"inputs": {"a": [1, -Infinity, 1e999]}}', "application/json", {"predictions": [1, 2, 3]}))
+    assert found == {"a": [1.0, -float("inf"), float("inf")], "prediction": [1, 2, 3]}
+
+
+TYPES = {"num": "float64", "whole": "int64", "flag": "bool", "cat": "object"}
+CONTENT = b"num,whole,flag,cat\n7,2022,True,01\n,7,False,NA\n"
+TYPED = {"num": [7.0, None], "whole": [2022, 7], "flag": [True, False], "cat": ["01", None], "prediction": [0.5, 0.7]}
+
+
+def test_a_csv_is_read_with_the_types_that_the_server_used(store):
+    answer = {"predictions": [0.5, 0.7]}
+    rows = [
+        {"num": 7.0, "whole": 2022, "flag": True, "cat": "01"},
+        {"num": None, "whole": 7, "flag": False, "cat": None},
+    ]
+    assert read(body(CONTENT, "text/csv; charset=utf-8", answer, TYPES)) == TYPED
+    assert read(logged({"dataframe_records": rows}, answer)) == TYPED
+    # The metadata comes through the store, too.
+    taken = body(CONTENT, "text/csv", answer, TYPES)
+    at = taken.schema.get_field_index("time")
+    long_ago = pa.array([NOW - timedelta(minutes=20)], taken["time"].type)
+    store.take(log_of(taken.set_column(at, taken.schema.field("time"), long_ago)), NOW, MONTH)
+    assert read(store=store) == TYPED
+
+
+def test_without_types_the_values_of_a_csv_decide():
+    assert read(body(CONTENT, "text/csv", {}))["cat"] == [1.0, None]
+
+
+def test_parquet_is_read():
+    buffer = io.BytesIO()
+    pd.DataFrame({"a": [1.5, None], "b": ["x", None], "c": pd.to_datetime(["2024-01-01", None])}).to_parquet(buffer)
+    found = read(body(buffer.getvalue(), "application/vnd.apache.parquet", {"predictions": [1, 2]}))
+    assert (found["a"], found["b"], found["prediction"]) == ([1.5, None], ["x", None], [1, 2])
+
+
+@pytest.mark.parametrize(("predictions", "columns"), [
+    ([[0.1, 0.9], [0.8, float("nan")]], {"prediction.0": [0.1, 0.8], "prediction.1": [0.9, None]}),
+    ([{"label": "a", "p": [0.1, 0.9]}, {"label": "b"}],
+     {"prediction.label": ["a", "b"], "prediction.p.0": [0.1, None], "prediction.p.1": [0.9, None]}),
+    ({"label": [1, 2], "p": [[0.5], [0.25]]}, {"prediction.label": [1, 2], "prediction.p.0": [0.5, 0.25]}),
+    ([[0.0] * 65, 1.5], {"prediction": [None, 1.5]}),
+    ([1.5], {}), (None, {}),
+])  # fmt: skip
+def test_every_form_of_answer_is_read(predictions, columns):
+    assert read(logged({"inputs": {"x": [1, 2]}}, {"predictions": predictions})) == {"x": [1, 2], **columns}
+
+
+@pytest.mark.parametrize(("asked", "inputs"), [
+    ({"inputs": {"text": "hello"}}, {"text": ["hello"]}), ({"inputs": "hello"}, {"0": ["hello"]}),
+    ({"inputs": {"a": [1], "b": 2}}, {"a": [1], "b": [2]}), ({"instances": {"a": [1]}}, {"a": [1]}),
+    ({"dataframe_split": {"data": [[1, "x"]]}}, {"0": [1], "1": ["x"]}),
+])  # fmt: skip
+def test_one_record_has_one_answer(asked, inputs):
+    assert read(logged(asked, {"predictions": {"score": 0.5}})) == {**inputs, "prediction.score": [0.5]}
+    assert read(logged(asked, {"predictions": "yes"})) == {**inputs, "prediction": ["yes"]}
 
 
 @pytest.mark.parametrize(("values", "kept"), [

@@ -7,10 +7,12 @@ import math
 import numpy as np
 import pytest
 
+from headgate.counts import Counts, latencies
 from headgate.errors import MonitorError
-from headgate.records import Counts, Look
+from headgate.verdicts import Look
+from monitoring.judge import ErrorRate, Policy
 from monitoring.judge.batch import PROMOTE, ROLLBACK
-from monitoring.replay import OTHERS, Headgate, Trace, World, read_counts, replay, simulate, trial
+from monitoring.replay import OTHERS, Headgate, Trace, World, case, read_counts, replay, simulate, trial
 from monitoring.replay.rules import ArgoRollouts, CloudWatchAlarm, Flagger, Kayenta
 from monitoring.replay.traffic import Traffic
 
@@ -34,12 +36,12 @@ def test_what_a_rule_learns_beforehand_is_drawn_anew_for_each_part_of_the_replic
             learned.append((size, history["errors"]))
             return super().start(size, history)
 
-    simulate(Noted.default(latency=False), BROKEN, replications=20, seed=1, dispersion=True)
+    simulate(Noted.default(latency=False), BROKEN, replications=20, seed=1, is_dispersed=True)
     assert [size for size, _ in learned] == [3, 3, 3, 3, 2, 2, 2, 2]
     assert len({errors.tobytes() for _, errors in learned}) == 8
     learned.clear()
     simulate(Noted.default(latency=False), BROKEN, replications=20, seed=1)
-    assert [(size, errors.shape) for size, errors in learned] == [(20, (1, 1, 2))], "one, in which replicas are one"
+    assert [(size, errors.shape) for size, errors in learned] == [(20, (2,))], "one sum"
 
 
 @pytest.mark.parametrize(
@@ -66,6 +68,16 @@ def test_the_same_seed_is_the_same_traffic():
     assert not np.array_equal(once.bad, other.bad)
 
 
+def test_few_answers_of_5xx_are_found_under_many_of_4xx():
+    few = case("client-errors")
+    outcome = simulate(OURS, few.broken, replications=100, seed=few.seed)
+    assert outcome.rolled_back == 1
+    assert outcome.median("bad", ROLLBACK) <= 10
+    assert simulate(OURS, few.good, replications=100, seed=few.seed).rolled_back <= 0.02
+    together = Headgate(Policy([ErrorRate("failures")]))
+    assert simulate(together, few.broken, replications=20, seed=few.seed).rolled_back == 0, "counted together: not one"
+
+
 def test_a_fault_may_begin_late():
     outcome = simulate(OURS, World(canary=0.3, after=60), replications=20, seed=1)
     assert outcome.seconds.min() > 60
@@ -89,7 +101,7 @@ def test_traffic_has_the_rates_that_it_says(name):
     stable, canary = totals
     assert canary[0] / totals[:, 0].sum() == pytest.approx(0.25, rel=0.02)
     assert stable[0] + canary[0] == pytest.approx(200 * 200 * 399, rel=0.02)
-    # Bursts are counted in spells, of which there are few.
+    # There are few bursts, so their share of the time is known less well.
     tolerance = 0.15 if world.bursts else 0.05
     assert totals[:, 1].sum() / totals[:, 0].sum() == pytest.approx(rate, rel=tolerance)
 
@@ -108,7 +120,8 @@ def test_latencies_are_those_of_the_world(wander):
 
 def trace(rows) -> Trace:
     table = np.array(rows, float)
-    return Trace(table[:, 0], {"errors": table[:, 1:3]}, {"errors": table[:, 3:]})
+    stable, canary = ({"errors": cells, "failures": cells} for cells in (table[:, 1:3], table[:, 3:]))
+    return Trace(table[:, 0], stable, canary)
 
 
 def test_recorded_counts_are_judged_as_they_were():
@@ -125,13 +138,14 @@ def test_looks_of_a_release_become_a_trace():
     looks = [
         Look(
             seconds=float(second), share=500, e_value=1, needed=100, verdict="running", reason="",
-            stable=Counts(requests=90 * second, failures=0, latency=(second, 0)),
-            canary=Counts(requests=10 * second, failures=second, latency=(0, second)),
+            stable=Counts(requests=90 * second, failures=0, histograms=latencies((second, 0))),
+            canary=Counts(requests=10 * second, failures=second, histograms=latencies((0, second))),
         )
         for second in (1, 2)
     ]  # fmt: skip
     recorded = Trace.of_looks(looks, Counts(requests=1000, failures=2))
-    assert recorded.canary["errors"].tolist() == [[10, 1], [20, 2]]
+    assert recorded.canary["errors"].tolist() == recorded.canary["failures"].tolist() == [[10, 1], [20, 2]]
+    assert recorded.canary["client_errors"].tolist() == [[10, 0], [20, 0]]
     assert recorded.stable["latency"].tolist() == [[1, 0], [2, 0]]
     assert recorded.history["errors"].tolist() == [[[1000, 2]]]
     with pytest.raises(MonitorError, match="no looks"):

@@ -203,6 +203,12 @@ def test_labels_that_are_none_are_refused_whole(tmp_path, content, says):
         labels_from_file(tmp_path / "l.csv")
 
 
+def test_a_file_of_labels_that_is_not_there_is_told_as_that(tmp_path):
+    with pytest.raises(BadInputError, match=r"^there is no file .*l\.csv") as told:
+        labels_from_file(tmp_path / "l.csv")
+    assert "request_id" in told.value.fix
+
+
 def test_what_is_no_file_query_or_list_is_told(tmp_path):
     for name in ("l.csv", "l.parquet", "l.jsonl", "l.xlsx"):
         if name != "l.csv":
@@ -223,5 +229,5 @@ def test_a_file_of_labels_that_cannot_be_read_is_named(tmp_path):
     file = next(tmp_path.rglob("labels/*.parquet"))
     assert pq.read_table(file).num_rows == 1
     file.write_bytes(b"PAR1")
-    with pytest.raises(MonitorError, match=file.name):
-        kept.read()
+    assert kept.read().empty
+    assert list(kept.unreadable) == [str(file)]

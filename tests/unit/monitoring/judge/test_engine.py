@@ -8,7 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from monitoring.judge.dispersion import BURST_SECONDS
 from monitoring.judge.engine import OFFSETS, Bets, Block, EProcesses, Hypotheses, log_e_values
+from monitoring.judge.projection import project
 
 NULLS = {
     "no worse": (1.0, 0.0, 1),
@@ -68,13 +70,11 @@ def test_without_a_margin_the_projection_is_the_pooled_mean():
     rho=st.floats(1.0, 3.0), delta=st.floats(-0.05, 0.2), start=st.floats(0, 1),
 )  # fmt: skip
 def test_the_projection_has_the_least_divergence_on_the_line(a, b, omega, rho, delta, start):
-    from monitoring.judge.engine import _project
-
     one = np.ones((1, 1, 1))
-    cold, root = _project(a * one, b * one, omega * one, rho * one, delta * one)
+    cold, root = project(a * one, b * one, omega * one, rho * one, delta * one)
     (s,) = cold.ravel()
     assert 0 <= root.item() <= 1
-    warm, _ = _project(a * one, b * one, omega * one, rho * one, delta * one, start)
+    warm, _ = project(a * one, b * one, omega * one, rho * one, delta * one, start)
     assert warm.item() == pytest.approx(s, rel=1e-6)
     # The engine never bets where the line leaves (0, 1).
     if not (0 < rho * b + delta < 1 and 0 < rho * s + delta < 1 and 0 < s < 1):
@@ -144,7 +144,7 @@ def test_tempering_divides_the_log():
     values = []
     for phi in (1.0, 4.0):
         processes = EProcesses(hypotheses((1.0, 0.0, 1)))
-        processes.temper(np.array([phi]))
+        processes.temper(np.array([phi]), np.array([phi]))
         processes.multiply(np.full((1, 1, len(OFFSETS) + 1), 8.0))
         values.append(processes.log_values[0, 0])
     assert values == pytest.approx([8.0, 2.0])
@@ -153,12 +153,47 @@ def test_tempering_divides_the_log():
 @pytest.mark.parametrize(("side", "own"), [(1, 1 - 7 / 8 / 25), (-1, 1 / 8)])
 def test_where_requests_fail_together_the_canarys_own_rate_gets_most_of_what_is_bet_on_harm(side, own):
     processes = EProcesses(hypotheses((1.1, 0.01, side)))
-    processes.temper(np.array([25.0]))
+    processes.temper(np.array([25.0]), np.array([25.0]))
     log_e = np.full((1, 1, len(OFFSETS) + 1), -np.inf)
     log_e[..., -1] = 25 * 3.0
     processes.multiply(log_e)
     betting = processes.log_values[0, 0] - np.log(own) - 3.0
     assert betting == pytest.approx(np.log(processes.tests.starts[0]), abs=0.05)
+
+
+def test_the_spread_counts_for_harm_alone_and_as_far_as_the_canary_is_busy():
+    values = {}
+    for side, per_second in ((1, np.inf), (1, 100.0), (-1, 100.0)):
+        processes = EProcesses(hypotheses((1.1, 0.01, side)))
+        processes.temper(np.array([2.0]), np.array([21.0]), per_second)
+        processes.pass_time(np.ones(1), np.array([20.0]))
+        processes.multiply(np.full((1, 1, len(OFFSETS) + 1), 30.0))
+        values[side, per_second] = processes.log_values[0, 0] - np.log(processes.tests.starts[0])
+    assert values == {
+        (1, np.inf): pytest.approx(30 / 21), (1, 100.0): pytest.approx(30 / 5), (-1, 100.0): pytest.approx(30 / 2)
+    }  # fmt: skip
+
+
+def test_a_limited_product_never_grows_by_what_is_needed_in_one_burst():
+    processes, grown = EProcesses(hypotheses((1.1, 0.0, 1), starts=1.0)), []
+    processes.limit(np.array([5.0]))
+    for _ in range(BURST_SECONDS + 5):
+        processes.pass_time(np.ones(1), np.ones(1))
+        processes.multiply(np.full((1, 1, len(OFFSETS) + 1), 40.0))
+        grown.append(processes.log_values[0, 0])
+        assert processes.could_have_grown(0, grown[-1])
+    assert grown[BURST_SECONDS - 1] < 5.0 < grown[-1]
+    assert not processes.could_have_grown(0, grown[-1] + 1.0)
+
+
+def test_a_limit_takes_nothing_from_what_speaks_for_the_canary():
+    values = []
+    for needed in (np.inf, 5.0):
+        processes = EProcesses(hypotheses((1.1, 0.0, 1)))
+        processes.limit(np.array([needed]))
+        processes.multiply(np.full((1, 1, len(OFFSETS) + 1), -3.0))
+        values.append(processes.log_values[0, 0])
+    assert values[0] == values[1]
 
 
 def test_a_line_out_of_reach_is_no_bet():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -103,7 +104,9 @@ def test_minimum_exposure_and_duration_hold_back_promotion_and_never_a_rollback(
     assert judgement.phase == "rollback"
     _, judgement = judged(SequentialJudge(policy(**late)), Traffic(5), seconds=600)
     assert judgement.phase == "running"
-    assert "more requests" in judgement.message
+    assert re.search(
+        r"needs \d+ more requests \(at [\d.]+/s\) and \d+ s more.*, at most \d+ \w+ more", judgement.message
+    )
 
 
 def test_it_gives_up_at_the_end_of_its_time_and_says_what_was_missing():
@@ -198,6 +201,19 @@ def test_a_router_that_splits_otherwise_is_an_alarm_and_no_rollback():
     assert judgement.phase in {"running", "advance"}
     assert "is configured" in judgement.alarms[0]
     assert judgement.alarms[0] in judgement.message
+
+
+def test_the_alarm_of_a_router_that_was_mended_ends_with_its_step():
+    judge, traffic, seen = SequentialJudge(policy(min_duration=3000.0), "m@v2"), Traffic(9, rate=2000), {}
+    for second in range(1, 120):
+        step, wrong = judge.step, 1.3 if judge.step == 0 else 1.0
+        arms = traffic.second(judge.share * wrong)
+        judgement = judge.observe(second, *({"errors": arm["errors"]} for arm in arms))
+        seen.setdefault(step, []).append(bool(judgement.alarms))
+    assert seen[0][-1]
+    assert len(seen) > 1
+    # The look of the step itself, and the one after, still have requests of the split before.
+    assert not any(seen[1][2:])
 
 
 def test_culprits_are_those_of_e_bh():
