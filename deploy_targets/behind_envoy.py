@@ -1,4 +1,4 @@
-"""What the local and the Docker target share: servers of this machine, each at a port, behind one Envoy."""
+"""What the local and the Docker target share: servers of this machine behind one Envoy."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ import httpx
 from deploy_targets import envoy_config, prediction_log
 from deploy_targets.envoy import Gateway
 from deploy_targets.protocol import ImageRepository
+from deploy_targets.server_address import ServerAddress
+from headgate import clock
 from headgate.errors import HomeError, RevisionFailedError, TargetError, TargetUnavailableError
 from headgate.findings import Finding
+from headgate.gateway_limits import widest
 from headgate.home import Home
 from headgate.records import (
-    Counts,
     EndpointState,
     Payload,
     Prediction,
@@ -28,8 +30,9 @@ from headgate.records import (
     Traffic,
     Window,
 )
+from headgate.references import ENV, kind_of, problem_of
 from headgate.stack import Ports, Supervisor
-from headgate.stack.ports import HOST, free_port
+from headgate.stack.ports import free_port
 from headgate.units import BASIS_POINTS
 
 if TYPE_CHECKING:
@@ -39,13 +42,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from deploy_targets.protocol import Feature
+    from headgate.counts import Counts
     from headgate.records import Alarm
+    from headgate.spec import ReleaseSpec
     from headgate.target_settings import Target
 
 NOBODY_STARTS_IT = "nobody here would start a server when it is asked; set replicas.min to 1"
 PROMETHEUS_RINGS = "alerts here are those of Prometheus; have Alertmanager tell the receiver of them"
+_OF_THIS_MACHINE = "a server of this machine takes env:NAME, file:/path and block:secret/NAME"
 _READY_POLL_SECONDS = 0.1
-_INVOKE_SECONDS = 60.0
+_INVOKE_MORE_SECONDS = 5.0
+"""By which a request of ours outlasts what the gateway lets an answer take."""
 
 
 class BehindEnvoy(ABC):
@@ -78,14 +85,18 @@ class BehindEnvoy(ABC):
 
     @abstractmethod
     def _servers(self, endpoint: str) -> Mapping[str, RevisionState]:
-        """The endpoint's servers: each one's version and port, where these are known, and why it is not running."""
+        """The endpoint's servers: each one's version and address, where these are known, and why it is not running."""
 
     @abstractmethod
     def _served(self) -> set[str]:
         """The endpoints that have a server."""
 
     @abstractmethod
-    def _start(self, endpoint: str, revision: Revision, port: int) -> None:
+    def _choose_address(self, endpoint: str, revision: Revision) -> ServerAddress:
+        """Where a server that is not there yet is to listen."""
+
+    @abstractmethod
+    def _start(self, endpoint: str, revision: Revision, address: ServerAddress) -> None:
         """Start a server that is not there; nothing happens where it runs."""
 
     @abstractmethod
@@ -112,6 +123,16 @@ class BehindEnvoy(ABC):
             fix = f"headgate up, then read {self._supervisor.log_file('gateway')}"
             return [Finding(severity="error", subject="gateway", problem="Envoy is not up", fix=fix)]
         return []
+
+    def misfits(self, spec: ReleaseSpec) -> list[Finding]:
+        """Return the secrets that a server of this machine could not be given."""
+        given = spec.runtime.secrets
+        environ = self._supervisor.inherited() if any(kind_of(one) == ENV for one in given.values()) else None
+        return [
+            Finding(severity="error", subject=f"runtime.secrets.{name}", problem=problem, fix=_OF_THIS_MACHINE)
+            for name, reference in given.items()
+            if (problem := problem_of(reference, environ))
+        ]
 
     def permissions(self) -> str:
         """Nothing: whoever may use this machine may release on it."""
@@ -147,11 +168,13 @@ class BehindEnvoy(ABC):
     def deploy(self, endpoint: str, revision: Revision) -> None:
         """Start the revision's server, wait until it is ready, and make it known to Envoy."""
         existing = self._gateway.revisions(endpoint).get(revision.name) or self._servers(endpoint).get(revision.name)
-        port = (_port_of(existing) if existing else 0) or self._choose_port(endpoint)
+        # A server that runs stays where it listens, also one that an earlier version started at a port.
+        known = ServerAddress.of(existing.address) if existing else None
+        address = known or self._choose_address(endpoint, revision)
         try:
-            self._start(endpoint, revision, port)
-            self._wait_until_ready(endpoint, port, revision)
-            self._gateway.add(endpoint, revision.name, port, revision.version)
+            self._start(endpoint, revision, address)
+            self._wait_until_ready(endpoint, address, revision)
+            self._gateway.add(endpoint, revision.name, address, revision.version, revision.limits)
         except BaseException:
             if existing is None:
                 self._discard(endpoint, revision.name)
@@ -187,21 +210,23 @@ class BehindEnvoy(ABC):
 
     def invoke(self, endpoint: str, payload: Payload, revision: str | None = None) -> Prediction:
         """Call through the gateway, or one revision's server directly."""
-        url = self._gateway.url(endpoint)
+        url, http = self._gateway.url(endpoint), self._http
         if revision is not None:
-            states = self._gateway.revisions(endpoint)
-            if revision not in states:
+            address = self._gateway.address(endpoint, revision)
+            if address is None:
                 raise TargetError(f"{endpoint} has no revision {revision}", fix="headgate status")
-            url = f"{states[revision].address}/invocations"
-        request_id = str(uuid.uuid4())
+            url, http = f"{address.url}/invocations", self._client_of(address)
+        request_id, limits = str(uuid.uuid4()), self._gateway.limits(endpoint)
         began = time.perf_counter()
         try:
-            reply = self._http.post(
+            reply = http.post(
                 url, content=payload.body,
                 headers={"content-type": payload.content_type, "x-request-id": request_id},
+                timeout=widest(limits.values()).request + _INVOKE_MORE_SECONDS,
             )  # fmt: skip
         except httpx.HTTPError as error:
-            raise TargetUnavailableError(f"{url} does not answer: {error}", fix="headgate status") from error
+            asked = url if revision is None else f"{revision} of {endpoint} at {address}"
+            raise TargetUnavailableError(f"{asked} does not answer: {error}", fix="headgate status") from error
         return Prediction(
             status=reply.status_code, body=reply.content,
             request_id=reply.headers.get("x-request-id", request_id), seconds=time.perf_counter() - began,
@@ -229,37 +254,46 @@ class BehindEnvoy(ABC):
     @cached_property
     def _http(self) -> httpx.Client:
         """One for all requests: making it takes longer than most answers do."""
-        client = httpx.Client(timeout=_INVOKE_SECONDS)
+        client = httpx.Client(trust_env=False)
         weakref.finalize(self, client.close)
         return client
 
-    def _choose_port(self, endpoint: str) -> int:
-        taken = {
-            _port_of(state)
-            for name in {endpoint, *self._gateway.endpoints()}
-            for state in self._gateway.revisions(name).values()
-        }
+    def _free_port(self, endpoint: str) -> ServerAddress:
+        taken = {address.port for _, _, address in self._gateway.addresses()}
         try:
-            return free_port(for_what=f"a revision of {endpoint}", besides=taken)
+            return ServerAddress(port=free_port(for_what=f"a revision of {endpoint}", besides=taken))
         except HomeError as error:
             raise RevisionFailedError(error.message, fix=error.fix) from error
 
-    def _wait_until_ready(self, endpoint: str, port: int, revision: Revision) -> None:
-        deadline = time.monotonic() + revision.ready_timeout
-        with httpx.Client(base_url=f"http://{HOST}:{port}", timeout=2) as client:
+    def _client_of(self, address: ServerAddress) -> httpx.Client:
+        """Return a client of one server: that of all ports, or the one of a Unix socket, which is kept."""
+        if not address.socket:
+            return self._http
+        if (client := self._clients.get(address.socket)) is None:
+            client = self._clients[address.socket] = address.client()
+            weakref.finalize(self, client.close)
+        return client
+
+    @cached_property
+    def _clients(self) -> dict[str, httpx.Client]:
+        return {}
+
+    def _wait_until_ready(self, endpoint: str, address: ServerAddress, revision: Revision) -> None:
+        deadline = clock.monotonic() + revision.ready_timeout
+        with address.client(timeout=2) as client:
             while not _answers(client):
                 if why := self._has_ended(endpoint, revision.name):
                     raise RevisionFailedError(
                         f"{revision.name} cannot start ({why}):\n{self._log_tail(endpoint, revision.name)}",
                         fix=self._where_log(endpoint, revision.name),
                     )
-                if time.monotonic() > deadline:
+                if clock.monotonic() > deadline:
                     raise RevisionFailedError(
                         f"{revision.name} is not ready after {revision.ready_timeout:g} s; its log ends:\n"
                         + self._log_tail(endpoint, revision.name),
                         fix="raise runtime.ready_timeout, or see why loading takes so long",
                     )
-                time.sleep(_READY_POLL_SECONDS)
+                clock.sleep(_READY_POLL_SECONDS)
 
     def _discard(self, endpoint: str, revision: str) -> None:
         self._end(endpoint, revision)
@@ -283,7 +317,3 @@ def _answers(client: httpx.Client) -> bool:
         return client.get("/ping").status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
-
-
-def _port_of(state: RevisionState) -> int:
-    return int(state.address.rpartition(":")[2])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import time
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
+from headgate import clock
 from headgate.errors import LeaseLostError, RevisionFailedError, TargetError, TargetUnavailableError
 from headgate.findings import Finding
-from headgate.records import ModelVersion
+from headgate.limits import SETTLE, seconds_of
+from headgate.records import ModelVersion, Usage
 from headgate.units import BASIS_POINTS, format_percent
 
 if TYPE_CHECKING:
@@ -22,6 +25,14 @@ OURS = "headgate-endpoint"
 FENCE = "headgate-fence"
 PERCENT = 100
 """Basis points; most clouds split by whole ones."""
+ADOPTED_SECONDS = 7200.0
+"""How long a deployment that somebody else began is waited for: what it runs, and how long that may load, is not known
+then. Vertex AI itself ends one after two hours (`deploymentTimeout` of GoogleCloudAiplatformV1ModelContainerSpec)."""
+
+MINUTE = timedelta(minutes=1)
+"""Clouds have one number a minute of what servers use."""
+_READ_BACK = 15 * MINUTE
+"""What is older says nothing of what servers use now. Vertex AI's is the latest, by up to six minutes."""
 
 _READY_SECONDS = 1.0
 _POLL_SECONDS = (0.25, 10.0)
@@ -75,8 +86,9 @@ def is_kept(seen: str | None, fence: int, cloud: str, endpoint: str) -> bool:
 
     Raises:
         LeaseLostError: it has seen a higher one.
+        TargetError: somebody wrote something else there.
     """
-    highest = int(seen or 0)
+    highest = fence_of(seen, cloud, endpoint)
     if fence < highest:
         raise LeaseLostError(
             f"{cloud} has seen a later lease of {endpoint} than that of this change "
@@ -84,6 +96,20 @@ def is_kept(seen: str | None, fence: int, cloud: str, endpoint: str) -> bool:
             fix="see headgate status; this process must not go on",
         )
     return fence == highest
+
+
+def fence_of(seen: str | None, cloud: str, endpoint: str) -> int:
+    """The fence that an endpoint's label or tag says; 0 where there is none.
+
+    Raises:
+        TargetError: it says something else.
+    """
+    if seen and not re.fullmatch("[0-9]+", seen):
+        raise TargetError(
+            f"{cloud} has {seen!r} as the fence of {endpoint}, and it is to be a whole number",
+            fix="remove that label or tag (its name ends in `fence`) once no release of the endpoint goes on",
+        )
+    return int(seen or 0)
 
 
 def see_that_it_is_ours(owner: str | None, endpoint: str, cloud: str, named: str) -> None:
@@ -126,20 +152,75 @@ def problem(subject: str, said: str, fix: str) -> Finding:
     return Finding(severity="error", subject=subject, problem=said, fix=fix)
 
 
+def settle_seconds(own: float) -> float:
+    """Return how long after its end a minute is read: what HEADGATE_SETTLE_SECONDS sets, else the cloud's own.
+
+    Raises:
+        BadInputError: HEADGATE_SETTLE_SECONDS is not a number, or out of bounds.
+    """
+    return seconds_of(SETTLE, own)
+
+
+def settled(seconds: float) -> datetime:
+    """Return the moment up to which all series of requests are complete: the end of a minute, so many seconds ago.
+
+    Requests and failures of each version are series of their own, and a cloud shows the numbers of one minute at
+    different times. Numbers that are read together have to be of the same requests.
+
+    Args:
+        seconds: that a cloud takes at most; 0 includes the minute that is not over yet, as far as it is there.
+    """
+    now = datetime.now(UTC)
+    if not seconds:
+        return now.replace(second=0, microsecond=0) + MINUTE
+    return (now - timedelta(seconds=seconds)).replace(second=0, microsecond=0)
+
+
+def last_minutes() -> tuple[datetime, datetime]:
+    """The span in which readings of what servers use are looked for: whole minutes, without the one that goes on."""
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    return now - _READ_BACK, now
+
+
+def newest(readings: Iterable[tuple[datetime, float]], *, are_percents: bool) -> Usage | None:
+    """What the server with most memory used in the newest minute that has a reading; None where none has.
+
+    Neither CPU seconds nor restarts are known: what clouds say of the CPU is a percentage of a minute.
+
+    Args:
+        readings: when they were taken, in UTC or with their zone, and bytes or percents of what a server was given.
+        are_percents: which of the two.
+
+    Raises:
+        ValueError: a reading is no such number, or its moment has no zone.
+    """
+    most: defaultdict[datetime, float] = defaultdict(float)
+    for moment, number in readings:
+        if moment.tzinfo is None or not 0 <= number < float("inf"):
+            raise ValueError(f"{number} at {moment} is no reading of memory")
+        minute = moment.astimezone(UTC).replace(second=0, microsecond=0)
+        most[minute] = max(most[minute], number)
+    if not most:
+        return None
+    at = max(most)
+    memory, part = (None, most[at] / 100) if are_percents else (round(most[at]), None)
+    return Usage(memory=memory, memory_part=part, cpu=None, servers=(), at=at)
+
+
 def poll(look: Callable[[], T], is_done: Callable[[T], bool], seconds: float, what: str) -> T:
     """Look until it is done, ever less often; what was seen then.
 
     Raises:
         TargetUnavailableError: `what` goes on for longer than `seconds`.
     """
-    deadline, pause = time.monotonic() + seconds, _POLL_SECONDS[0]
+    deadline, pause = clock.monotonic() + seconds, _POLL_SECONDS[0]
     while not is_done(found := look()):
-        if time.monotonic() > deadline:
+        if clock.monotonic() > deadline:
             raise TargetUnavailableError(
                 f"{what} goes on for longer than {seconds:g} s",
                 fix="see the endpoint in the cloud's console, then go on",
             )
-        time.sleep(pause)
+        clock.sleep(pause)
         pause = min(pause * 1.5, _POLL_SECONDS[1])
     return found
 
@@ -155,15 +236,15 @@ def wait_until_ready(observe: Callable[[str], EndpointState | None], endpoint: s
     Raises:
         RevisionFailedError: it does not within `revision.ready_timeout`.
     """
-    deadline = time.monotonic() + revision.ready_timeout
+    deadline = clock.monotonic() + revision.ready_timeout
     while True:
         state = observe(endpoint)
         seen = state.revisions.get(revision.name) if state else None
         if seen is not None and seen.ready:
             return
-        if time.monotonic() > deadline:
+        if clock.monotonic() > deadline:
             why = seen.detail if seen else "is gone"
             raise RevisionFailedError(
                 f"{revision.name} is not ready after {revision.ready_timeout:g} s: it {why}", fix="headgate status"
             )
-        time.sleep(_READY_SECONDS)
+        clock.sleep(_READY_SECONDS)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from headgate.credentials import with_userinfo
 from headgate.errors import BadInputError
 
 _TYPE = "type.googleapis.com/envoy"
@@ -45,6 +46,11 @@ class Collector:
         if not given:
             return None
         url = urlsplit(given)
+        if with_userinfo(given):
+            raise BadInputError(
+                f"{_ENDPOINT} has a user or a password, and the address is written into the gateway's configuration",
+                fix="take them out; a collector that asks for a user is reached by one of this machine's that has it",
+            )
         if url.scheme != "http" or not url.hostname:
             raise BadInputError(
                 f"{_ENDPOINT} is {given}, and the gateway sends spans over plain HTTP only",

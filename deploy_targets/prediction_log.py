@@ -1,4 +1,4 @@
-"""Reading the prediction log that `serving/` writes: Arrow streams, one folder a revision.
+"""Reading the prediction log that `headgate_server/` writes: Arrow streams, one folder a revision.
 
 A stream that is still being written, or whose process was killed, is read up to its last whole batch.
 """
@@ -31,20 +31,40 @@ SCHEMA = pa.schema(
         ("revision", pa.string()),
     ]
 )
-"""One row a request; `request` and `response` are the bodies as they were sent, `seconds` is null where not known."""
+"""One row a request; `request` and `response` are the bodies as they were sent, `seconds` is null where not known.
+
+A batch's metadata may have `types`: the pandas types of a CSV's columns by name, as JSON, by which the server reads it;
+and `server`: which of a revision's servers wrote it.
+"""
+
+SERVER = b"server"
+
+_PENDING_SECONDS = 60.0
+"""A row is written at most so long after its time."""
 
 SHIPPED_HOUR = "%Y%m%d%H"
-"""The folder of what serving/ship.py brought to storage, by the first row's hour: `<endpoint>/<revision>/<hour>/`."""
+"""The folder of what headgate_server/ship.py stored, by the first row's hour: `<endpoint>/<revision>/<hour>/`."""
 
 
 def read(folder: Path, endpoint: str, revision: str, window: Window) -> Iterator[pa.RecordBatch]:
     """The rows of one revision's log within a window, oldest file first, in batches of `SCHEMA`."""
     for path in sorted(folder.glob("*.arrows")):
-        yield from rows(_whole_batches(path, window.start.timestamp()), endpoint, revision, window)
+        if not _begins_after(path, window.end.timestamp()):
+            yield from rows(_whole_batches(path, window.start.timestamp()), endpoint, revision, window)
 
 
-def rows(written: Iterable[pa.RecordBatch], endpoint: str, revision: str, window: Window) -> Iterator[pa.RecordBatch]:
-    """What a server wrote within a window, in batches of `SCHEMA`."""
+def rows(
+    written: Iterable[pa.RecordBatch], endpoint: str, revision: str, window: Window, server: str = ""
+) -> Iterator[pa.RecordBatch]:  # fmt: skip
+    """What a server wrote within a window, in batches of `SCHEMA`.
+
+    Args:
+        written: batches without the last two columns.
+        endpoint: of all of them.
+        revision: the same.
+        window: rows of another time are left out.
+        server: its name, where there are several.
+    """
     start, end = (
         pa.scalar(window.start, SCHEMA.field("time").type),
         pa.scalar(window.end, SCHEMA.field("time").type),
@@ -54,7 +74,9 @@ def rows(written: Iterable[pa.RecordBatch], endpoint: str, revision: str, window
         kept = batch.filter(inside)
         if kept.num_rows:
             constant = [pa.array([name] * kept.num_rows, pa.string()) for name in (endpoint, revision)]
-            yield pa.RecordBatch.from_arrays([*kept.columns, *constant], schema=SCHEMA)
+            metadata = {**(batch.schema.metadata or {}), **({SERVER: server.encode()} if server else {})}
+            schema = SCHEMA.with_metadata(metadata) if metadata else SCHEMA
+            yield pa.RecordBatch.from_arrays([*kept.columns, *constant], schema=schema)
 
 
 def batches(stream: IO[bytes] | pa.NativeFile) -> Iterator[pa.RecordBatch]:
@@ -65,6 +87,12 @@ def batches(stream: IO[bytes] | pa.NativeFile) -> Iterator[pa.RecordBatch]:
             yield reader.read_next_batch()
     except (StopIteration, pa.ArrowInvalid):
         return
+
+
+def _begins_after(path: Path, end: float) -> bool:
+    """Whether a file was opened so long after `end` that no row of before is in it: its name begins with the time."""
+    opened = path.name.partition("-")[0]
+    return opened.isdecimal() and int(opened) / 1e9 > end + _PENDING_SECONDS
 
 
 def _whole_batches(path: Path, since: float) -> Iterator[pa.RecordBatch]:

@@ -10,15 +10,16 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from headgate.counts import Counts
     from headgate.findings import Finding
     from headgate.records import (
         Alarm,
-        Counts,
         EndpointState,
         Payload,
         Prediction,
         Revision,
         Traffic,
+        Usage,
         Window,
     )
     from headgate.spec import ReleaseSpec
@@ -43,8 +44,13 @@ class Feature(StrEnum):
     GPU = "runtime.gpu"
     IMAGE = "image"
     """A base, or a repository to push to."""
+    LIMITS = "gateway.limits"
+    """Sizes and numbers of requests that the gateway refuses; the platform's own gateway may have other limits."""
+    TIMEOUTS = "gateway.timeouts"
     REDACT = "capture.redact"
     """Fields that are left out before anything is written."""
+    SECRETS = "runtime.secrets"
+    """Variables of the server whose values the platform, or the server's start, reads from where a reference says."""
     ALARMS = "rollback.on: alarms"
     """Alarms of the platform, after a promotion."""
 
@@ -190,11 +196,34 @@ class DeployTarget(Protocol):
 
 
 @runtime_checkable
+class CountsLate(Protocol):
+    """A platform that counts requests by itself, and shows the numbers later."""
+
+    @property
+    def counts_delay(self) -> float:
+        """Seconds after which a request is in `counts` at the latest."""
+        ...
+
+
+@runtime_checkable
 class Declares(Protocol):
     """A platform that is told what is to be there, and not what to do."""
 
     def manifests(self, endpoint: str, revision: Revision) -> list[dict[str, Any]]:
         """What `deploy` would apply; nothing is changed."""
+        ...
+
+
+@runtime_checkable
+class Measures(Protocol):
+    """A platform that says what servers use of their machines."""
+
+    def usage(self, endpoint: str) -> Mapping[str, Usage]:
+        """What each revision that runs uses now, by its name.
+
+        Raises:
+            TargetUnavailableError: the platform does not answer.
+        """
         ...
 
 

@@ -45,7 +45,10 @@ def required_features(spec: ReleaseSpec) -> set[Feature]:
         Feature.MEMORY_LIMIT: spec.runtime.memory is not None,
         Feature.GPU: spec.runtime.gpu > 0,
         Feature.IMAGE: bool(spec.image.base or spec.image.repository),
+        Feature.LIMITS: "limits" in spec.gateway.model_fields_set,
+        Feature.TIMEOUTS: "timeouts" in spec.gateway.model_fields_set,
         Feature.REDACT: bool(spec.capture.redact),
+        Feature.SECRETS: bool(spec.runtime.secrets),
         Feature.ALARMS: "alarms" in spec.rollback.on,
     }
     return {feature for feature, asked in asks.items() if asked}

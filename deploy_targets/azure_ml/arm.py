@@ -7,7 +7,10 @@ read what it wrote itself (a deployment with a data collector), and takes second
 from __future__ import annotations
 
 import os
+import re
 from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +20,7 @@ from azure.core.pipeline.policies import BearerTokenCredentialPolicy, RetryPolic
 from azure.core.rest import HttpRequest
 from azure.identity import DefaultAzureCredential
 
+from deploy_targets.answers import listed, told, unreadable
 from deploy_targets.clouds import poll
 from headgate.errors import TargetError, TargetUnavailableError
 
@@ -33,6 +37,8 @@ _ENDPOINT = "AZURE_RESOURCE_MANAGER_URL"
 _PUBLIC = "https://management.azure.com"
 _SCORING = "https://ml.azure.com"
 _RETRIES = 4
+LONGEST_RETRY_AFTER = 5.0
+"""Seconds. A call waits for as long as Azure asks, up to this; where Azure asks for more, the call raises an error."""
 _TIMEOUT = 75.0
 """Seconds; a prediction may last 60."""
 _ENDED = frozenset({"Succeeded", "Failed", "Canceled"})
@@ -44,6 +50,23 @@ _VERSIONS = {
     "Microsoft.ContainerRegistry": "2023-07-01",
 }  # fmt: skip
 """By the provider that a path ends in."""
+
+
+class BoundedRetries(RetryPolicy):  # type: ignore[type-arg] # of any request and answer
+    """azure-core's retries, none of which sleeps for longer than some seconds.
+
+    That policy sleeps as long as a Retry-After says, in one piece, and again after each of its retries.
+    """
+
+    def get_retry_after(self, response: Any) -> float | None:  # noqa: ANN401 - azure-core's own
+        """The seconds that an answer asks to wait; azure-core's own raises ValueError where it cannot read that."""
+        return retry_after(response.http_response.headers)
+
+    def is_retry(self, settings: dict[str, Any], response: Any) -> bool:  # noqa: ANN401 - azure-core's own
+        """Whether to ask again: not where Azure wants to be left alone for longer than `LONGEST_RETRY_AFTER`."""
+        if (self.get_retry_after(response) or 0.0) > LONGEST_RETRY_AFTER:
+            return False
+        return bool(super().is_retry(settings, response))
 
 
 class Arm:
@@ -60,7 +83,7 @@ class Arm:
         self.credential = DefaultAzureCredential()
         signed = BearerTokenCredentialPolicy(self.credential, f"{self._base}/.default")
         self._client: PipelineClient[Any, HttpResponse] = PipelineClient(
-            self._base, policies=[UserAgentPolicy("headgate"), RetryPolicy(retry_total=_RETRIES), signed]
+            self._base, policies=[UserAgentPolicy("headgate"), BoundedRetries(retry_total=_RETRIES), signed]
         )
         self._plain: PipelineClient[Any, HttpResponse] = PipelineClient(
             self._base, policies=[UserAgentPolicy("headgate")]
@@ -89,12 +112,12 @@ class Arm:
             TargetUnavailableError: Azure does not answer, the resource is being changed, or it no longer knows us.
             TargetError: it refuses.
         """
-        return _content(self._call(verb, path, body, query))
+        return _content(self._call(verb, path, body, query), operation(verb, path))
 
     def find(self, path: str) -> dict[str, Any] | None:
         """What is there; None where nothing is. Raises as `call` does."""
         reply = self._call("GET", path, None, {}, (HTTPStatus.NOT_FOUND,))
-        return None if reply.status_code == HTTPStatus.NOT_FOUND else _content(reply)
+        return None if reply.status_code == HTTPStatus.NOT_FOUND else _content(reply, operation("GET", path))
 
     def pages(self, path: str, **query: str) -> Iterator[Any]:
         """What is listed, over all pages; nothing where there is no such collection. Raises as `call` does."""
@@ -102,9 +125,10 @@ class Arm:
             reply = self._call("GET", path, None, query, (HTTPStatus.NOT_FOUND,))
             if reply.status_code == HTTPStatus.NOT_FOUND:
                 return
-            page = _content(reply)
-            yield from page.get("value", [])
-            path, query = (page.get("nextLink") or "").removeprefix(self._base), {}
+            name = operation("GET", path)
+            page = _content(reply, name)
+            yield from listed(page, "value", f"Azure's {name}")
+            path, query = str(page.get("nextLink") or "").removeprefix(self._base), {}
 
     def change(self, verb: str, path: str, body: object, seconds: float) -> dict[str, Any]:
         """Put or remove something, and wait for what that begins; nothing happens where what is removed is not there.
@@ -131,16 +155,17 @@ class Arm:
             lambda: self._call("GET", watched.removeprefix(self._base), None, {}), _has_ended, seconds,
             f"{operation(verb, path)} of {path.rpartition('/')[2]}",
         )  # fmt: skip
-        state = _content(last)
-        if state.get("status", "Succeeded") == "Succeeded":
+        state = _content(last, operation(verb, path))
+        if (status := state.get("status") or "Succeeded") == "Succeeded":
             return {}
-        return state.get("error") or {"code": state["status"], "message": state["status"]}
+        error = state.get("error")
+        return error if isinstance(error, dict) else {"code": status, "message": error or status}
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """A request to a model: what it answered, also where that is a failure; never sent twice.
 
         Raises:
-            TargetUnavailableError: nobody answers.
+            TargetUnavailableError: Azure does not answer.
         """
         signed = {"authorization": f"Bearer {self.token(_SCORING)}", **headers}
         try:
@@ -167,7 +192,7 @@ class Arm:
             raise _away("exchange", error) from error
         if reply.status_code != HTTPStatus.OK:
             raise meaning_of(reply, f"a push to {host}")
-        return str(reply.json()["refresh_token"])
+        return str(_content(reply, "exchange")["refresh_token"])
 
     def token(self, resource: str = _SCORING) -> str:
         """What signs requests to a resource of Azure's."""
@@ -179,7 +204,8 @@ class Arm:
     def _call(
         self, verb: str, path: str, body: object, query: Mapping[str, str], excused: tuple[int, ...] = ()
     ) -> HttpResponse:
-        named = {} if "api-version=" in path else {"api-version": _version(path)}
+        version = "" if "api-version=" in path else _version(path)
+        named = {"api-version": version} if version else {}
         request = HttpRequest(verb, path, params={**named, **query}, json=body)
         request.url = self._client.format_url(request.url)
         name = operation(verb, path)
@@ -209,12 +235,19 @@ def meaning_of(reply: HttpResponse, name: str) -> TargetError:
         reply: with a status of 400 or more.
         name: the call.
     """
-    status, (code, said) = reply.status_code, _said(reply)
+    status, (code, said), seconds = reply.status_code, _said(reply), retry_after(reply.headers) or 0.0
     if status == HTTPStatus.UNAUTHORIZED:
         return TargetUnavailableError(f"Azure does not know us any more: {said}", fix=RENEW)
     if status == HTTPStatus.FORBIDDEN:
         fix = "give the caller this permission; all of them: headgate doctor --policy release.yaml"
         return TargetError(f"Azure does not allow {name}: {said}", fix=fix)
+    if seconds > LONGEST_RETRY_AFTER:
+        until = datetime.now(UTC) + timedelta(seconds=seconds)
+        return TargetUnavailableError(
+            f"Azure does not answer {name} ({status}) and asks to be left alone for {seconds:g} s, until "
+            f"{until:%Y-%m-%d %H:%M:%S} UTC; a call waits for {LONGEST_RETRY_AFTER:g} s at most: {said}",
+            fix="go on then; if it comes often, have less of the subscription's calls come from elsewhere",
+        )
     if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return TargetUnavailableError(f"Azure does not answer {name} ({status}): {said}", fix="try again")
     if status == HTTPStatus.CONFLICT or "provisioning state" in said:
@@ -224,25 +257,51 @@ def meaning_of(reply: HttpResponse, name: str) -> TargetError:
 
 def _version(path: str) -> str:
     provider = path.rpartition("/providers/")[2]
-    return next(version for named, version in _VERSIONS.items() if provider.startswith(named))
+    # Where an operation can be watched, as Azure says it, may be under no provider.
+    return next((version for named, version in _VERSIONS.items() if provider.startswith(named)), "")
 
 
 def _has_ended(reply: HttpResponse) -> bool:
     """By the status that it tells, or, of a place where a result will be, by that of HTTP."""
-    status = _content(reply).get("status")
+    status = _content(reply, "operations.get").get("status")
     return reply.status_code != HTTPStatus.ACCEPTED if status is None else status in _ENDED
 
 
-def _content(reply: HttpResponse) -> dict[str, Any]:
-    found: dict[str, Any] = reply.json() if reply.content else {}
-    return found
+def _content(reply: HttpResponse, name: str) -> dict[str, Any]:
+    """The object that was answered; an empty one where the answer has no body.
+
+    Raises:
+        TargetUnavailableError: it is something else, such as a proxy's page.
+    """
+    try:
+        found = reply.json() if reply.content else {}
+    except ValueError as error:
+        came = f"{reply.headers.get('content-type', '')} {reply.content[:80]!r}"
+        raise unreadable(f"Azure's {name}", came) from error
+    return told(found, f"Azure's {name}")
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The seconds that an answer asks to wait: a number, or until a date; None where it says nothing that can be read.
+
+    By https://www.rfc-editor.org/rfc/rfc9110#name-retry-after, and the two headers in milliseconds of Azure's own.
+    """
+    text, unit = headers.get("retry-after", ""), 1.0
+    if not text:
+        text, unit = headers.get("retry-after-ms") or headers.get("x-ms-retry-after-ms") or "", 1000.0
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text) / unit
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None
 
 
 def _said(reply: HttpResponse) -> tuple[str, str]:
     """The code and the message."""
     try:
         error = reply.json()["error"]
-        return error.get("code", ""), error.get("message", "")
+        return str(error.get("code") or ""), str(error.get("message") or "")
     except (ValueError, KeyError, TypeError, AttributeError):
         return "", reply.reason or ""
 

@@ -29,7 +29,7 @@ def repository(arm: Arm, model: str, named: str) -> ImageRepository:
         TargetError: the workspace has none, or it does not allow it.
     """
     host, _, path = named.partition("/")
-    if named and not _HOST.match(host):
+    if named and not _HOST.fullmatch(host):
         return ImageRepository(named)
     if not named:
         host, path = registry_of(arm), f"headgate/{image_name(model)}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from deploy_targets.answers import reading
 from deploy_targets.clouds import PERCENT, percents
 from deploy_targets.copies import Copies
 from headgate.errors import BadInputError, TargetError
@@ -36,7 +37,7 @@ def see_that_it_is_a_name(endpoint: str) -> None:
     Raises:
         BadInputError: an endpoint of this name cannot be there.
     """
-    if not _ENDPOINT.match(endpoint):
+    if not _ENDPOINT.fullmatch(endpoint):
         raise BadInputError(
             f"Azure ML takes no endpoint {endpoint!r}: it has {len(endpoint)} characters of 3 to 32, and begins with a "
             "letter there",
@@ -45,14 +46,29 @@ def see_that_it_is_a_name(endpoint: str) -> None:
 
 
 def traffic_of(endpoint: Mapping[str, Any] | None) -> Traffic | None:
-    """Who answers an endpoint's requests, and who gets copies; None where nobody answers."""
+    """Return which deployments answer an endpoint's requests and which get copies; None where none answers.
+
+    Raises:
+        TargetUnavailableError: the shares cannot be read, or are none of the whole.
+    """
     properties = (endpoint or {}).get("properties", {})
-    weights = {name: share * PERCENT for name, share in (properties.get("traffic") or {}).items() if share}
-    copied = [(name, share) for name, share in (properties.get("mirrorTraffic") or {}).items() if share]
+    weights, copied = shares_in(properties.get("traffic")), shares_in(properties.get("mirrorTraffic"))
     if not weights:
         return None
-    mirror = Mirror(revision=copied[0][0], share=copied[0][1] * PERCENT) if copied else None
-    return Traffic(weights=weights, mirror=mirror)
+    with reading("Azure's onlineEndpoints.get (traffic)", properties.get("traffic")):
+        mirrors = [Mirror(revision=name, share=share * PERCENT) for name, share in copied.items()]
+        live = {name: share * PERCENT for name, share in weights.items()}
+        return Traffic(weights=live, mirror=mirrors[0] if mirrors else None)
+
+
+def shares_in(written: Mapping[str, Any] | None) -> dict[str, int]:
+    """`traffic` or `mirrorTraffic`: the percent of each deployment that has some. Azure lists those with none too.
+
+    Raises:
+        TargetUnavailableError: a share is no whole number.
+    """
+    with reading("Azure's onlineEndpoints.get (traffic)", written):
+        return {name: int(share) for name, share in (written or {}).items() if int(share)}
 
 
 def shares_of(traffic: Traffic) -> tuple[dict[str, int], dict[str, int]]:

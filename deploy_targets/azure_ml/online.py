@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from deploy_targets.clouds import OURS, poll, see_that_it_is_ours
+from deploy_targets.azure_ml import names
+from deploy_targets.azure_ml.fences import Fences, lost
+from deploy_targets.clouds import ADOPTED_SECONDS, FENCE, OURS, fence_of, poll, see_that_it_is_ours
 from headgate.errors import TargetUnavailableError
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ class Online:
     """
 
     def __init__(self, arm: Arm, settings: AzureMlSettings) -> None:
-        self._arm, self._settings = arm, settings
+        self._arm, self._settings, self._fences = arm, settings, Fences(arm)
 
     def path(self, endpoint: str, deployment: str = "") -> str:
         """An endpoint's id, or that of a deployment of it."""
@@ -56,11 +58,22 @@ class Online:
         """What is deployed on an endpoint, by name."""
         return {one["name"]: one for one in self._arm.pages(f"{self.path(endpoint)}/deployments")}
 
-    def settled(self, endpoint: str, deployment: str = "") -> Described | None:
-        """What Azure says of an endpoint, or of a deployment, once nothing about it goes on."""
+    def settled(self, endpoint: str, deployment: str = "", seconds: float = 0.0) -> Described | None:
+        """What Azure says of an endpoint, or of a deployment, once nothing about it goes on.
+
+        Args:
+            endpoint: whose.
+            deployment: which of its, or the endpoint itself where empty.
+            seconds: how long a change that goes on may take; it is not waited for any less than by who began it.
+
+        Raises:
+            TargetUnavailableError: it goes on for longer.
+        """
+        limit = max(seconds, ADOPTED_SECONDS) if deployment else CHANGE_SECONDS
+        what = f"the deployment of {deployment} on {endpoint}" if deployment else f"a change of the endpoint {endpoint}"
         return poll(
             lambda: _tidy(self._arm.find(self.path(endpoint, deployment))),
-            lambda found: state_of(found) not in _GOING_ON, CHANGE_SECONDS, f"a change of {deployment or endpoint}",
+            lambda found: state_of(found) not in _GOING_ON, limit, f"{what}, which was begun before,",
         )  # fmt: skip
 
     def ensure(self, endpoint: str) -> Described:
@@ -81,8 +94,64 @@ class Online:
             raise TargetUnavailableError(f"Azure made the endpoint {endpoint} and does not show it")
         return ours(described, endpoint)
 
-    def change(self, endpoint: str, described: Mapping[str, Any], **changed: Mapping[str, Any]) -> None:
-        """Write an endpoint back with other `tags`, `traffic` or `mirrorTraffic`."""
+    def environment(self, endpoint: str) -> str:
+        """The id of the environment whose versions are the endpoint's images, and whose tags keep its fence."""
+        return f"{self._arm.workspace}/environments/{names.environment(endpoint)}"
+
+    def claimed(self, endpoint: str, fence: int | None) -> Described | None:
+        """What Azure says of an endpoint, once nothing about it goes on and it is known which lease is to change it.
+
+        Raises:
+            LeaseLostError: a later lease is known.
+            TargetError: the endpoint is not ours.
+        """
+        described = self.settled(endpoint)
+        if described is None or fence is None:
+            return described
+        ours(described, endpoint)
+        is_new = self._fences.announce(self.environment(endpoint), endpoint, fence)
+        return self.settled(endpoint) if is_new else described
+
+    def change(
+        self, endpoint: str, described: Mapping[str, Any], fence: int | None, **changed: Mapping[str, Any]
+    ) -> None:
+        """Write an endpoint back with other `tags`, `traffic` or `mirrorTraffic`.
+
+        Args:
+            endpoint: which.
+            described: as `claimed` has it.
+            fence: of the lease that was claimed; None where there is none.
+            changed: what is to be different.
+
+        Raises:
+            LeaseLostError: a later lease changed it meanwhile; its fence is there again.
+            TargetUnavailableError: the change does not show.
+        """
+        self._put(endpoint, described, dict(changed))
+        now = self.described(endpoint) or {"tags": {}, "properties": {}}
+        if fence is not None:
+            self._see_that_nobody_was_overwritten(endpoint, now, fence)
+        written, shares = changed.pop("tags", described["tags"]), now["properties"]
+        if now["tags"] != written or any(
+            names.shares_in(shares.get(key)) != names.shares_in(value) for key, value in changed.items()
+        ):
+            raise TargetUnavailableError(f"Azure took the change of {endpoint} and does not show it")
+
+    def _see_that_nobody_was_overwritten(self, endpoint: str, now: Mapping[str, Any], fence: int) -> None:
+        """Put a higher fence back that a change has written over.
+
+        Raises:
+            LeaseLostError: there was one.
+        """
+        shown = fence_of(now["tags"].get(FENCE), "Azure ML", endpoint)
+        highest = max(shown, self._fences.highest(self.environment(endpoint), endpoint))
+        if highest <= fence:
+            return
+        if shown < highest:
+            self._put(endpoint, now, {"tags": {**now["tags"], FENCE: str(highest)}})
+        raise lost(endpoint, highest, fence)
+
+    def _put(self, endpoint: str, described: Mapping[str, Any], changed: dict[str, Mapping[str, Any]]) -> None:
         kept = {key: value for key, value in described["properties"].items() if key in _WRITABLE and value is not None}
         tags = changed.pop("tags", described["tags"])
         body = {
@@ -92,10 +161,6 @@ class Online:
         self._see_that_it_ended(
             self._arm.change("PUT", self.path(endpoint), body, CHANGE_SECONDS), f"changing {endpoint}"
         )
-        now = self.described(endpoint) or {"tags": {}}
-        shown = {key: _shares(now.get("properties", {}).get(key)) for key in changed}
-        if now["tags"] != dict(tags) or shown != {key: _shares(value) for key, value in changed.items()}:
-            raise TargetUnavailableError(f"Azure took the change of {endpoint} and does not show it")
 
     def remove(self, endpoint: str, deployment: str = "") -> None:
         """Remove an endpoint with all that is on it, or one deployment; nothing happens where it is gone."""
@@ -132,11 +197,6 @@ class Online:
 def _tidy(found: Described | None) -> Described | None:
     """Azure may leave out tags that are none, or say null."""
     return None if found is None else {**found, "tags": found.get("tags") or {}}
-
-
-def _shares(written: Mapping[str, int] | None) -> dict[str, int]:
-    """Those that are any: Azure lists deployments with none too."""
-    return {name: share for name, share in (written or {}).items() if share}
 
 
 def state_of(described: Mapping[str, Any] | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from deploy_targets.answers import reading
 from deploy_targets.azure_ml.container_registry import registry_of
 from deploy_targets.clouds import look_for_problems, problem
 from headgate.errors import TargetError, TargetUnavailableError
@@ -23,6 +24,7 @@ ACTIONS = (
     "Microsoft.Insights/autoscaleSettings/read", "Microsoft.Insights/autoscaleSettings/write",
     "Microsoft.Insights/metrics/read", "Microsoft.MachineLearningServices/locations/usages/read",
     "Microsoft.MachineLearningServices/locations/vmSizes/read", f"{_ML}/datastores/read", f"{_ML}/environments/delete",
+    f"{_ML}/environments/read", f"{_ML}/environments/write",
     f"{_ML}/environments/versions/delete", f"{_ML}/environments/versions/read", f"{_ML}/environments/versions/write",
     f"{_ML}/onlineEndpoints/delete", f"{_ML}/onlineEndpoints/deployments/delete",
     f"{_ML}/onlineEndpoints/deployments/getLogs/action", f"{_ML}/onlineEndpoints/deployments/read",
@@ -91,8 +93,10 @@ def _room(arm: Arm, settings: AzureMlSettings) -> Iterator[Finding]:
         yield problem("target.machine", f"{arm.location} has no machines of size {settings.machine}", fix)
         return
     for usage in arm.pages(f"{place}/usages"):
-        free = usage["limit"] - usage["currentValue"]
-        if usage["name"]["value"].lower() == size["family"].lower() and free < size["vCPUs"]:
+        with reading("Azure's usages.get", usage):
+            free = usage["limit"] - usage["currentValue"]
+            short = usage["name"]["value"].lower() == size["family"].lower() and free < size["vCPUs"]
+        if short:
             cores = f"{free} of {usage['limit']} cores of {size['family']}"
             said = f"{cores} are free, and a {settings.machine} has {size['vCPUs']}"
             yield problem("target.machine", said, "ask for more under Quota in Azure ML studio")

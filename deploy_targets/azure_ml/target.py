@@ -15,14 +15,14 @@ from deploy_targets.azure_ml import names
 from deploy_targets.azure_ml.arm import Arm
 from deploy_targets.azure_ml.capture import Captures, collector
 from deploy_targets.azure_ml.container_registry import repository
-from deploy_targets.azure_ml.evidence import Counter
+from deploy_targets.azure_ml.evidence import Counter, counts_delay, memory
 from deploy_targets.azure_ml.online import CHANGE_SECONDS, Online, ours, state_of
 from deploy_targets.azure_ml.preflight import findings, role
 from deploy_targets.azure_ml.scaling import Scaling
 from deploy_targets.clouds import OURS, PERCENT, above, description_of, version_of, wait_until_ready
 from deploy_targets.protocol import Feature
 from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
-from headgate.records import Counts, EndpointState, Payload, Prediction, RevisionState, Traffic
+from headgate.records import EndpointState, Payload, Prediction, RevisionState, Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
     from deploy_targets.azure_ml.settings import AzureMlSettings
     from deploy_targets.protocol import ImageRepository
+    from headgate.counts import Counts
     from headgate.findings import Finding
-    from headgate.records import Alarm, Revision, Window
+    from headgate.records import Alarm, Revision, Usage, Window
 
 _MACHINE = "a machine has what its size has; choose target.machine"
 _ONE_HEADER = "azureml-model-deployment"
@@ -57,14 +58,17 @@ class AzureMlTarget:
         Feature.CPU_LIMIT: _MACHINE,
         Feature.MEMORY_LIMIT: _MACHINE,
         Feature.GPU: _MACHINE,
+        Feature.SECRETS: "Azure ML would show their values to everybody who may read the deployment; have the model "
+        "read its secrets from Key Vault, with the identity that its server runs as",
         Feature.ALARMS: "Azure Monitor's alerts are not read; have what they notify call `headgate rollback`",
+        **dict.fromkeys((Feature.LIMITS, Feature.TIMEOUTS), "Azure ML's own gateway has the limits"),
         Feature.REDACT: "Azure ML collects whole bodies; leave capture.redact out, and guard the workspace's storage",
     }
     SUBSTITUTED: ClassVar[Mapping[Feature, str]] = {}
     CALLS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "deploy": ("PUT environments/versions", "PUT onlineEndpoints/deployments"),
         "shadow": ("PUT onlineEndpoints, twice",),
-        "shift": ("PUT onlineEndpoints, once a step",),
+        "shift": ("PUT environments, once a release", "PUT onlineEndpoints, once a step"),
         "promote": ("PUT onlineEndpoints",),
     }
     LATENCY_BOUNDS: ClassVar[tuple[float, ...]] = ()
@@ -117,7 +121,8 @@ class AzureMlTarget:
         """Make the endpoint where there is none, its image's environment, and the deployment, without traffic."""
         names.see_that_it_is_a_name(endpoint)
         self._online.ensure(endpoint)
-        there = self._online.settled(endpoint, revision.name)
+        seconds = revision.ready_timeout + _PROVISION_SECONDS
+        there = self._online.settled(endpoint, revision.name, seconds)
         if state_of(there) not in {"", "Succeeded"}:
             # Azure keeps what failed, and what it says of it; it can only be made anew.
             self._online.remove(endpoint, revision.name)
@@ -126,7 +131,7 @@ class AzureMlTarget:
         if there is None:
             error = self._arm.change(
                 "PUT", self._online.path(endpoint, revision.name), self._deployment(endpoint, environment, revision),
-                revision.ready_timeout + _PROVISION_SECONDS,
+                seconds,
             )  # fmt: skip
             if error:
                 log = self._log_tail(endpoint, revision.name) if error.get("code") not in _NO_ROOM else ""
@@ -140,7 +145,7 @@ class AzureMlTarget:
 
     def route(self, endpoint: str, traffic: Traffic, *, fence: int | None = None) -> None:
         """Set weights, copies and the fence in one change."""
-        described = self._online.settled(endpoint)
+        described = self._online.claimed(endpoint, fence)
         self._see_that_it_can_be_routed(endpoint, described, traffic)
         assert described is not None  # noqa: S101 - it has what it is to route to
         before, (weights, copied) = names.traffic_of(described), names.shares_of(traffic)
@@ -148,21 +153,31 @@ class AzureMlTarget:
         if before != traffic:
             tags = names.with_copies(tags, traffic)
         if before != traffic or tags != described["tags"]:
-            self._online.change(endpoint, described, traffic=weights, mirrorTraffic=copied, tags=tags)
+            self._online.change(endpoint, described, fence, traffic=weights, mirrorTraffic=copied, tags=tags)
         found = names.traffic_of(self._online.described(endpoint))
         if found != traffic:
             raise TargetUnavailableError(f"traffic of {endpoint} was to be {traffic}, and Azure says {found}")
 
     def fence(self, endpoint: str, fence: int) -> None:
         """Have the endpoint's tags keep the number."""
-        described = self._online.settled(endpoint)
+        described = self._online.claimed(endpoint, fence)
         if described is not None:
-            self._keep(endpoint, described, above(described["tags"], fence, "Azure ML"))
+            self._keep(endpoint, described, fence, above(described["tags"], fence, "Azure ML"))
+
+    @property
+    def counts_delay(self) -> float:
+        """Seconds after which Azure Monitor shows a request in `counts` at the latest."""
+        return counts_delay()
 
     def counts(self, endpoint: str) -> Mapping[str, Counts]:
         """Azure Monitor's sums of each deployment since this target was opened."""
         counter = self._counters.setdefault(endpoint, Counter(self._arm, self._online.path(endpoint)))
         return counter.read(self._online.deployments(endpoint))
+
+    def usage(self, endpoint: str) -> Mapping[str, Usage]:
+        """Azure Monitor's percents of the machines' memory, minutes late."""
+        paths = {name: self._online.path(endpoint, name) for name in self._online.deployments(endpoint)}
+        return memory(self._arm, paths)
 
     def alarms(self) -> list[Alarm]:
         """None, as UNSUPPORTED says."""
@@ -188,7 +203,7 @@ class AzureMlTarget:
 
     def retire(self, endpoint: str, revision: str, *, fence: int | None = None) -> None:
         """Remove the deployment, what was written of it, and its image's environment."""
-        described = self._online.settled(endpoint)
+        described = self._online.claimed(endpoint, fence)
         if described is None:
             return
         traffic = names.traffic_of(described)
@@ -198,17 +213,17 @@ class AzureMlTarget:
                 + (", mirrored" if traffic.mirror and traffic.mirror.revision == revision else "")
             )
         tags = above(ours(described, endpoint)["tags"], fence, "Azure ML")
-        self._keep(endpoint, described, names.without_copies(tags, revision))
+        self._keep(endpoint, described, fence, names.without_copies(tags, revision))
         self._take_off(endpoint, revision)
 
     def delete(self, endpoint: str, *, fence: int | None = None) -> None:
         """Remove what is deployed and its images, then the endpoint, by which all of it is found."""
-        described = self._online.settled(endpoint)
+        described = self._online.claimed(endpoint, fence)
         if described is None:
             return
         tags = above(ours(described, endpoint)["tags"], fence, "Azure ML")
         if names.traffic_of(described) is not None or tags != described["tags"]:
-            self._online.change(endpoint, described, traffic={}, mirrorTraffic={}, tags=tags)
+            self._online.change(endpoint, described, fence, traffic={}, mirrorTraffic={}, tags=tags)
         for revision in self._states(endpoint):
             self._take_off(endpoint, revision)
         self._remove(self._environment(endpoint))
@@ -217,10 +232,10 @@ class AzureMlTarget:
     def _captured(self, endpoint: str) -> Captures:
         return self._captures.setdefault(endpoint, Captures(self._arm, self._settings.storage, endpoint))
 
-    def _keep(self, endpoint: str, described: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+    def _keep(self, endpoint: str, described: Mapping[str, Any], fence: int | None, tags: Mapping[str, str]) -> None:
         ours(dict(described), endpoint)
         if tags != described["tags"]:
-            self._online.change(endpoint, described, tags=tags)
+            self._online.change(endpoint, described, fence, tags=tags)
 
     def _make_environment(self, endpoint: str, revision: Revision) -> str:
         """The image, as a version of the endpoint's environment: an existing one is the same, or not ours. Its id."""
@@ -290,7 +305,7 @@ class AzureMlTarget:
         return states
 
     def _environment(self, endpoint: str) -> str:
-        return f"{self._arm.workspace}/environments/{names.environment(endpoint)}"
+        return self._online.environment(endpoint)
 
     def _environments(self, endpoint: str) -> dict[str, Any]:
         """The endpoint's images, by their revisions."""

@@ -6,6 +6,7 @@ What `observe` needs is in the containers' labels, so that it is known after our
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,8 +17,11 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import DeviceRequest, LogConfig
 
 from deploy_targets.behind_envoy import NOBODY_STARTS_IT, PROMETHEUS_RINGS, BehindEnvoy
-from deploy_targets.docker.stack import HOME_LABEL, home_id
+from deploy_targets.docker import mounted_secrets
+from deploy_targets.docker.stack import ENDPOINT, HOME_LABEL, REVISION, container_user, home_id
+from deploy_targets.processes import usage_of
 from deploy_targets.protocol import Feature
+from deploy_targets.server_address import ServerAddress
 from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
 from headgate.findings import Finding
 from headgate.records import ModelVersion, Revision, RevisionState
@@ -29,16 +33,15 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
 
+    from headgate.records import Usage
+
 PORT = 8080
 """The port of the container contract (images/container.py)."""
 
 SCRATCH = "/var/lib/headgate"
 """The one folder that a container may write to and that outlives it."""
 
-_ENDPOINT, _REVISION, _VERSION, _PORT, _REMOVE = (
-    f"io.headgate.{name}" for name in ("endpoint", "revision", "version", "port", "remove-image")
-)
-_USER = 65532
+_VERSION, _PORT, _REMOVE = (f"io.headgate.{name}" for name in ("version", "port", "remove-image"))
 _PIDS = 1024
 _LOG_LINES = 15
 _API_SECONDS = 120
@@ -86,25 +89,44 @@ class DockerTarget(BehindEnvoy):
         servers = {}
         for container in self._containers(endpoint):
             labels, why_not = container.labels, _why_not_running(container.attrs["State"])
-            servers[labels[_REVISION]] = RevisionState(
-                name=labels[_REVISION], ready=not why_not, detail=why_not,
-                version=ModelVersion.model_validate_json(labels[_VERSION]), address=f"http://{HOST}:{labels[_PORT]}",
+            servers[labels[REVISION]] = RevisionState(
+                name=labels[REVISION], ready=not why_not, detail=why_not,
+                version=ModelVersion.model_validate_json(labels[_VERSION]),
+                address=str(ServerAddress(port=int(labels[_PORT]))),
             )  # fmt: skip
         return servers
 
-    def _served(self) -> set[str]:
-        return {container.labels[_ENDPOINT] for container in self._containers()}
+    def usage(self, endpoint: str) -> Mapping[str, Usage]:
+        """What the processes of each revision's container use.
 
-    def _start(self, endpoint: str, revision: Revision, port: int) -> None:
+        They are on this machine (see `preflight`). `docker stats` takes a second for a container, which a look has not.
+        """
+        found = {}
+        for container in self._containers(endpoint):
+            used = usage_of(container.attrs["State"]["Pid"], container=str(container.id))
+            if container.status == "running" and used is not None:
+                found[container.labels[REVISION]] = used
+        return found
+
+    def _served(self) -> set[str]:
+        return {container.labels[ENDPOINT] for container in self._containers()}
+
+    def _choose_address(self, endpoint: str, revision: Revision) -> ServerAddress:  # noqa: ARG002 - any port will do
+        return self._free_port(endpoint)
+
+    def _start(self, endpoint: str, revision: Revision, address: ServerAddress) -> None:
         container = self._find(endpoint, revision.name)
         if container is not None and container.status == "running":
             return
         self._pull(revision)
+        if revision.secrets:
+            folder = mounted_secrets.folder_of(self._home_id, endpoint, revision.name)
+            mounted_secrets.write(self._home, folder, revision.secrets, container_user())
         try:
             if container is not None:
                 container.remove(force=True)
             self._ensure_network()
-            created = self._client.containers.create(**self._options(endpoint, revision, port))
+            created = self._client.containers.create(**self._options(endpoint, revision, address.port))
             created.start()
         except (DockerException, requests.RequestException) as error:
             self._end(endpoint, revision.name)
@@ -114,21 +136,24 @@ class DockerTarget(BehindEnvoy):
     def _options(self, endpoint: str, revision: Revision, port: int) -> dict[str, Any]:
         scratch = self._scratch(endpoint, revision.name)
         scratch.mkdir(parents=True, exist_ok=True)
-        user, group = os.getuid(), os.getgid()
-        if user == 0:
-            user = group = _USER
+        user, group = container_user()
+        if os.getuid() == 0:
             os.chown(scratch, user, group)
+        secrets = mounted_secrets.folder_of(self._home_id, endpoint, revision.name)
+        given = {mounted_secrets.NAMES: ",".join(sorted(revision.secrets))} if revision.secrets else {}
+        mounted = {str(secrets): {"bind": mounted_secrets.FOLDER, "mode": "ro"}} if revision.secrets else {}
         limits, gpus = revision.resources, revision.resources.gpu
         return {
             "image": revision.image.reference,
             "name": f"headgate-{self._home_id}-{endpoint}--{revision.name}",
             "labels": {
-                HOME_LABEL: self._home_id, _ENDPOINT: endpoint, _REVISION: revision.name, _PORT: str(port),
+                HOME_LABEL: self._home_id, ENDPOINT: endpoint, REVISION: revision.name, _PORT: str(port),
                 _VERSION: revision.version.model_dump_json(), _REMOVE: "no" if revision.keep_image else "yes",
+                **({mounted_secrets.LABEL: json.dumps(revision.secrets)} if revision.secrets else {}),
             },
-            "environment": {**self._env(endpoint, revision), "HEADGATE_SCRATCH": SCRATCH},
+            "environment": {**self._env(endpoint, revision), "HEADGATE_SCRATCH": SCRATCH, **given},
             "user": f"{user}:{group}",
-            "volumes": {str(scratch): {"bind": SCRATCH, "mode": "rw"}},
+            "volumes": {str(scratch): {"bind": SCRATCH, "mode": "rw"}, **mounted},
             "ports": {f"{PORT}/tcp": (HOST, port)},
             "network": self._network,
             "read_only": True,
@@ -144,8 +169,8 @@ class DockerTarget(BehindEnvoy):
             "log_config": LogConfig(type="json-file", config={"max-size": "10m", "max-file": "3"}),
         }  # fmt: skip
 
-    def _wait_until_ready(self, endpoint: str, port: int, revision: Revision) -> None:
-        super()._wait_until_ready(endpoint, port, revision)
+    def _wait_until_ready(self, endpoint: str, address: ServerAddress, revision: Revision) -> None:
+        super()._wait_until_ready(endpoint, address, revision)
         # Only now: one that cannot start shall not be tried for ever.
         container = self._find(endpoint, revision.name)
         if container is not None:
@@ -170,8 +195,9 @@ class DockerTarget(BehindEnvoy):
                 with contextlib.suppress(NotFound):
                     container.stop(timeout=_STOP_SECONDS)
                     container.remove(force=True, v=True)
-                if container.labels.get(_REMOVE) == "yes":
-                    self._remove_image(container.attrs["Image"])
+            mounted_secrets.remove(mounted_secrets.folder_of(self._home_id, endpoint, revision))
+            if container is not None and container.labels.get(_REMOVE) == "yes":
+                self._remove_image(container.attrs["Image"])
             self._remove_network()
         except (APIError, requests.RequestException) as error:
             raise TargetError(f"not all of {revision} can be removed: {_reason(error)}", fix="docker info") from error
@@ -218,10 +244,10 @@ class DockerTarget(BehindEnvoy):
             network.remove()
 
     def _find(self, endpoint: str, revision: str) -> Container | None:
-        return next((found for found in self._containers(endpoint) if found.labels[_REVISION] == revision), None)
+        return next((found for found in self._containers(endpoint) if found.labels[REVISION] == revision), None)
 
     def _containers(self, endpoint: str = "") -> list[Container]:
-        labels = [f"{HOME_LABEL}={self._home_id}", *([f"{_ENDPOINT}={endpoint}"] if endpoint else [])]
+        labels = [f"{HOME_LABEL}={self._home_id}", *([f"{ENDPOINT}={endpoint}"] if endpoint else [])]
         try:
             return list(self._client.containers.list(all=True, ignore_removed=True, filters={"label": labels}))
         except (DockerException, requests.RequestException) as error:

@@ -8,27 +8,36 @@ from __future__ import annotations
 
 import os
 import ssl
+import subprocess
 import weakref
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import yaml
 from kubernetes import config
 from kubernetes.client import Configuration
 from kubernetes.config import ConfigException
 
+from deploy_targets.kubernetes.kubeconfig import BadKubeconfigError, require_sane
 from deploy_targets.kubernetes.names import MANAGER, selector
 from headgate.errors import TargetError, TargetUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
     from contextlib import AbstractContextManager
 
 _SECONDS = 30.0
 _ASK_SECONDS = 5.0
 """For a pod to say something of itself."""
 _CONNECT_TRIES = 2
+_SHOWN = 500
+"""Letters of a mistake in a kubeconfig; the client quotes whole entries."""
+_MISTAKEN = (
+    OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError, OverflowError, httpx.InvalidURL,
+    yaml.YAMLError, subprocess.SubprocessError,
+)  # fmt: skip
 _RETRIED = {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.REQUEST_TIMEOUT}
 
 GROUPS = {
@@ -36,7 +45,9 @@ GROUPS = {
     "networkpolicies": "/apis/networking.k8s.io/v1",
     "roles": "/apis/rbac.authorization.k8s.io/v1",
     "rolebindings": "/apis/rbac.authorization.k8s.io/v1",
-    **dict.fromkeys(("configmaps", "persistentvolumeclaims", "pods", "services", "serviceaccounts"), "/api/v1"),
+    **dict.fromkeys(
+        ("configmaps", "persistentvolumeclaims", "pods", "secrets", "services", "serviceaccounts"), "/api/v1"
+    ),
 }
 """Where kinds are whose version is the same in every cluster since 1.19."""
 NEWEST = {
@@ -74,15 +85,17 @@ class Api:
     @cached_property
     def _client(self) -> httpx.Client:
         found = _configuration(self._context)
-        trusted = ssl.create_default_context(cafile=found.ssl_ca_cert)
-        if not found.verify_ssl:
-            trusted.check_hostname, trusted.verify_mode = False, ssl.CERT_NONE
-        if found.cert_file:
-            trusted.load_cert_chain(found.cert_file, found.key_file)
-        client = httpx.Client(
-            base_url=found.host, timeout=_SECONDS, auth=_Signed(found),
-            transport=httpx.HTTPTransport(verify=trusted, retries=_CONNECT_TRIES, proxy=found.proxy or None),
-        )  # fmt: skip
+        with _of_kubeconfig(self._context):
+            trusted = ssl.create_default_context(cafile=found.ssl_ca_cert)
+            if not found.verify_ssl:
+                trusted.check_hostname, trusted.verify_mode = False, ssl.CERT_NONE
+            if found.cert_file:
+                trusted.load_cert_chain(found.cert_file, found.key_file)
+            _require_address(found.host)
+            client = httpx.Client(
+                base_url=found.host, timeout=_SECONDS, auth=_Signed(found),
+                transport=httpx.HTTPTransport(verify=trusted, retries=_CONNECT_TRIES, proxy=found.proxy or None),
+            )  # fmt: skip
         # Targets are made and dropped freely; their connections go with them.
         self._closing = weakref.finalize(self, client.close)
         return client
@@ -128,6 +141,13 @@ class Api:
         reply = self._send("GET", self.path(kind), params={"labelSelector": wanted}, excused=(httpx.codes.NOT_FOUND,))
         found: list[dict[str, Any]] = [] if reply.status_code == httpx.codes.NOT_FOUND else _json(reply)["items"]
         return found
+
+    def pod_metrics(self, chosen: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        """Yield what pods with some labels use; none where no metrics server answers, or the caller may not ask it."""
+        none = (httpx.codes.NOT_FOUND, httpx.codes.FORBIDDEN, httpx.codes.SERVICE_UNAVAILABLE)
+        path = f"/apis/metrics.k8s.io/v1beta1/namespaces/{self.namespace}/pods"
+        reply = self._send("GET", path, params={"labelSelector": selector(chosen)}, excused=none, seconds=_ASK_SECONDS)
+        yield from [] if reply.status_code in none else _json(reply)["items"]
 
     def create(self, kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Make an object. Raises as `call` does, and ChangedError where it is there."""
@@ -219,6 +239,9 @@ class Api:
                     reply = client.send(request(client))
             except (httpx.HTTPError, ConfigException) as error:
                 raise _away(name, error) from error
+            except _MISTAKEN as error:
+                # A token, or what a command that signs in gave, is no text that a request can carry.
+                raise _unusable(self._context, error) from error
             # A pod may know nobody either, and signing in to the cluster does not change that.
             if is_last or reply.status_code != httpx.codes.UNAUTHORIZED or _is_a_pods(reply):
                 break
@@ -246,10 +269,11 @@ class _Signed(httpx.Auth):
 
 def _configuration(context: str) -> Configuration:
     found = Configuration()
-    try:
+    with _of_kubeconfig(context):
         if not context and "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
             config.load_incluster_config(client_configuration=found)  # type: ignore[no-untyped-call]
         else:
+            require_sane(os.environ.get("KUBECONFIG") or config.KUBE_CONFIG_DEFAULT_LOCATION, context)
             config.load_kube_config(  # type: ignore[no-untyped-call]
                 # The client reads the variable once, when it is imported.
                 os.environ.get("KUBECONFIG") or None,
@@ -257,11 +281,6 @@ def _configuration(context: str) -> Configuration:
                 client_configuration=found,
                 persist_config=False,
             )
-    except (ConfigException, OSError) as error:
-        raise TargetUnavailableError(
-            f"no cluster is known: {error}",
-            fix="name a kubeconfig in KUBECONFIG, and one of its contexts in target.context",
-        ) from error
     if found.proxy and found.tls_server_name:
         raise TargetError(
             f"context {context or 'of the kubeconfig'} has proxy-url and tls-server-name, and only one of them can be "
@@ -269,6 +288,35 @@ def _configuration(context: str) -> Configuration:
             fix="put the name of its certificate into `server`, and leave tls-server-name out",
         )
     return found
+
+
+@contextmanager
+def _of_kubeconfig(context: str) -> Iterator[None]:
+    """Make one error of whatever a kubeconfig with mistakes leads to; the client looks at no types."""
+    try:
+        yield
+    except (ConfigException, *_MISTAKEN) as error:
+        raise _unusable(context, error) from error
+
+
+def _unusable(context: str, error: Exception) -> TargetUnavailableError:
+    said = (str(error) or type(error).__name__)[:_SHOWN]
+    if not isinstance(error, (ConfigException, OSError, BadKubeconfigError, yaml.YAMLError)):
+        said = f"{type(error).__name__}: {said}"
+    return TargetUnavailableError(
+        f"no cluster is known by {f'context {context}' if context else 'the kubeconfig'}: {said}",
+        fix="name a kubeconfig in KUBECONFIG, and one of its contexts in target.context; kubectl config view shows it",
+    )
+
+
+def _require_address(host: object) -> None:
+    """Refuse a server that no request can be sent to."""
+    address = httpx.URL(host) if isinstance(host, str) else None
+    if address is None or address.scheme not in {"http", "https"} or not address.host:
+        shown = repr(host if address is None else str(address))[:_SHOWN]
+        raise BadKubeconfigError(f"its server is {shown}, and no address that begins with https:// and has a host")
+    if address.userinfo:
+        raise BadKubeconfigError("its server has a user or a password in its address; users are entries of their own")
 
 
 def operation(verb: str, path: str) -> str:

@@ -1,4 +1,4 @@
-"""The prediction log, where servers put it (serving/ship.py): `<endpoint>/<revision>/<hour>/*.arrows`."""
+"""The prediction log, where servers put it (headgate_server/ship.py): `<endpoint>/<revision>/<hour>/*.arrows`."""
 
 from __future__ import annotations
 
@@ -103,7 +103,13 @@ def _rows(
             continue
         try:
             with store.open_input_stream(file.path) as stream:
-                yield from prediction_log.rows(prediction_log.batches(stream), endpoint, revision, window)
+                batches = prediction_log.batches(stream)
+                yield from prediction_log.rows(batches, endpoint, revision, window, _server_of(file.base_name))
         except FileNotFoundError:
             # Its revision was retired meanwhile.
             continue
+
+
+def _server_of(name: str) -> str:
+    """The pod, from the name of an object: `<time>-<process>-<pod>-<first byte>.arrows` (headgate_server/ship.py)."""
+    return "-".join(name.split("-")[2:-1])

@@ -13,6 +13,7 @@ from pydantic import Field
 from deploy_targets.kubernetes import names
 from deploy_targets.kubernetes.api import ChangedError
 from headgate.errors import LeaseLostError
+from headgate.gateway_limits import EndpointLimits
 from headgate.records import ModelVersion, Record, Traffic
 
 if TYPE_CHECKING:
@@ -31,12 +32,14 @@ class Known(Record):
         traffic: what is wanted.
         revisions: what the gateway knows, and the version of each.
         served: those of them that have had all traffic.
+        limits: of the gateway, by revision.
     """
 
     fence: int = 0
     traffic: Traffic | None = None
     revisions: dict[str, ModelVersion] = Field(default_factory=dict)
     served: tuple[str, ...] = ()
+    limits: dict[str, EndpointLimits] = Field(default_factory=dict)
 
     def uses(self, revision: str) -> bool:
         """Whether a revision receives live or mirrored requests."""

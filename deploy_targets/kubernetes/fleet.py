@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from deploy_targets.kubernetes import kserve, manifests, names, scaling
@@ -12,6 +11,7 @@ from deploy_targets.kubernetes.names import ENDPOINT, REVISION
 from deploy_targets.kubernetes.pods import GONE_SECONDS, Pods
 from deploy_targets.kubernetes.servers import DEPLOYMENTS, Deployment, InferenceService, Servers
 from deploy_targets.kubernetes.settings import KServe
+from headgate import clock
 from headgate.errors import TargetError, TargetUnavailableError
 
 if TYPE_CHECKING:
@@ -160,16 +160,16 @@ class Fleet:
 
     def _wait_until_gone(self, name: str) -> None:
         """Until KServe has let go of an InferenceService, and its Deployment has gone with it."""
-        deadline = time.monotonic() + GONE_SECONDS
+        deadline = clock.monotonic() + GONE_SECONDS
         there = {INFERENCE_SERVICES: name, DEPLOYMENTS: kserve.deployment(name)}
         while left := [f"{kind}/{one}" for kind, one in there.items() if self._api.find(kind, one) is not None]:
-            if time.monotonic() > deadline:
+            if clock.monotonic() > deadline:
                 raise TargetUnavailableError(
                     f"{' and '.join(left)} of {self._api.namespace} do not go within {GONE_SECONDS:g} s",
                     fix="see that KServe runs, as an InferenceService goes once its finalizers are done: "
                     f"kubectl get inferenceservice {name} -o yaml",
                 )
-            time.sleep(_POLL_SECONDS)
+            clock.sleep(_POLL_SECONDS)
 
     def revisions(self, endpoint: str) -> set[str]:
         """Those of which any object is there."""

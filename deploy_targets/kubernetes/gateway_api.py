@@ -7,7 +7,6 @@ their host, `…-shadow`, as those do that are built on Envoy.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,8 +16,10 @@ from deploy_targets.kubernetes import names
 from deploy_targets.kubernetes.endpoint import known
 from deploy_targets.kubernetes.names import ENDPOINT, PORT, REVISION
 from deploy_targets.kubernetes.routing import Tally
+from headgate import clock
+from headgate.counts import Counts, latencies
 from headgate.errors import HeadgateError, TargetError, TargetUnavailableError
-from headgate.records import Counts, Mirror, Prediction, Traffic
+from headgate.records import Mirror, Prediction, Traffic
 from headgate.units import BASIS_POINTS
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
     from headgate.records import Payload
 
 LATENCY_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""The buckets of serving/metrics.py."""
+"""The buckets of headgate_server/metrics.py."""
 
-_HTTP_ERROR = 400
+_HTTP_ERROR, _SERVER_ERROR = 400, 500
 _QUIET_SECONDS = 5.0
 _SERVICE_PORT = 80
 _OF_SERVICE = "kubernetes.io/service-name"
@@ -70,7 +71,11 @@ class HttpRoute:
 
 
 def _rule(endpoint: str, traffic: Traffic) -> dict[str, Any]:
-    rewrite = {"path": {"type": "ReplaceFullPath", "replaceFullPath": "/invocations"}}
+    rewrite = {
+        "path": {"type": "ReplaceFullPath", "replaceFullPath": "/invocations"},
+        # A server knows a copy by its host, so the host is not the client's.
+        "hostname": f"{endpoint}.headgate",
+    }
     filters: list[dict[str, Any]] = [{"type": "URLRewrite", "urlRewrite": rewrite}]
     if traffic.mirror is not None:
         copied: dict[str, Any] = {"backendRef": _backend(endpoint, traffic.mirror.revision)}
@@ -142,6 +147,10 @@ class GatewayApi:
             return [None]
         return [traffic_of(endpoint, found) if not self._refusal(found) else None]
 
+    def limited(self, endpoint: str, wanted: Known) -> bool:  # noqa: ARG002 - another's gateway has its own
+        """Yes: `plan` refuses a release file that asks for limits."""
+        return True
+
     def why_not(self, endpoint: str) -> str:
         """What the gateway says of the route."""
         found = self._api.find(HttpRoute.kind, names.of_endpoint(endpoint))
@@ -177,7 +186,7 @@ class GatewayApi:
         That a gateway has accepted a route does not say that all of its proxies have it.
         """
         told = [values for _, values in self._told(endpoint, revision)]
-        seen, now = sum(_counts(values).requests for values in told), time.monotonic()
+        seen, now = sum(_counts(values).requests for values in told), clock.monotonic()
         last, since = self._quiet.get((endpoint, revision), (-1, now))
         if seen != last:
             since = now
@@ -253,5 +262,6 @@ def _counts(told: Mapping[str, float]) -> Counts:
     return Counts(
         requests=sum(by_status.values()),
         failures=sum(value for status, value in by_status.items() if status >= _HTTP_ERROR),
-        latency=tuple(value - before for value, before in zip(cumulative, [0, *cumulative[:-1]], strict=True)),
+        client_errors=sum(value for status, value in by_status.items() if _HTTP_ERROR <= status < _SERVER_ERROR),
+        histograms=latencies(value - before for value, before in zip(cumulative, [0, *cumulative[:-1]], strict=True)),
     )

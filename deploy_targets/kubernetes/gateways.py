@@ -12,6 +12,7 @@ from deploy_targets.kubernetes import gateway
 from deploy_targets.kubernetes.names import GATEWAY, GATEWAY_LABELS, INSIDE_PORT, PORT
 from deploy_targets.kubernetes.routing import Tally
 from headgate.errors import HeadgateError, NobodyRoutesError, TargetError
+from headgate.gateway_limits import EndpointLimits
 from headgate.records import Prediction
 
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from deploy_targets.kubernetes.api import Api
     from deploy_targets.kubernetes.endpoint import Known
     from deploy_targets.kubernetes.settings import KubernetesSettings
+    from headgate.counts import Counts
     from headgate.findings import Finding
-    from headgate.records import Counts, Payload, Traffic
+    from headgate.records import Payload, Traffic
 
 
 class Pod(NamedTuple):
@@ -118,6 +120,14 @@ class Gateways:
         """What is in effect in each."""
         return [pod.envoy.routes().get(endpoint) for pod in self.ready()]
 
+    def limited(self, endpoint: str, wanted: Known) -> bool:
+        """Whether each of them has the limits that are wanted."""
+        if wanted.traffic is None:
+            return True
+        limits = envoy_config.limits_now(wanted.traffic, wanted.limits)
+        ways = [pod.envoy.ways().get(endpoint) for pod in self.ready()]
+        return all(way is not None and way.limits == limits for way in ways)
+
     def are_reached(self, endpoint: str, revision: str, pods: int) -> bool:
         """Whether each of them finds so many healthy servers of a revision."""
         name = envoy_config.cluster_name(endpoint, revision)
@@ -166,15 +176,16 @@ def resources(endpoint: str, wanted: Known) -> dict[str, str]:
     clusters, inside = [], []
     for revision, version in sorted(wanted.revisions.items()):
         name = envoy_config.cluster_name(endpoint, revision)
-        cluster = envoy_config.cluster(endpoint, revision, version, envoy_config.in_file(gateway.HOSTS, name))
+        limits = wanted.limits.get(revision, EndpointLimits())
+        cluster = envoy_config.cluster(endpoint, revision, version, envoy_config.in_file(gateway.HOSTS, name), limits)
         # Asking one revision is not a request of a client's, and is counted apart.
         asked = {**cluster, "name": f"ask--{name}", "metadata": {}}
         del asked["health_checks"]
         clusters += [cluster, asked]
-        way = {"cluster": asked["name"], "prefix_rewrite": "/invocations", "timeout": envoy_config.ROUTE_TIMEOUT}
+        way = {"cluster": asked["name"], "prefix_rewrite": "/invocations", "timeout": f"{limits.request:g}s"}
         inside.append({"match": {"path": f"/{endpoint}/{revision}/invocations"}, "route": way})
     routes = []
     if wanted.traffic is not None:
-        route = envoy_config.route(endpoint, wanted.traffic)
-        routes.append({**route, "route": {**route["route"], "retry_policy": _RETRIES}})
+        limits = envoy_config.limits_now(wanted.traffic, wanted.limits)
+        routes += envoy_config.ways(endpoint, wanted.traffic, limits, _RETRIES)
     return {"clusters": json.dumps(clusters), "routes": json.dumps(routes), "inside": json.dumps(inside)}

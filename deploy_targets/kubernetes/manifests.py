@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from deploy_targets.kubernetes import kserve, names, scaling
 from deploy_targets.kubernetes.names import ENDPOINT, PORT, REVISION
+from headgate.references import CLUSTER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,11 +124,13 @@ def _pod(settings: KubernetesSettings, endpoint: str, revision: Revision) -> dic
         shared = [{"name": "captures", "mountPath": folder}]
         volumes.append({"name": "captures", "persistentVolumeClaim": {"claimName": settings.captures_claim}})
     servers = [
-        _container(settings, endpoint, revision) | _serving(settings, revision) | {"volumeMounts": mounts},
+        _with_secrets(_container(settings, endpoint, revision), revision)
+        | _serving(settings, revision)
+        | {"volumeMounts": mounts},
         _container(settings, endpoint, revision)
         | {
             "name": "log",
-            "command": ["python3", "-m", "serving.ship"],
+            "command": ["python3", "-m", f"{revision.image.server}.ship"],
             "resources": {"requests": _OF_LOG},
             "volumeMounts": [*mounts, *shared],
         },
@@ -161,6 +164,8 @@ def _log_bytes(revision: Revision) -> int:
 
 def _container(settings: KubernetesSettings, endpoint: str, revision: Revision) -> dict[str, Any]:
     env = {
+        # A second worker's memory would have the autoscaler start pods that no request asks for.
+        **({"HEADGATE_SERVER_WORKERS": "1"} if settings.memory_target is not None else {}),
         **revision.env, "HEADGATE_WORKERS": "1", "HEADGATE_REVISION": revision.name, "HEADGATE_ENDPOINT": endpoint,
         "HEADGATE_SCRATCH": SCRATCH, "HEADGATE_CAPTURES": settings.captures, "PORT": str(PORT),
     }  # fmt: skip
@@ -173,6 +178,15 @@ def _container(settings: KubernetesSettings, endpoint: str, revision: Revision) 
             "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
         },
     }  # fmt: skip
+
+
+def _with_secrets(container: dict[str, Any], revision: Revision) -> dict[str, Any]:
+    """Have the kubelet read the secrets when it starts the container; only the names are in the manifest."""
+    told = []
+    for name, reference in sorted(revision.secrets.items()):
+        secret, _, key = reference.removeprefix(f"{CLUSTER}:").partition("/")
+        told.append({"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}})
+    return {**container, "env": [*container["env"], *told]}
 
 
 def _serving(settings: KubernetesSettings, revision: Revision) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from deploy_targets.kubernetes import names, servers
 from deploy_targets.kubernetes.names import ENDPOINT, REVISION
+from headgate import clock
 from headgate.errors import RevisionFailedError, TargetUnavailableError
 from headgate.units import BASIS_POINTS
 
@@ -51,7 +51,7 @@ class Pods:
         Raises:
             RevisionFailedError: one ended, cannot start, finds no node, or takes too long.
         """
-        began, running_since, unmade_since = time.monotonic(), None, None
+        began, running_since, unmade_since = clock.monotonic(), None, None
         while True:
             found = self._answered(self._look)
             if found is not None and found.ready >= wanted:
@@ -59,7 +59,7 @@ class Pods:
             pods = self._answered(self._list) or []
             if found is not None and not pods and (refused := found.refusal):
                 raise RevisionFailedError(f"{revision.name} gets no pods: {refused}", fix=_fix(refused))
-            now = time.monotonic()
+            now = clock.monotonic()
             # Who else makes them can do nothing either while the API server is away.
             unmade_since = (unmade_since or now) if found is not None and not found.is_made else None
             if found is not None and unmade_since is not None and now > unmade_since + MAKE_SECONDS:
@@ -80,7 +80,7 @@ class Pods:
                 raise RevisionFailedError(
                     f"{revision.name} did not start in {PROVISION_SECONDS:g} s: {why}", fix=_fix(why)
                 )
-            time.sleep(_POLL_SECONDS)
+            clock.sleep(_POLL_SECONDS)
 
     def wait_until_ready(self, wanted: int, seconds: float) -> None:
         """Return once so many of a revision that has started before are ready.
@@ -102,15 +102,15 @@ class Pods:
         )  # fmt: skip
 
     def _wait(self, is_so: Callable[[Servers], bool], seconds: float, otherwise: str) -> None:
-        deadline = time.monotonic() + seconds
+        deadline = clock.monotonic() + seconds
         while True:
             found = self._answered(self._look)
             if found is not None and is_so(found):
                 return
-            if time.monotonic() > deadline:
+            if clock.monotonic() > deadline:
                 why = self.why_not() or "they take too long"
                 raise TargetUnavailableError(f"{self._revision} {otherwise} after {seconds:g} s: {why}", fix=_fix(why))
-            time.sleep(_POLL_SECONDS)
+            clock.sleep(_POLL_SECONDS)
 
     def wait_until_ended(self) -> None:
         """Return once no process of theirs is left; kubelets may keep what is written of them for a minute more.
@@ -118,14 +118,14 @@ class Pods:
         Raises:
             TargetUnavailableError: some still are after two minutes.
         """
-        deadline = time.monotonic() + GONE_SECONDS
+        deadline = clock.monotonic() + GONE_SECONDS
         while pods := [one for one in self._list() if not has_ended(one)]:
-            if time.monotonic() > deadline:
+            if clock.monotonic() > deadline:
                 raise TargetUnavailableError(
                     f"pods of {self._revision} do not end: {', '.join(one['metadata']['name'] for one in pods)}",
                     fix="see their nodes: kubectl describe pod",
                 )
-            time.sleep(_POLL_SECONDS)
+            clock.sleep(_POLL_SECONDS)
 
     def why_not(self) -> str:
         """Why they are not ready; empty where nothing is said."""

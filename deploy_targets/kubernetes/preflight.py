@@ -10,6 +10,7 @@ from deploy_targets.kubernetes.kserve import INFERENCE_SERVICES
 from deploy_targets.kubernetes.pods import needed
 from deploy_targets.kubernetes.scaling import KEDA
 from headgate.errors import HeadgateError, TargetError
+from headgate.references import CLUSTER, kind_of
 from headgate.units import basis_points
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ RULES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("", ("pods/proxy",), ("create", "get")),
 )
 """API group, resources and verbs of everything that a release asks of a namespace."""
+OF_METRICS = (("metrics.k8s.io", ("pods",), ("list",)),)
+"""What a release does without where it may not: the memory of pods."""
 OF_GATEWAY_API = (
     ("gateway.networking.k8s.io", ("httproutes",), ("create", "delete", "get", "list", "update")),
     ("discovery.k8s.io", ("endpointslices",), ("list",)),
@@ -74,6 +77,11 @@ def misfits(settings: KubernetesSettings, spec: ReleaseSpec) -> Iterator[Finding
     if settings.memory_target is not None and spec.runtime.memory is None:
         told = "target.memory_target is percent of what a server asks for, and runtime.memory says nothing"
         yield problem("target.memory_target", told, "set both, or none")
+    for name, reference in spec.runtime.secrets.items():
+        if kind_of(reference) != CLUSTER:
+            told = f"{reference} is a secret of another machine, and pods read those of {settings.namespace}"
+            fix = f"kubectl create secret generic NAME -n {settings.namespace} --from-file=KEY=…, then: secret:NAME/KEY"
+            yield problem(f"runtime.secrets.{name}", told, fix)
     if settings.kserve is not None:
         yield from _misfits_of_kserve(settings, spec)
 
@@ -83,7 +91,7 @@ def _misfits_of_kserve(settings: KubernetesSettings, spec: ReleaseSpec) -> Itera
     if settings.surge is not None and replicas.max > replicas.min:
         told = f"KServe's autoscaler, with runtime.replicas up to {replicas.max}, gives up no pods when it is told to"
         yield problem("target.surge", told, "set replicas.max to replicas.min, or take surge or kserve out")
-    if taken := sorted(kserve.TAKEN & spec.runtime.env.keys()):
+    if taken := sorted(kserve.TAKEN & (spec.runtime.env.keys() | spec.runtime.secrets.keys())):
         told = f"KServe refuses {', '.join(taken)} in a server's environment, or takes it for its own"
         yield problem("runtime.env", told, "give it another name, or take kserve out")
 
@@ -92,7 +100,7 @@ def role(settings: KubernetesSettings) -> str:
     """The least that whoever releases needs, as `kubectl apply -f -` takes it."""
     rules = "".join(
         f'  - apiGroups: ["{group}"]\n    resources: [{", ".join(resources)}]\n    verbs: [{", ".join(verbs)}]\n'
-        for group, resources, verbs in _rules(settings)
+        for group, resources, verbs in (*RULES, *OF_METRICS, *_more_rules(settings))
     )
     return (
         "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\n"
@@ -100,15 +108,15 @@ def role(settings: KubernetesSettings) -> str:
     )
 
 
-def _rules(settings: KubernetesSettings) -> tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]:
+def _more_rules(settings: KubernetesSettings) -> tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]:
     of_gateway = OF_GATEWAY_API if settings.gateway is not None else ()
     of_keda = OF_KEDA if settings.keda is not None else ()
-    return (*RULES, *of_gateway, *of_keda, *(OF_KSERVE if settings.kserve is not None else ()))
+    return (*of_gateway, *of_keda, *(OF_KSERVE if settings.kserve is not None else ()))
 
 
 def _permissions(api: Api, settings: KubernetesSettings) -> Iterator[Finding]:
     missing = []
-    for group, resources, verbs in _rules(settings):
+    for group, resources, verbs in (*RULES, *_more_rules(settings)):
         for named in resources:
             resource, _, part = named.partition("/")
             for verb in verbs:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Protocol
 
-from headgate.records import Counts
+from headgate.counts import Counts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from deploy_targets.kubernetes.endpoint import Form
+    from deploy_targets.kubernetes.endpoint import Form, Known
     from headgate.findings import Finding
     from headgate.records import Payload, Prediction, Traffic
+
+_NOTHING = Counts(requests=0, failures=0)
 
 
 class Routing(Protocol):
@@ -46,6 +48,10 @@ class Routing(Protocol):
             NobodyRoutesError: nobody routes anything.
             TargetUnavailableError: one of them does not answer.
         """
+        ...
+
+    def limited(self, endpoint: str, wanted: Known) -> bool:
+        """Whether the limits that are wanted are in effect everywhere; true where none are kept."""
         ...
 
     def why_not(self, endpoint: str) -> str:
@@ -91,8 +97,9 @@ class Tally:
             # What it had counted when it could not be asked is nobody's evidence.
             self._missed.discard((endpoint, source))
             self._before[endpoint, source] = told
-        # It has begun anew under its old name: the next reading has the new one.
-        if all(told[name].requests >= counts.requests for name, counts in known.items() if name in told):
+        # It has begun anew under its old name: the next reading has the new one. Or it was read while it refused a
+        # request, which is taken off a moment after it was counted.
+        if not any(told[name].fell(counts) for name, counts in known.items() if name in told):
             self._told[endpoint][source] = {**known, **told}
 
     def miss(self, endpoint: str, source: tuple[str, str]) -> None:
@@ -104,30 +111,12 @@ class Tally:
         """The sum over all places, also those that are gone."""
         places = self._told[endpoint].items()
         return {
-            name: _sum(
+            name: Counts.total(
                 [
-                    _less(told[name], self._before.get((endpoint, source), {}).get(name))
+                    told[name].since(self._before.get((endpoint, source), {}).get(name, _NOTHING))
                     for source, told in places
                     if name in told
                 ]
             )
             for name in revisions
         }
-
-
-def _less(counts: Counts, before: Counts | None) -> Counts:
-    if before is None:
-        return counts
-    return Counts(
-        requests=counts.requests - before.requests, failures=counts.failures - before.failures,
-        latency=tuple(now - then for now, then in zip(counts.latency, before.latency, strict=True))
-        if before.latency else counts.latency,
-    )  # fmt: skip
-
-
-def _sum(some: Sequence[Counts]) -> Counts:
-    buckets = [one.latency for one in some if one.latency]
-    return Counts(
-        requests=sum(one.requests for one in some), failures=sum(one.failures for one in some),
-        latency=tuple(map(sum, zip(*buckets, strict=True))) if buckets else (),
-    )  # fmt: skip

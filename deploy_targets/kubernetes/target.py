@@ -5,7 +5,6 @@ Nothing has to be installed in the cluster but the gateway, which any namespace 
 
 from __future__ import annotations
 
-import time
 import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,8 +24,12 @@ from deploy_targets.kubernetes.kserve import INFERENCE_SERVICES
 from deploy_targets.kubernetes.names import ENDPOINT
 from deploy_targets.kubernetes.preflight import findings, misfits, role
 from deploy_targets.kubernetes.servers import DEPLOYMENTS
+from deploy_targets.kubernetes.usage import usage_of
 from deploy_targets.protocol import Feature, ImageRepository
+from headgate import clock
 from headgate.errors import NobodyRoutesError, RevisionFailedError, TargetError, TargetUnavailableError
+from headgate.gateway_limits import widest
+from headgate.limits import EFFECT, seconds_of
 from headgate.records import EndpointState, RevisionState, Traffic
 from headgate.units import BASIS_POINTS
 
@@ -38,14 +41,14 @@ if TYPE_CHECKING:
     from deploy_targets.kubernetes.routing import Routing
     from deploy_targets.kubernetes.servers import Servers
     from deploy_targets.kubernetes.settings import KubernetesSettings
+    from headgate.counts import Counts
     from headgate.findings import Finding
-    from headgate.records import Alarm, Counts, Payload, Prediction, Revision, Window
+    from headgate.records import Alarm, Payload, Prediction, Revision, Usage, Window
     from headgate.spec import ReleaseSpec
 
-_EFFECT_SECONDS = 20.0
+_OF_CLUSTER = "the cluster's own gateway (target.gateway) has its own limits; set them there"
 _AGREE_SECONDS = 3.0
 _HEALTHY_SECONDS = 60.0
-_DRAIN_SECONDS = 20.0
 _POLL_SECONDS = 0.05
 
 
@@ -86,6 +89,8 @@ class KubernetesTarget:
         if settings.kserve is not None:
             why_not = {Feature.SCALE_TO_ZERO: "KServe's autoscaler leaves one pod; set replicas.min to 1"}
             self.UNSUPPORTED = {**self.UNSUPPORTED, **why_not}  # type: ignore[misc]
+        if settings.gateway is not None:
+            self.UNSUPPORTED = {**self.UNSUPPORTED, **dict.fromkeys((Feature.LIMITS, Feature.TIMEOUTS), _OF_CLUSTER)}  # type: ignore[misc]
         self._captures, self._fleet = Captures(settings.captures), Fleet(self._api, settings)
 
     @classmethod
@@ -180,8 +185,8 @@ class KubernetesTarget:
                 why = self._fleet.pods(endpoint, name, made[name]).why_not() or "is not ready"
                 raise TargetError(f"no traffic to {name} of {endpoint}: it {why}", fix="headgate status")
         for stage in self._growth(endpoint, there).stages(traffic, made):
-            self._endpoint(endpoint).change(fence, partial(_routed, traffic=stage))
-            self._wait_for_effect(endpoint, stage)
+            wanted = self._endpoint(endpoint).change(fence, partial(_routed, traffic=stage))
+            self._wait_for_effect(endpoint, stage, wanted)
 
     def fence(self, endpoint: str, fence: int) -> None:
         """Have the endpoint's object keep the number."""
@@ -191,6 +196,10 @@ class KubernetesTarget:
         """The counters of all who count, one reading of each."""
         there = self._endpoint(endpoint).known()
         return self._routing.counts(endpoint, there.revisions)
+
+    def usage(self, endpoint: str) -> Mapping[str, Usage]:
+        """Restarts of each revision's pods, and their memory where the cluster has a metrics server."""
+        return usage_of(self._api, endpoint)
 
     def alarms(self) -> list[Alarm]:
         """None: those of Prometheus come to the receiver."""
@@ -206,7 +215,8 @@ class KubernetesTarget:
 
     def retire(self, endpoint: str, revision: str, *, fence: int | None = None) -> None:
         """Take the revision out of the routes once its last request is answered, then remove what it consists of."""
-        traffic = self._endpoint(endpoint).known().traffic
+        there = self._endpoint(endpoint).known()
+        traffic = there.traffic
         if traffic is not None and traffic.uses(revision):
             raise TargetError(
                 f"{revision} of {endpoint} still has traffic: {traffic.weight(revision)} basis points"
@@ -215,9 +225,10 @@ class KubernetesTarget:
         if fence is not None:
             # Nor are they changed, for one who is late.
             self.fence(endpoint, fence)
-        deadline = time.monotonic() + _DRAIN_SECONDS
-        while self._routing.active(endpoint, revision) and time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS)
+        # No answer takes longer than the route lets it.
+        deadline = clock.monotonic() + widest(there.limits.values()).request
+        while self._routing.active(endpoint, revision) and clock.monotonic() < deadline:
+            clock.sleep(_POLL_SECONDS)
         self._growth(endpoint, self._endpoint(endpoint).known()).relax(revision)
         self._remove(endpoint, revision, fence)
 
@@ -244,19 +255,22 @@ class KubernetesTarget:
             f"the gateway's look at the pods of {revision}",
         )  # fmt: skip
 
-    def _wait_for_effect(self, endpoint: str, traffic: Traffic) -> None:
-        deadline = time.monotonic() + _EFFECT_SECONDS
-        while any(told != traffic for told in self._routing.traffic(endpoint)):
-            if time.monotonic() > deadline:
+    def _wait_for_effect(self, endpoint: str, traffic: Traffic, wanted: Known) -> None:
+        seconds = seconds_of(EFFECT)
+        deadline = clock.monotonic() + seconds
+        while any(told != traffic for told in self._routing.traffic(endpoint)) or not self._routing.limited(
+            endpoint, wanted
+        ):
+            if clock.monotonic() > deadline:
                 raise TargetError(
-                    f"the gateway did not take over the routes of {endpoint} within {_EFFECT_SECONDS:g} s",
+                    f"the gateway did not take over the routes of {endpoint} within {seconds:g} s",
                     fix=self._routing.why_not(endpoint),
                 )
-            time.sleep(_POLL_SECONDS)
+            clock.sleep(_POLL_SECONDS)
 
     def _traffic(self, endpoint: str, there: Known) -> Traffic | None:
         """What is in effect everywhere, or will be when somebody routes."""
-        deadline = time.monotonic() + _AGREE_SECONDS
+        deadline = clock.monotonic() + _AGREE_SECONDS
         while True:
             try:
                 told = self._routing.traffic(endpoint)
@@ -264,12 +278,12 @@ class KubernetesTarget:
                 return there.traffic
             if all(one == told[0] for one in told):
                 return told[0]
-            if time.monotonic() > deadline:
+            if clock.monotonic() > deadline:
                 raise TargetUnavailableError(
                     f"the gateway's pods do not agree on the traffic of {endpoint}",
                     fix=self._routing.why_not(endpoint),
                 )
-            time.sleep(_POLL_SECONDS)
+            clock.sleep(_POLL_SECONDS)
 
     def _state(self, endpoint: str, name: str, found: Servers, there: Known) -> RevisionState:
         is_well = found.answering or found.is_asleep
@@ -301,7 +315,12 @@ def _has_content(there: Known) -> bool:
 
 
 def _with(now: Known, revision: Revision) -> Known:
-    return now.model_copy(update={"revisions": {**now.revisions, revision.name: revision.version}})
+    return now.model_copy(
+        update={
+            "revisions": {**now.revisions, revision.name: revision.version},
+            "limits": {**now.limits, revision.name: revision.limits},
+        }
+    )
 
 
 def _routed(now: Known, traffic: Traffic) -> Known:
@@ -317,4 +336,6 @@ def _without(now: Known, revision: str) -> Known:
     if now.uses(revision):
         raise TargetError(f"{revision} still has traffic, live or mirrored", fix="headgate status")
     left = {name: one for name, one in now.revisions.items() if name != revision}
-    return now.model_copy(update={"revisions": left, "served": tuple(name for name in now.served if name != revision)})
+    limits = {name: one for name, one in now.limits.items() if name != revision}
+    served = tuple(name for name in now.served if name != revision)
+    return now.model_copy(update={"revisions": left, "served": served, "limits": limits})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
+from deploy_targets.answers import listed, told, unreadable
 from headgate.errors import BadInputError, TargetError, TargetUnavailableError
 
 if TYPE_CHECKING:
@@ -30,12 +32,14 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from botocore.client import BaseClient
+    from botocore.model import OperationModel
 
 _CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 5}, connect_timeout=10, read_timeout=75)
 """An invocation may last 60 s."""
 _ONCE = Config(retries={"mode": "standard", "total_max_attempts": 1}, connect_timeout=10, read_timeout=75)
 
-_OK = 200
+_OK, _FIRST_ERROR = 200, 300
+_PAGE = re.compile(rb"\s*<(!doctype\s+html|html)\b", re.IGNORECASE)
 _AWAY = frozenset({
     "Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException", "RequestLimitExceeded",
     "RequestTimeout", "RequestTimeoutException", "ServiceUnavailable", "ServiceUnavailableException", "SlowDown",
@@ -150,7 +154,7 @@ class Aws:
                 raise meaning_of(error, operation) from error
             if page is None:
                 return
-            yield from page.get(key, [])
+            yield from listed(told(page, f"AWS's {operation}"), key, f"AWS's {operation}")
 
     def _call(
         self, service: str, operation: str, parameters: dict[str, object], excused: tuple[str, ...]
@@ -158,13 +162,13 @@ class Aws:
         call = getattr(self._client(service), operation)
         try:
             with self.around(operation):
-                reply: dict[str, Any] = call(**parameters)
+                reply = call(**parameters)
         except (ClientError, BotoCoreError) as error:
             text = str(error).lower()
             if isinstance(error, ClientError) and any(words in text for words in excused):
                 return None
             raise meaning_of(error, operation) from error
-        return reply
+        return told(reply, f"AWS's {operation}")
 
     def _client(self, service: str) -> BaseClient:
         # boto3's session may not make two clients at once.
@@ -178,7 +182,20 @@ class Aws:
                     )
                 except BotoCoreError as error:
                     raise meaning_of(error, service) from error
+                self._clients[service].meta.events.register("before-parse", _see_that_it_is_no_page)
             return self._clients[service]
+
+
+def _see_that_it_is_no_page(operation_model: OperationModel, response_dict: Mapping[str, Any], **_more: object) -> None:
+    """Refuse a page, which botocore would read as an answer in which nothing is said: nothing is listed, no tag is set.
+
+    Raises:
+        TargetUnavailableError: something else than AWS answered, with success.
+    """
+    body, ok = response_dict["body"], response_dict["status_code"] < _FIRST_ERROR
+    # What is streamed is a model's answer or a file, which may be a page.
+    if ok and isinstance(body, bytes) and _PAGE.match(body):
+        raise unreadable(f"AWS's {operation_model.name}", f"{body[:80]!r}")
 
 
 def meaning_of(error: ClientError | BotoCoreError, operation: str) -> Exception:

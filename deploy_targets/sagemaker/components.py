@@ -18,6 +18,7 @@ from deploy_targets.sagemaker import names
 from deploy_targets.sagemaker.fleet import (
     COMPONENTS,
     FAILED,
+    LONGEST_STARTUP,
     MARGIN_SECONDS,
     PROVISION_SECONDS,
     Fleet,
@@ -149,8 +150,12 @@ class Components:
             )
         return found
 
-    def settled(self, name: str, seconds: float = PROVISION_SECONDS) -> Component | None:
+    def settled(self, name: str, seconds: float = 0.0) -> Component | None:
         """The same, as soon as nobody is changing it.
+
+        Args:
+            name: the component's.
+            seconds: how long that may take; 0: the longest time that the process that began it may wait.
 
         Raises:
             TargetUnavailableError: it is still being changed after that time.
@@ -158,7 +163,7 @@ class Components:
         return poll(
             lambda: self.described(name),
             lambda found: found is None or found["InferenceComponentStatus"] not in _CHANGING,
-            seconds, f"a change of {name}",
+            seconds or self._longest(), f"a change of {name}",
         )  # fmt: skip
 
     def own(self, revision: str) -> str:
@@ -261,6 +266,11 @@ class Components:
     def log_tail(self, name: str, lines: int = 15) -> str:
         """The end of what a component's containers wrote; empty where nothing can be read."""
         return self._aws.log_tail(f"/aws/sagemaker/InferenceComponents/{name}", "", lines)
+
+    def _longest(self) -> float:
+        """The seconds of an update in steps whose copies load for as long as SageMaker lets them."""
+        steps = math.ceil(1 / self._hosting.batch)
+        return steps * (self._hosting.wait + LONGEST_STARTUP) + PROVISION_SECONDS + MARGIN_SECONDS
 
     def _create(
         self, name: str, specification: Mapping[str, Any], copies: int, tags: Mapping[str, str], seconds: float

@@ -19,9 +19,11 @@ from deploy_targets.sagemaker.fleet import COMPONENTS, FAILED, SERVING
 from deploy_targets.sagemaker.hosting import Hosting
 from deploy_targets.sagemaker.scaling import ComponentScaling
 from deploy_targets.sagemaker.shipped import ShippedCaptures
-from deploy_targets.sagemaker.target import SageMakerTarget, variants_of
+from deploy_targets.sagemaker.target import NO_SECRETS, SageMakerTarget, variants_of
+from headgate import clock
+from headgate.counts import Counts
 from headgate.errors import RevisionFailedError, RolledBackError, TargetError, TargetUnavailableError
-from headgate.records import Counts, EndpointState, Payload, Prediction, RevisionState, Traffic
+from headgate.records import EndpointState, Payload, Prediction, RevisionState, Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from deploy_targets.sagemaker.components import Component
     from deploy_targets.sagemaker.settings import InferenceComponents, SageMakerSettings
     from headgate.findings import Finding
-    from headgate.records import Revision, Window
+    from headgate.records import Revision, Usage, Window
     from headgate.spec import ReleaseSpec
 
 _SCRATCH = "/tmp/headgate"  # noqa: S108 - the container's own
@@ -58,8 +60,10 @@ class ComponentsTarget(Hosting):
     """
 
     UNSUPPORTED: ClassVar[Mapping[Feature, str]] = {
+        **dict.fromkeys((Feature.LIMITS, Feature.TIMEOUTS), "SageMaker's own gateway has the limits"),
         Feature.SPLIT: "requests name their inference component, and SageMaker splits none between two; use "
         "strategy.kind: blue-green",
+        Feature.SECRETS: NO_SECRETS,
     }
     SUBSTITUTED: ClassVar[Mapping[Feature, str]] = {
         Feature.SHADOW: "asked again from the log, on a component of the candidate's own",
@@ -120,7 +124,7 @@ class ComponentsTarget(Hosting):
         components, serves = self._components(endpoint), bool(described and described["EndpointStatus"] in SERVING)
         there = components.all() if described is not None else {}
         live = components.live(there) if serves else None
-        self._holders[endpoint] = time.monotonic(), live
+        self._holders[endpoint] = clock.monotonic(), live
         states = {}
         for model, arn in sorted(models.items()):
             name = names.revision_of(model, endpoint)
@@ -173,7 +177,7 @@ class ComponentsTarget(Hosting):
         elif live is not None:
             components.see_that_it_settled(live)
         found = components.live(components.all())
-        self._holders[endpoint] = time.monotonic(), found
+        self._holders[endpoint] = clock.monotonic(), found
         if found != wanted:
             raise TargetUnavailableError(f"{endpoint} was to be {wanted}, and SageMaker says {found or 'nobody'}")
         self._see_to_copies(endpoint, described, wanted)
@@ -206,9 +210,39 @@ class ComponentsTarget(Hosting):
         if described and (live := self._components(endpoint).live(self._components(endpoint).all())):
             self._see_to_copies(endpoint, described, live)
 
+    @property
+    def counts_delay(self) -> float:
+        """Seconds after which CloudWatch shows a request in `counts` at the latest."""
+        return evidence.counts_delay()
+
     def counts(self, endpoint: str) -> Mapping[str, Counts]:
         """CloudWatch's sums of each revision's components, of the one that clients name from the next minute on."""
         there = self._components(endpoint).all()
+        (spans, _), end = self._spanned(endpoint, there), evidence.end_of_counts()
+        counted: dict[str, Counts] = {}
+        for span in spans:
+            known = counted.get(span.revision, Counts(requests=0, failures=0))
+            more = span.counter.read({"InferenceComponentName": span.component}, end)
+            counted[span.revision] = Counts.total([known, more])
+        return {name: one for name, one in counted.items() if names.model_name(endpoint, name) in there}
+
+    def usage(self, endpoint: str) -> Mapping[str, Usage]:
+        """CloudWatch's percents of what is reserved for a copy; of what clients get from when its counts begin."""
+        there = self._components(endpoint).all()
+        spans, live = self._spanned(endpoint, there)
+        components = {names.revision_of(name, endpoint): name for name in there if name != endpoint}
+        of = {name: {"InferenceComponentName": one} for name, one in components.items() if name}
+        since = {}
+        if live is not None:
+            of[live] = {"InferenceComponentName": endpoint}
+            # While its copies were replaced, the component had those of both versions.
+            since[live] = next(
+                (span.counter.since for span in reversed(spans) if span[:2] == (live, endpoint)), evidence.next_minute()
+            )
+        return evidence.memory(self._aws, evidence.OF_COPIES, of, since)
+
+    def _spanned(self, endpoint: str, there: Mapping[str, Component]) -> tuple[list[_Span], str | None]:
+        """What is counted of the components, begun where it was not; and the revision that clients get."""
         spans = self._spans.setdefault(endpoint, [])
         for name in sorted(there):
             revision = names.revision_of(name, endpoint)
@@ -217,14 +251,7 @@ class ComponentsTarget(Hosting):
         live = self._components(endpoint).live(there)
         if live is not None and all(span.component != endpoint or span.counter.until for span in spans):
             spans.append(_Span(live, endpoint, evidence.Counter(self._aws, latencies=False)))
-        counted: dict[str, Counts] = {}
-        for span in spans:
-            known = counted.get(span.revision, Counts(requests=0, failures=0))
-            more = span.counter.read({"InferenceComponentName": span.component})
-            counted[span.revision] = Counts(
-                requests=known.requests + more.requests, failures=known.failures + more.failures
-            )
-        return {name: one for name, one in counted.items() if names.model_name(endpoint, name) in there}
+        return spans, live
 
     def captured(self, endpoint: str, window: Window) -> Iterator[pa.RecordBatch]:
         """What the containers brought to S3."""
@@ -305,11 +332,11 @@ class ComponentsTarget(Hosting):
 
     def _holder(self, endpoint: str) -> str | None:
         at, live = self._holders.get(endpoint, (0.0, None))
-        if time.monotonic() - at > _KNOWN_SECONDS:
+        if clock.monotonic() - at > _KNOWN_SECONDS:
             components = self._components(endpoint)
             found = components.described(endpoint)
             live = components.live({endpoint: found} if found else {})
-            self._holders[endpoint] = time.monotonic(), live
+            self._holders[endpoint] = clock.monotonic(), live
         return live
 
     def _counted_until_now(self, endpoint: str) -> None:

@@ -30,7 +30,7 @@ def repository(aws: Aws, model: str, named: str) -> ImageRepository:
         TargetError: the account does not allow it.
     """
     host, _, path = named.partition("/")
-    if named and not _HOST.match(host):
+    if named and not _HOST.fullmatch(host):
         return ImageRepository(named)
     path = path or image_name(model)
     aws.make("ecr", "create_repository", repositoryName=path, imageTagMutability="IMMUTABLE")

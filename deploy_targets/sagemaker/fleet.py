@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 Variant = dict[str, Any]
 
 CHANGING = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"})
-SERVING = frozenset({"InService", "Updating", "SystemUpdating", "RollingBack"})
+SERVING = frozenset({"InService", "Updating", "SystemUpdating", "RollingBack", "UpdateRollbackFailed"})
+"""In the last of them an endpoint answers with what it has of the old and the new machines."""
 COMPONENTS = "components"
 """The one variant of an endpoint of inference components, which is nothing but machines (components.py)."""
 FAILED = "Failed"
@@ -36,8 +37,10 @@ MARGIN_SECONDS = 300.0
 """How much longer than SageMaker itself we wait for it to give up an update that it makes in steps."""
 _UPDATE_SECONDS = (600, 28800)
 """What MaximumExecutionTimeoutInSeconds may be."""
-_STARTUP_SECONDS = (60, 3600)
+_SHORTEST_STARTUP, LONGEST_STARTUP = 60, 3600
 """What ContainerStartupHealthCheckTimeoutInSeconds may be."""
+ADOPTED_SECONDS = PROVISION_SECONDS + LONGEST_STARTUP
+"""How long a change that somebody else began is waited for: what it makes is not known, nor how long that loads."""
 
 
 class Fleet:
@@ -56,8 +59,11 @@ class Fleet:
         """What SageMaker says of the endpoint; None where there is none."""
         return self._aws.find("sagemaker", "describe_endpoint", EndpointName=self._endpoint)
 
-    def settled(self, seconds: float = PROVISION_SECONDS) -> dict[str, Any] | None:
+    def settled(self, seconds: float = ADOPTED_SECONDS) -> dict[str, Any] | None:
         """The same, as soon as nobody is changing it.
+
+        Args:
+            seconds: how long that may take.
 
         Raises:
             TargetUnavailableError: it is still being changed after that time.
@@ -231,8 +237,7 @@ class Fleet:
 
 def startup_seconds(revision: Revision) -> int:
     """What a revision's ContainerStartupHealthCheckTimeoutInSeconds is."""
-    least, most = _STARTUP_SECONDS
-    return int(min(max(revision.ready_timeout, least), most))
+    return int(min(max(revision.ready_timeout, _SHORTEST_STARTUP), LONGEST_STARTUP))
 
 
 def update_seconds(seconds: float) -> int:

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from deploy_targets.protocol import Feature
 from deploy_targets.sagemaker import evidence, names
 from deploy_targets.sagemaker.capture import Captures
-from deploy_targets.sagemaker.fleet import MARGIN_SECONDS, PROVISION_SECONDS, Fleet, is_of_an_alarm, update_seconds
+from deploy_targets.sagemaker.fleet import (
+    ADOPTED_SECONDS,
+    MARGIN_SECONDS,
+    PROVISION_SECONDS,
+    Fleet,
+    is_of_an_alarm,
+    update_seconds,
+)
 from deploy_targets.sagemaker.target import NEW_SET, SageMakerTarget, variants_of
 from headgate.errors import RevisionFailedError, RolledBackError, TargetError
 from headgate.records import Traffic
@@ -26,7 +33,8 @@ if TYPE_CHECKING:
     from deploy_targets.sagemaker.aws import Aws
     from deploy_targets.sagemaker.fleet import Variant
     from deploy_targets.sagemaker.settings import NativeGuardrails, SageMakerSettings
-    from headgate.records import Counts, EndpointState
+    from headgate.counts import Counts
+    from headgate.records import EndpointState, Usage
 
 LIVE = "live"
 
@@ -66,16 +74,33 @@ class GuardedTarget(SageMakerTarget):
 
         What the version before was asked in this minute is counted under the same name.
         """
-        fleet, counted = self._fleet(endpoint), {}
+        end = evidence.end_of_counts()
+        return {
+            name: self._counter(endpoint, name, variant).read({"EndpointName": endpoint, "VariantName": variant}, end)
+            for name, variant in self._variants(endpoint).items()
+        }
+
+    def usage(self, endpoint: str) -> Mapping[str, Usage]:
+        """CloudWatch's percents of the machines' memory; of the live ones from when the version's counts begin."""
+        variants = self._variants(endpoint)
+        of = {name: {"EndpointName": endpoint, "VariantName": variant} for name, variant in variants.items()}
+        since = {
+            name: self._counter(endpoint, name, variant).since for name, variant in variants.items() if variant == LIVE
+        }
+        return evidence.memory(self._aws, evidence.OF_MACHINES, of, since)
+
+    def _variants(self, endpoint: str) -> dict[str, str]:
+        """What each revision's variant is called."""
+        fleet = self._fleet(endpoint)
         described = fleet.described() or {}
-        for name in variants_of(described):
-            variant = fleet.variant_name(described["EndpointConfigName"], name)
-            key = f"{endpoint}/{name}/{variant}"
-            if key not in self._counters:
-                since = evidence.next_minute() if variant == LIVE else None
-                self._counters[key] = evidence.Counter(self._aws, since=since)
-            counted[name] = self._counters[key].read({"EndpointName": endpoint, "VariantName": variant})
-        return counted
+        return {name: fleet.variant_name(described["EndpointConfigName"], name) for name in variants_of(described)}
+
+    def _counter(self, endpoint: str, revision: str, variant: str) -> evidence.Counter:
+        key = f"{endpoint}/{revision}/{variant}"
+        if key not in self._counters:
+            since = evidence.next_minute() if variant == LIVE else None
+            self._counters[key] = evidence.Counter(self._aws, since=since)
+        return self._counters[key]
 
     def _variant_of(self, endpoint: str, revision: str) -> str:
         fleet = self._fleet(endpoint)
@@ -173,7 +198,8 @@ class GuardedFleet(Fleet):
 
     def settled(self, seconds: float = 0.0) -> dict[str, Any] | None:
         """The same, as soon as nobody is changing it; a shift takes as long as it is told to."""
-        return super().settled(seconds or self._guardrails.seconds + PROVISION_SECONDS + MARGIN_SECONDS)
+        shifted = self._guardrails.seconds + PROVISION_SECONDS + MARGIN_SECONDS
+        return super().settled(max(seconds or ADOPTED_SECONDS, shifted))
 
     def change(
         self, described: Mapping[str, Any], production: Mapping[str, Variant], shadow: Mapping[str, Variant],

@@ -39,19 +39,19 @@ def model_arn(described: Mapping[str, Any], revision: str) -> str:
 
 def revision_of(model: str, endpoint: str = "") -> str:
     """The revision whose model this is, of one endpoint if named; empty where it is no model of ours."""
-    found = _MODEL.match(model)
+    found = _MODEL.fullmatch(model)
     return found["revision"] if found and endpoint in {"", found["endpoint"]} else ""
 
 
 def endpoint_of(model: str) -> str:
     """The endpoint whose model this is; empty where it is no model of ours."""
-    found = _MODEL.match(model)
+    found = _MODEL.fullmatch(model)
     return found["endpoint"] if found else ""
 
 
 def is_config_of(name: str, endpoint: str) -> bool:
     """Whether a configuration was made for an endpoint."""
-    found = _CONFIG.match(name)
+    found = _CONFIG.fullmatch(name)
     return found is not None and found["endpoint"] == endpoint
 
 

@@ -86,8 +86,18 @@ def policy(settings: SageMakerSettings) -> dict[str, Any]:
                 "Sid": "SeeWhatIsMissing", "Effect": "Allow", "Resource": "*",
                 "Action": ["iam:SimulatePrincipalPolicy", "servicequotas:ListServiceQuotas"],
             },
+            *_of_the_key(settings),
         ],
     }  # fmt: skip
+
+
+def _of_the_key(settings: SageMakerSettings) -> list[dict[str, Any]]:
+    """What a key of one's own needs: captures are read with it, and SageMaker is let use it for the machines' disks."""
+    if not settings.kms_key:
+        return []
+    actions = ["kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey"]
+    named = settings.kms_key if settings.kms_key.startswith("arn:") else "*"
+    return [{"Sid": "UseTheKey", "Effect": "Allow", "Action": actions, "Resource": named}]
 
 
 def _bucket(aws: Aws, settings: SageMakerSettings) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
     PREFIX/ENDPOINT/REVISION/HOUR/*.arrows
 
-as serving/ship.py has it, which runs beside the server in each container.
+as headgate_server/ship.py has it, which runs beside the server in each container.
 """
 
 from __future__ import annotations

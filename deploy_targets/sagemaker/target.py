@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from deploy_targets.clouds import wait_until_ready
 from deploy_targets.protocol import Feature
-from deploy_targets.sagemaker import names
+from deploy_targets.sagemaker import evidence, names
 from deploy_targets.sagemaker.capture import Captures
 from deploy_targets.sagemaker.evidence import BOUNDS, Counter
-from deploy_targets.sagemaker.fleet import COMPONENTS, FAILED, PROVISION_SECONDS, SERVING, Fleet
+from deploy_targets.sagemaker.fleet import ADOPTED_SECONDS, COMPONENTS, FAILED, PROVISION_SECONDS, SERVING, Fleet
 from deploy_targets.sagemaker.hosting import Hosting
 from deploy_targets.sagemaker.scaling import Scaling
 from deploy_targets.sagemaker.settings import InferenceComponents
 from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
-from headgate.records import Counts, EndpointState, Payload, Prediction, RevisionState, Traffic
+from headgate.records import EndpointState, Payload, Prediction, RevisionState, Traffic
 from headgate.units import BASIS_POINTS
 
 if TYPE_CHECKING:
@@ -32,9 +32,14 @@ if TYPE_CHECKING:
     from deploy_targets.sagemaker.components_target import ComponentsTarget
     from deploy_targets.sagemaker.fleet import Variant
     from deploy_targets.sagemaker.settings import SageMakerSettings
-    from headgate.records import Revision, Window
+    from headgate.counts import Counts
+    from headgate.records import Revision, Usage, Window
 
 _INSTANCE = "a machine has what its type has; choose target.instance"
+NO_SECRETS = (
+    "SageMaker would show their values to everybody who may describe the model; have the model read its secrets from "
+    "Secrets Manager, with target.role"
+)
 NEW_SET = ("CreateEndpointConfig", "UpdateEndpoint", "DeleteEndpointConfig")
 
 
@@ -51,6 +56,8 @@ class SageMakerTarget(Hosting):
         Feature.CPU_LIMIT: _INSTANCE,
         Feature.MEMORY_LIMIT: _INSTANCE,
         Feature.GPU: _INSTANCE,
+        **dict.fromkeys((Feature.LIMITS, Feature.TIMEOUTS), "SageMaker's own gateway has the limits"),
+        Feature.SECRETS: NO_SECRETS,
         Feature.REDACT: "SageMaker captures whole bodies; leave capture.redact out, and guard the bucket",
     }
     SUBSTITUTED: ClassVar[Mapping[Feature, str]] = {}
@@ -102,7 +109,7 @@ class SageMakerTarget(Hosting):
     def deploy(self, endpoint: str, revision: Revision) -> None:
         """Make its model, and a variant without traffic; an endpoint's first variant is all that could answer."""
         fleet = self._fleet(endpoint)
-        described = fleet.settled()
+        described = fleet.settled(max(ADOPTED_SECONDS, revision.ready_timeout + PROVISION_SECONDS))
         if described is not None:
             self._tagged.see_that_it_is_ours(described)
             if COMPONENTS in variants_of(described):
@@ -142,13 +149,24 @@ class SageMakerTarget(Hosting):
             raise TargetUnavailableError(f"traffic of {endpoint} was to be {traffic}, and SageMaker says {found}")
         self._scale(described, traffic.weights)
 
+    @property
+    def counts_delay(self) -> float:
+        """Seconds after which CloudWatch shows a request in `counts` at the latest."""
+        return evidence.counts_delay()
+
     def counts(self, endpoint: str) -> Mapping[str, Counts]:
         """CloudWatch's sums of each variant since this target was opened."""
-        described = self._fleet(endpoint).described() or {}
+        described, end = self._fleet(endpoint).described() or {}, evidence.end_of_counts()
         counter = self._counters.setdefault(endpoint, Counter(self._aws))
         return {
-            name: counter.read({"EndpointName": endpoint, "VariantName": name}) for name in variants_of(described)
+            name: counter.read({"EndpointName": endpoint, "VariantName": name}, end) for name in variants_of(described)
         }  # fmt: skip
+
+    def usage(self, endpoint: str) -> Mapping[str, Usage]:
+        """CloudWatch's percents of the machines' memory, minutes late."""
+        variants = variants_of(self._fleet(endpoint).described() or {})
+        of = {name: {"EndpointName": endpoint, "VariantName": name} for name in variants}
+        return evidence.memory(self._aws, evidence.OF_MACHINES, of)
 
     def captured(self, endpoint: str, window: Window) -> Iterator[pa.RecordBatch]:
         """What data capture wrote to S3."""

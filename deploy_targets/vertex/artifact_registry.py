@@ -32,7 +32,7 @@ def repository(google: Google, location: str, model: str, named: str) -> ImageRe
         TargetError: the project does not allow it.
     """
     host, _, path = named.partition("/")
-    if named and not _HOST.match(host):
+    if named and not _HOST.fullmatch(host):
         return ImageRepository(named)
     if not named:
         host, path = f"{location}-docker.pkg.dev", f"{google.project}/{_REPOSITORY}/{image_name(model)}"

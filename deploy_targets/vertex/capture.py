@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pyarrow as pa
 
+from deploy_targets.answers import reading
 from deploy_targets.prediction_log import SCHEMA
 from headgate.errors import TargetError
 
@@ -53,11 +54,13 @@ class Captures:
             revisions: by the number under which they are deployed; rows of others are passed over.
         """
         for page in self._pages(window):
-            known = [row for row in page if row[0] in revisions]
+            with reading(f"BigQuery's table {self._table}", page):
+                known = [row for row in page if row[0] in revisions]
+                batch = self._batch(known, revisions)
             if known:
-                yield self._batch(known, revisions)
+                yield batch
 
-    def _pages(self, window: Window) -> Iterator[list[Sequence[Any]]]:
+    def _pages(self, window: Window) -> Iterator[Sequence[Sequence[Any]]]:
         body = {
             "query": _QUERY.format(table=self._table), "useLegacySql": False, "parameterMode": "NAMED",
             "maxResults": _ROWS, "timeoutMs": 60_000,
@@ -70,7 +73,9 @@ class Captures:
         # Vertex makes the table with the first request.
         page = self._google.find("bigquery", "jobs.query", projectId=self._google.project, body=body)
         while page is not None:
-            yield [[field["v"] for field in row["f"]] for row in page.get("rows", [])]
+            with reading(f"BigQuery's table {self._table}", page.get("rows")):
+                rows = [[field["v"] for field in row["f"]] for row in page.get("rows", [])]
+            yield rows
             if page.get("jobComplete", True) and not page.get("pageToken"):
                 return
             job = page["jobReference"]

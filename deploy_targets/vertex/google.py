@@ -1,7 +1,8 @@
 """Calls to Google Cloud, and what its errors mean here.
 
 By the discovery documents that google-api-python-client brings: the requests are plain JSON, and importing it takes a
-tenth of the time of the generated clients.
+tenth of the time of the generated clients. Its transport, httplib2, sends a request again when a connection closes
+without an answer, whatever it was told; so requests to models go by google-auth's own session, which does not.
 """
 
 from __future__ import annotations
@@ -12,16 +13,19 @@ import threading
 from contextlib import nullcontext
 from functools import reduce
 from http import HTTPStatus
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
 import google.auth
 import google.auth.transport.requests
 import httplib2
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+from google.auth.transport.requests import AuthorizedSession
 from google_auth_httplib2 import AuthorizedHttp
 from googleapiclient.discovery import build
 from googleapiclient.errors import HttpError
 
+from deploy_targets.answers import listed, told, unreadable
 from deploy_targets.clouds import poll
 from headgate.errors import BadInputError, TargetError, TargetUnavailableError
 
@@ -41,6 +45,8 @@ RENEW = "renew the credentials (gcloud auth application-default login), then go 
 _VERSIONS = {"aiplatform": "v1", "artifactregistry": "v1", "bigquery": "v2", "logging": "v2", "monitoring": "v3",
              "cloudresourcemanager": "v1", "serviceusage": "v1beta1"}  # fmt: skip
 _PATHS = {"bigquery": "bigquery/v2/"}
+_IN_PART = ("executionErrors", "unreachable")
+"""What a page has where something is missing in it, such as that of Cloud Monitoring's timeSeries.list."""
 
 
 class Google:
@@ -57,7 +63,7 @@ class Google:
         self._services: dict[str, Any] = {}
         self._collections: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
-        # httplib2's connections belong to one thread.
+        # The connections of httplib2 and of requests belong to one thread.
         self._local = threading.local()
         self.around: Callable[[str], AbstractContextManager[object]] = lambda _: nullcontext()
         """What each call is made in, by its name; the benchmark counts and times with it."""
@@ -117,13 +123,20 @@ class Google:
         token = ""
         while True:
             page = self.call(service, method, **parameters, **({"pageToken": token} if token else {}))
-            yield from page.get(key, [])
+            if missing := next((page[one] for one in _IN_PART if page.get(one)), None):
+                raise TargetUnavailableError(f"Google answers {method} in part: {missing}", fix="try again")
+            yield from listed(page, key, _of(method))
             token = page.get("nextPageToken", "")
             if not token:
                 return
 
-    def wait(self, operation: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    def wait(self, operation: Mapping[str, Any], seconds: float, what: str) -> dict[str, Any]:
         """What became of a long-running operation.
+
+        Args:
+            operation: as the call that began it, or a list, has it.
+            seconds: how long it may take.
+            what: it does, for the error.
 
         Returns:
             Its `error`, empty where there is none.
@@ -136,24 +149,30 @@ class Google:
             # projects/…/locations/…/endpoints/…/operations/…: the collections are the method's path.
             method = ".".join([*name.split("/")[::2], "get"])
             operation = poll(
-                lambda: self.call("aiplatform", method, name=name), lambda found: bool(found.get("done")), seconds,
-                name.rpartition("/")[2],
-            )  # fmt: skip
-        error: dict[str, Any] = operation.get("error", {})
-        return error
+                lambda: self.call("aiplatform", method, name=name), lambda found: bool(found.get("done")), seconds, what
+            )
+        error = operation.get("error") or {}
+        return error if isinstance(error, dict) else {"message": str(error)}
 
     def post(self, url: str, body: bytes, content_type: str) -> tuple[int, bytes]:
         """A request to a model: what it answered, also where that is a failure; never sent twice.
 
         Raises:
-            TargetUnavailableError: nobody answers, or Google does in the model's place.
+            TargetUnavailableError: Google does not answer.
         """
+        session = self._session()
         try:
             with self.around("rawPredict"):
-                reply, content = self._http().request(url, "POST", body, {"content-type": content_type})
-        except (OSError, httplib2.HttpLib2Error, GoogleAuthError) as error:
+                reply = session.request(
+                    "POST", url, data=body, headers={"content-type": content_type}, timeout=_TIMEOUT,
+                    allow_redirects=False,
+                )  # fmt: skip
+        except (OSError, GoogleAuthError) as error:
             raise _away("rawPredict", error) from error
-        return reply.status, content
+        if reply.status_code == HTTPStatus.UNAUTHORIZED:
+            # Google's or the model's own. The next request is signed anew; this one is not sent again.
+            self._credentials.token = None
+        return reply.status_code, reply.content
 
     def token(self) -> str:
         """What signs requests, for an hour at most."""
@@ -171,14 +190,16 @@ class Google:
         request = getattr(self._collection(service, path), name)(**parameters)
         try:
             with self.around(method):
-                reply: dict[str, Any] = request.execute(http=self._http(), num_retries=_RETRIES)
+                reply = request.execute(http=self._http(), num_retries=_RETRIES)
         except HttpError as error:
             if error.status_code in excused:
                 return None
             raise meaning_of(error, name) from error
-        except (OSError, httplib2.HttpLib2Error, GoogleAuthError) as error:
+        except (OSError, HTTPException, httplib2.HttpLib2Error, GoogleAuthError) as error:
             raise _away(name, error) from error
-        return reply
+        except UnicodeDecodeError as error:
+            raise unreadable(_of(method), str(error)) from error
+        return told(reply, _of(method))
 
     def _collection(self, service: str, path: str) -> Any:  # noqa: ANN401 - made from a discovery document
         """Where a method is. Google's client makes all classes on the way anew, which takes tens of milliseconds."""
@@ -204,6 +225,14 @@ class Google:
         if not hasattr(self._local, "http"):
             self._local.http = AuthorizedHttp(self._credentials, http=httplib2.Http(timeout=_TIMEOUT))
         return self._local.http
+
+    def _session(self) -> AuthorizedSession:
+        """Sends each request once: requests itself tries none again, and this one neither after a 401."""
+        self._sign_in()
+        if not hasattr(self._local, "session"):
+            self._local.session = AuthorizedSession(self._credentials, max_refresh_attempts=0)
+        session: AuthorizedSession = self._local.session
+        return session
 
     def _sign_in(self) -> None:
         with self._lock:
@@ -243,6 +272,11 @@ def meaning_of(error: HttpError, method: str) -> TargetError:
     return TargetError(f"Google refuses {method} ({status or code}): {said}")
 
 
+def _of(method: str) -> str:
+    """What answered, for an error: "Google's endpoints.get"."""
+    return f"Google's {'.'.join(method.split('.')[-2:])}"
+
+
 def is_quota(error: Mapping[str, Any]) -> bool:
     """Whether an operation failed for want of machines."""
     return error.get("code") == _QUOTA
@@ -252,8 +286,8 @@ def _said(error: HttpError) -> tuple[str, str]:
     """The status and the message."""
     try:
         content = json.loads(error.content)["error"]
-        return content.get("status", ""), content.get("message", "")
-    except (ValueError, KeyError, TypeError):
+        return str(content.get("status") or ""), str(content.get("message") or "")
+    except (ValueError, KeyError, TypeError, AttributeError):
         return "", str(error.reason)
 
 

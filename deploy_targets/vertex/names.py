@@ -10,6 +10,7 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Any
 
+from deploy_targets.answers import reading
 from deploy_targets.clouds import PERCENT, percents
 from headgate.errors import BadInputError
 from headgate.records import Traffic
@@ -35,7 +36,7 @@ def see_that_it_is_a_name(endpoint: str, revision: str) -> None:
         BadInputError: an endpoint of this name cannot be there.
     """
     longest = _LONGEST - len(full_name("", revision))
-    if not _ENDPOINT.match(endpoint) or len(endpoint) > longest:
+    if not _ENDPOINT.fullmatch(endpoint) or len(endpoint) > longest:
         raise BadInputError(
             f"Vertex AI takes no endpoint {endpoint!r}: it has {len(endpoint)} characters of at most {longest}, and "
             "begins with a letter there",
@@ -46,7 +47,7 @@ def see_that_it_is_a_name(endpoint: str, revision: str) -> None:
 def revision_of(name: str, endpoint: str) -> str:
     """The revision of an endpoint whose model, or own endpoint, has this id; empty where it is none."""
     revision = name.removeprefix(f"{endpoint}--")
-    return revision if revision != name and _REVISION.match(revision) else ""
+    return revision if revision != name and _REVISION.fullmatch(revision) else ""
 
 
 def deployed_id(revision: str) -> str:
@@ -56,17 +57,36 @@ def deployed_id(revision: str) -> str:
 
 
 def deployed(endpoint: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
-    """What is deployed on an endpoint, by the revisions' names."""
-    return {one["displayName"]: one for one in (endpoint or {}).get("deployedModels", [])}
+    """What is deployed on an endpoint, by the revisions' names.
+
+    What somebody deployed by hand goes by its number, whatever it is called: names for display need not be unique, and
+    a revision's number is made from its name.
+    """
+    every = (endpoint or {}).get("deployedModels", [])
+    return {(name if deployed_id(name := one.get("displayName", "")) == one["id"] else one["id"]): one for one in every}
+
+
+def shares_of(split: Mapping[str, Any] | None) -> dict[str, int]:
+    """A `trafficSplit`: the percent of each number that has some. Vertex may list those that have none too.
+
+    Raises:
+        TargetUnavailableError: a share is no whole number.
+    """
+    with reading("Google's endpoints.get (trafficSplit)", split):
+        return {number: int(percent) for number, percent in (split or {}).items() if int(percent)}
 
 
 def traffic_of(endpoint: Mapping[str, Any] | None) -> Traffic | None:
-    """Who answers an endpoint's requests; None where nobody does."""
-    split = (endpoint or {}).get("trafficSplit", {})
+    """Return which deployed models answer an endpoint's requests; None where none does.
+
+    Raises:
+        TargetUnavailableError: the split cannot be read, or is none of the whole.
+    """
+    split = shares_of((endpoint or {}).get("trafficSplit"))
     by_id = {one["id"]: name for name, one in deployed(endpoint).items()}
-    # What somebody deployed by hand goes by its number while it is not listed.
-    weights = {by_id.get(key, key): int(percent) * PERCENT for key, percent in split.items() if int(percent)}
-    return Traffic(weights=weights) if weights else None
+    with reading("Google's endpoints.get (trafficSplit)", split):
+        weights = {by_id.get(number, number): percent * PERCENT for number, percent in split.items()}
+        return Traffic(weights=weights) if weights else None
 
 
 def split_of(traffic: Traffic) -> dict[str, int]:

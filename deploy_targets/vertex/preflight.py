@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deploy_targets.answers import reading
 from deploy_targets.clouds import look_for_problems, problem
 from headgate.errors import HeadgateError, TargetError, TargetUnavailableError
 
@@ -37,6 +38,24 @@ def findings(google: Google, settings: VertexSettings) -> list[Finding]:
         _permissions(google, project), _service(google), _dataset(google, settings), _quota(google, project, settings)
     )  # fmt: skip
     return look_for_problems("google", looks)
+
+
+def misfits(settings: VertexSettings) -> list[Finding]:
+    """What a release would find out late; nobody is asked.
+
+    A private endpoint answers at an address of the caller's own network only, which a forwarding rule to its service
+    attachment makes (`endpoint_override` of `PrivateEndpoint` in google-cloud-aiplatform 2.7.0). Each revision is asked
+    on an endpoint of its own, which the release itself makes, so nobody can have made a rule for that before.
+    """
+    if not settings.private_to:
+        return []
+    told = (
+        f"private_to names {', '.join(settings.private_to)}: an endpoint behind Private Service Connect is asked at an "
+        "address in that project's network, and a release asks each version on an endpoint that it makes itself, for "
+        "which there is no such address"
+    )
+    fix = "leave private_to out; for an endpoint with a name and network of its own, set target.dedicated: true"
+    return [problem("target.private_to", told, fix)]
 
 
 def role(settings: VertexSettings) -> str:
@@ -88,7 +107,8 @@ def _quota(google: Google, project: str, settings: VertexSettings) -> Iterator[F
             here = [one for one in limit.get("quotaBuckets", [])
                     if one.get("dimensions", {}).get("region", settings.location) == settings.location]  # fmt: skip
             # -1 is no limit.
-            may = int(here[-1].get("effectiveLimit", 0)) if here else -1
+            with reading("Google's consumerQuotaMetrics.list", here):
+                may = int(here[-1].get("effectiveLimit", 0)) if here else -1
             if 0 <= may < wanted[found["metric"]]:
                 yield problem(
                     "target.machine", f"the project may have {may} of {found['metric']} in {settings.location}, and a "

@@ -34,7 +34,7 @@ class VertexSettings(Target):
         default=False, description="An endpoint with a name and network of its own: larger bodies, longer requests."
     )
     private_to: tuple[str, ...] = Field(
-        (), description="Projects that alone reach it, by Private Service Connect; default: whoever may predict."
+        (), description="Refused: a release cannot ask an endpoint behind Private Service Connect. Leave it out."
     )
     kms_key: str = Field("", description="Encrypts models and endpoints; default: Google's own keys.")
     labels: dict[str, str] = Field(default_factory=dict, description="On everything that is made, for bills.")

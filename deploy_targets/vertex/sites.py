@@ -7,11 +7,12 @@ quicker. https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.loca
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
-from deploy_targets.clouds import OURS, above, see_that_it_is_ours
+from deploy_targets.clouds import ADOPTED_SECONDS, OURS, above, see_that_it_is_ours
 from deploy_targets.vertex import names
 from headgate.errors import TargetError, TargetUnavailableError
 
@@ -26,6 +27,10 @@ Described = dict[str, Any]
 
 _METHOD = "projects.locations.endpoints"
 REMOVE_SECONDS = 900.0
+_OPERATION = re.compile(r"\.(\w+?)(Operation)?Metadata$")
+"""What an operation does, in the type of its metadata: …aiplatform.v1.DeployModelOperationMetadata."""
+_QUICK = frozenset({"CreateEndpoint", "UndeployModel", "Delete"})
+"""Operations for which no machines are waited for."""
 _SETTLE_SECONDS = 120.0
 """How long something may still be in use after what used it is gone."""
 
@@ -63,8 +68,16 @@ class Sites:
         host = f"https://{dedicated}" if dedicated else self._google.url("aiplatform")
         return f"{host}/v1/{self.path(site)}:rawPredict"
 
-    def settled(self, site: str) -> Described | None:
-        """What Vertex says of an endpoint, once no operation on it goes on."""
+    def settled(self, site: str, seconds: float = ADOPTED_SECONDS) -> Described | None:
+        """What Vertex says of an endpoint, once no operation on it goes on.
+
+        Args:
+            site: its id.
+            seconds: how long a deployment that goes on may take; it is not waited for any less than by who began it.
+
+        Raises:
+            TargetUnavailableError: an operation goes on for longer.
+        """
         described = self.described(site)
         if described is None:
             return None
@@ -74,21 +87,24 @@ class Sites:
             )
         )
         for operation in running:
-            self._google.wait(operation, REMOVE_SECONDS)
+            what = _does(operation)
+            limit = REMOVE_SECONDS if what in _QUICK else max(seconds, ADOPTED_SECONDS)
+            self._google.wait(operation, limit, f"{what} on {site}, which was begun before,")
         return self.described(site) if running else described
 
-    def ensure(self, site: str, endpoint: str, sample: float) -> Described:
+    def ensure(self, site: str, endpoint: str, sample: float, seconds: float) -> Described:
         """An endpoint, made where there is none.
 
         Args:
             site: its id.
             endpoint: which of ours it belongs to.
             sample: the share of requests that are logged; 0 for none.
+            seconds: how long what goes on there may take.
 
         Raises:
             TargetError: it is there, and not ours.
         """
-        described = self.settled(site)
+        described = self.settled(site, seconds)
         if described is None:
             self._make(site, endpoint, sample)
             described = self.described(site)
@@ -146,7 +162,7 @@ class Sites:
         changed = self._google.call(
             "aiplatform", f"{_METHOD}.patch", name=self.path(site), updateMask=",".join(content), body=body
         )  # fmt: skip
-        if any((changed.get(key) or {}) != value for key, value in content.items()):
+        if any(_read(key, changed.get(key)) != _read(key, value) for key, value in content.items()):
             raise TargetUnavailableError(f"Vertex AI took the change of {site} and does not show it")
         return changed
 
@@ -169,7 +185,7 @@ class Sites:
         described = self.settled(site)
         if described is None:
             return
-        if described.get("trafficSplit"):
+        if names.shares_of(described.get("trafficSplit")):
             described = self.change(site, described, trafficSplit={})
         for revision in names.deployed(described):
             self.undeploy(site, revision)
@@ -194,7 +210,6 @@ class Sites:
 
     def _make(self, site: str, endpoint: str, sample: float) -> None:
         settings = self._settings
-        private = {"enablePrivateServiceConnect": True, "projectAllowlist": list(settings.private_to)}
         logged = {
             "enabled": True, "samplingRate": sample, "bigqueryDestination": {"outputUri": settings.captures},
         }  # fmt: skip
@@ -202,7 +217,6 @@ class Sites:
             "displayName": site, "labels": {**settings.labels, OURS: endpoint},
             **({"predictRequestResponseLoggingConfig": logged} if sample else {}),
             **({"dedicatedEndpointEnabled": True} if settings.dedicated else {}),
-            **({"privateServiceConnectConfig": private} if settings.private_to else {}),
             **({"encryptionSpec": {"kmsKeyName": settings.kms_key}} if settings.kms_key else {}),
         }  # fmt: skip
         operation = self._google.make(
@@ -212,8 +226,20 @@ class Sites:
             self._see_that_it_ended(operation, f"making {site}")
 
     def _see_that_it_ended(self, operation: Mapping[str, Any], what: str) -> None:
-        if error := self._google.wait(operation, REMOVE_SECONDS):
+        if error := self._google.wait(operation, REMOVE_SECONDS, what):
             raise TargetUnavailableError(f"{what} failed: {error.get('message', error)}", fix="try again")
+
+
+def _does(operation: Mapping[str, Any]) -> str:
+    """What an operation does, such as DeployModel; its kind is in its metadata, and its name is a number."""
+    kind = (operation.get("metadata") or {}).get("@type", "")
+    found = _OPERATION.search(str(kind))
+    return found[1] if found else "an operation"
+
+
+def _read(key: str, value: Any) -> Any:  # noqa: ANN401 - a split, or labels
+    """A field as it is compared: in the one way in which it is read everywhere."""
+    return names.shares_of(value) if key == "trafficSplit" else value or {}
 
 
 def ours(described: Described, endpoint: str) -> Described:

@@ -16,12 +16,12 @@ from deploy_targets.protocol import Feature
 from deploy_targets.vertex import names
 from deploy_targets.vertex.artifact_registry import repository
 from deploy_targets.vertex.capture import Captures
-from deploy_targets.vertex.evidence import Counter
+from deploy_targets.vertex.evidence import Counter, counts_delay, memory
 from deploy_targets.vertex.google import Google, is_quota
-from deploy_targets.vertex.preflight import findings, role
+from deploy_targets.vertex.preflight import findings, misfits, role
 from deploy_targets.vertex.sites import REMOVE_SECONDS, Sites, ours, patiently
 from headgate.errors import RevisionFailedError, TargetError, TargetUnavailableError
-from headgate.records import Counts, EndpointState, Payload, Prediction, RevisionState, Traffic
+from headgate.records import EndpointState, Payload, Prediction, RevisionState, Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
     from deploy_targets.protocol import ImageRepository
     from deploy_targets.vertex.settings import VertexSettings
+    from headgate.counts import Counts
     from headgate.findings import Finding
-    from headgate.records import Alarm, Revision, Window
+    from headgate.records import Alarm, Revision, Usage, Window
+    from headgate.spec import ReleaseSpec
 
 _MACHINE = "a machine has what its type has; choose target.machine, and target.accelerator"
 _NO_MIRROR = "Vertex AI does not copy requests"
@@ -55,7 +57,10 @@ class VertexTarget:
         Feature.MEMORY_LIMIT: _MACHINE,
         Feature.GPU: _MACHINE,
         Feature.MIRROR: f"{_NO_MIRROR}; a canary is compared with what the champion is asked",
+        Feature.SECRETS: "Vertex AI would show their values to everybody who may read the model; have the model "
+        "read its secrets from Secret Manager, with the identity that its server runs as",
         Feature.ALARMS: "Cloud Monitoring's alerts are not read; have what they notify call `headgate rollback`",
+        **dict.fromkeys((Feature.LIMITS, Feature.TIMEOUTS), "Vertex AI's own gateway has the limits"),
         Feature.REDACT: "Vertex AI logs whole bodies; leave capture.redact out, and guard the table",
     }
     SUBSTITUTED: ClassVar[Mapping[Feature, str]] = {
@@ -106,6 +111,10 @@ class VertexTarget:
         )
         return sorted({one["labels"][OURS] for one in (*models, *sites)})
 
+    def misfits(self, _spec: ReleaseSpec) -> list[Finding]:
+        """A setting with which a release would make endpoints that it cannot ask."""
+        return misfits(self._settings)
+
     def observe(self, endpoint: str) -> EndpointState | None:
         """What its endpoints say, and the models that are deployed nowhere."""
         described, models = self._sites.described(endpoint), self._models(endpoint)
@@ -119,13 +128,15 @@ class VertexTarget:
     def deploy(self, endpoint: str, revision: Revision) -> None:
         """Make its model, and deploy it twice: on the endpoint without traffic, and on one of its own."""
         names.see_that_it_is_a_name(endpoint, revision.name)
-        own, seconds = names.full_name(endpoint, revision.name), revision.ready_timeout + _PROVISION_SECONDS
+        own, what = names.full_name(endpoint, revision.name), f"the deployment of {revision.name}"
+        seconds = revision.ready_timeout + _PROVISION_SECONDS
         there = self._sites.described(endpoint)
         if there is not None:
             ours(there, endpoint)
         model = self._make_model(endpoint, revision)
         begun = [self._begin(endpoint, endpoint, model, revision), self._begin(own, endpoint, model, revision)]
-        failures = [error for operation in begun if operation and (error := self._google.wait(operation, seconds))]
+        waited = [self._google.wait(operation, seconds, what) for operation in begun if operation]
+        failures = [error for error in waited if error]
         if failures:
             log = self._log_tail(own) if not is_quota(failures[0]) else ""
             self._take_back(endpoint, revision.name)
@@ -140,7 +151,7 @@ class VertexTarget:
         self._see_that_it_can_be_routed(endpoint, described, traffic)
         assert described is not None  # noqa: S101 - it has what it is to route to
         split, labels = names.split_of(traffic), above(described.get("labels", {}), fence, "Vertex AI")
-        now = {number: int(percent) for number, percent in described.get("trafficSplit", {}).items() if int(percent)}
+        now = names.shares_of(described.get("trafficSplit"))
         if now != split or labels != described.get("labels", {}):
             self._sites.change(endpoint, described, trafficSplit=split, labels=labels)
         found = names.traffic_of(self._sites.described(endpoint))
@@ -153,10 +164,19 @@ class VertexTarget:
         if described is not None:
             self._sites.keep_out(endpoint, ours(described, endpoint), fence)
 
+    @property
+    def counts_delay(self) -> float:
+        """Seconds after which Cloud Monitoring shows a request in `counts` at the latest."""
+        return counts_delay()
+
     def counts(self, endpoint: str) -> Mapping[str, Counts]:
         """Cloud Monitoring's sums of each revision since this target was opened."""
         counter = self._counters.setdefault(endpoint, Counter(self._google, endpoint))
         return counter.read(names.deployed(self._sites.described(endpoint)))
+
+    def usage(self, endpoint: str) -> Mapping[str, Usage]:
+        """Cloud Monitoring's bytes of each revision's replicas, minutes late."""
+        return memory(self._google, endpoint, names.deployed(self._sites.described(endpoint)))
 
     def alarms(self) -> list[Alarm]:
         """None, as UNSUPPORTED says."""
@@ -217,7 +237,7 @@ class VertexTarget:
                 },
             }  # fmt: skip
             operation = google.make("aiplatform", f"{_MODELS}.upload", parent=google.parent, body=body)
-            if operation is not None and (error := google.wait(operation, REMOVE_SECONDS)):
+            if operation is not None and (error := google.wait(operation, REMOVE_SECONDS, f"making {model_id}")):
                 raise TargetError(f"Vertex AI does not take the model {model_id}: {error.get('message', error)}")
             there = google.find("aiplatform", f"{_MODELS}.get", name=name)
         if there is None:
@@ -234,7 +254,7 @@ class VertexTarget:
         """Begin to deploy on an endpoint, made where there is none; None where it is deployed there."""
         own = site != endpoint
         sample = 0.0 if own else float(revision.env.get("HEADGATE_LOG_SAMPLE", "1"))
-        described = self._sites.ensure(site, endpoint, sample)
+        described = self._sites.ensure(site, endpoint, sample, revision.ready_timeout + _PROVISION_SECONDS)
         if revision.name in names.deployed(described):
             return None
         return self._sites.deploy(site, model, revision, {"0": 100} if own else None)
@@ -285,10 +305,9 @@ class VertexTarget:
         for attempt in patiently():
             with attempt:
                 operation = self._google.find("aiplatform", f"{_MODELS}.delete", name=name)
-                if operation is not None and (error := self._google.wait(operation, REMOVE_SECONDS)):
-                    raise TargetUnavailableError(
-                        f"removing the model of {revision} failed: {error.get('message', error)}"
-                    )
+                what = f"removing the model of {revision}"
+                if operation is not None and (error := self._google.wait(operation, REMOVE_SECONDS, what)):
+                    raise TargetUnavailableError(f"{what} failed: {error.get('message', error)}")
                 if self._google.find("aiplatform", f"{_MODELS}.get", name=name) is not None:
                     raise TargetUnavailableError(f"Vertex AI removed the model of {revision} and still shows it")
 

@@ -56,8 +56,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     has no histograms either, and its API does not tell of a container that ended. Inference components of
     SageMaker split and copy nothing; the version before is asked again, so latencies would say nothing.
     """
-    lacks = {"vertex": ("mirrored", "latencies"), "azure_ml": ("latencies", "killed_revision"),
-             "sagemaker_components": ("weights", "mirrored", "latencies")}  # fmt: skip
+    uses = "what_servers_use"
+    lacks = {"vertex": ("mirrored", "latencies", uses), "azure_ml": ("latencies", "killed_revision", uses),
+             "sagemaker": (uses,), "sagemaker_components": ("weights", "mirrored", "latencies", uses)}  # fmt: skip
     for item in list(items):
         params = getattr(item, "callspec", None)
         target = params.params.get("harness") if params else None

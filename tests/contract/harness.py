@@ -121,11 +121,14 @@ class LocalHarness(BehindEnvoy):
 
     def __init__(self, root: Path) -> None:
         self._home = Home(root)
+        self._made: set[str] = set()
         self.target = LocalTarget(self._home)
 
     def revision(self, model: Path, version: int, *, ready_timeout: float = 60.0) -> Revision:
         image = build_image(self._home, fetch_artifact(str(model), self._home.root))
-        return revision_of(image, version, ready_timeout)
+        made = revision_of(image, version, ready_timeout)
+        self._made.add(made.name)
+        return made
 
     def again(self) -> DeployTarget:
         return LocalTarget(self._home)
@@ -139,11 +142,14 @@ class LocalHarness(BehindEnvoy):
 
     def traces(self, endpoint: str) -> list[str]:
         from headgate.stack import Supervisor
+        from headgate.stack.sockets import Sockets
 
+        path = Sockets(self._home).path
+        sockets = [f"socket of {name}" for name in self._made if path(f"{endpoint}--{name}").exists()]
         programs = [name for name in Supervisor(self._home).states() if name.startswith(f"{endpoint}--")]
         files = [str(path) for path in (self._home.supervisor / "programs").glob(f"{endpoint}--*")]
         folders = [str(path) for path in (self._home.revisions / endpoint).glob("*")]
-        return programs + files + folders
+        return programs + files + folders + sockets
 
 
 class DockerHarness(BehindEnvoy):

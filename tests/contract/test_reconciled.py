@@ -94,7 +94,7 @@ class OnPlatform(Simulation):
         )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def world(harness, models, tmp_path_factory):
     images = [harness.revision(models("pyfunc", does=does), 1).image for does in ("double", "negative")]
     with pytest.MonkeyPatch.context() as patch:

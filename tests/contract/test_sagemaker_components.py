@@ -122,10 +122,11 @@ def test_sagemaker_replaces_the_copies_in_steps_and_loses_no_request(cloud, doub
     # Its connections are made before it is in a hurry.
     assert other.observe(endpoint).traffic == Traffic.all_to(first.name)
     with ThreadPoolExecutor() as pool:
-        going_on = pool.submit(cloud.target.route, endpoint, Traffic.all_to(second.name))
-        shifting(double, endpoint)
-        assert other.observe(endpoint).traffic is None, "nobody holds it while SageMaker shifts"
-        replies = cloud.ask(endpoint, GOOD, 60)
+        with double.steps.held():
+            going_on = pool.submit(cloud.target.route, endpoint, Traffic.all_to(second.name))
+            shifting(double, endpoint)
+            assert other.observe(endpoint).traffic is None, "nobody holds it while SageMaker shifts"
+            replies = cloud.ask(endpoint, GOOD, 60)
         going_on.result()
     assert {reply.status for reply in replies} == {200}
     assert cloud.target.observe(endpoint).traffic == Traffic.all_to(second.name)
@@ -154,7 +155,7 @@ def test_what_each_is_asked_counts_for_it_alone(cloud, live):
 
     wait_for(lambda: grown(second.name)[0] >= 8)
     assert (grown(first.name), grown(second.name)) == ((7, 0), (8, 3))
-    assert cloud.target.counts(endpoint)[first.name].latency == (), "which say nothing of one that is asked again"
+    assert cloud.target.counts(endpoint)[first.name].histograms == (), "which say nothing of one that is asked again"
 
 
 def test_containers_bring_their_log_to_s3_and_revisions_are_told_apart(cloud, double, live):
@@ -181,7 +182,7 @@ def test_containers_bring_their_log_to_s3_and_revisions_are_told_apart(cloud, do
 def test_an_alarm_takes_it_back_and_nothing_of_it_is_left(cloud, double, live):
     endpoint, first, second = live
     cloud.target.deploy(endpoint, second)
-    with ThreadPoolExecutor() as pool:
+    with double.steps.held(), ThreadPoolExecutor() as pool:
         going_on = pool.submit(cloud.target.route, endpoint, Traffic.all_to(second.name))
         shifting(double, endpoint)
         ring(double, ALARM, on=True)

@@ -13,6 +13,8 @@ import pytest
 from harness import part
 from support.stack import wait_for
 
+from deploy_targets import Measures
+from headgate.counts import LATENCY
 from headgate.errors import LeaseLostError, RevisionFailedError, TargetError
 from headgate.records import Mirror, Payload, Traffic, Window
 from headgate.units import BASIS_POINTS
@@ -104,6 +106,30 @@ def test_captured_keeps_to_its_window(harness, settled):
     assert list(harness.target.captured(endpoint, Window(start=past - timedelta(hours=1), end=past))) == []
 
 
+def test_what_servers_use_follows_what_they_do(harness, models, settled):
+    assert isinstance(harness.target, Measures)
+    endpoint, first, _ = settled
+    leaky = harness.revision(models("pyfunc", does="leaky", after=4), 3)
+    harness.target.deploy(endpoint, leaky)
+    try:
+        before = harness.target.usage(endpoint)
+        assert before.keys() >= {first.name, leaky.name}
+        for _ in range(20):
+            assert harness.target.invoke(endpoint, GOOD, leaky.name).status == 200
+        if before[leaky.name].memory is None:
+            pytest.skip("this cluster has no metrics server")
+        wait_for(
+            lambda: harness.target.usage(endpoint)[leaky.name].memory > before[leaky.name].memory + 64 * 2**20, WAIT
+        )
+        after = harness.target.usage(endpoint)
+        assert after[leaky.name].servers == before[leaky.name].servers, "nothing was started again"
+        assert after[leaky.name].cpu > before[leaky.name].cpu
+        assert abs(after[first.name].memory - before[first.name].memory) < 32 * 2**20
+    finally:
+        harness.target.retire(endpoint, leaky.name)
+    assert leaky.name not in harness.target.usage(endpoint)
+
+
 def test_counts_are_cumulative_and_tell_failures(harness, settled):
     endpoint, _, second = settled
     harness.target.route(endpoint, Traffic.all_to(second.name))
@@ -127,11 +153,12 @@ def test_latencies_are_counted_in_buckets(harness, models, settled):
     try:
         for revision, least, most in ((slow, 0.1, 2.0), (quick, 0.0, 0.1)):
             harness.target.route(endpoint, Traffic.all_to(revision.name))
-            before = np.array(harness.target.counts(endpoint)[revision.name].latency or [0] * (len(bounds) + 1))
+            counted = harness.target.counts(endpoint)[revision.name]
+            before = np.array(counted.buckets(LATENCY) or [0] * (len(bounds) + 1))
             ask(harness, endpoint, 10)
 
             def counted(name=revision.name, before=before):
-                return np.array(harness.target.counts(endpoint)[name].latency) - before
+                return np.array(harness.target.counts(endpoint)[name].buckets(LATENCY)) - before
 
             wait_for(lambda counted=counted: counted().sum() == 10, WAIT)
             within = (np.append(bounds, np.inf) > least) & (np.append(0.0, bounds) < most)
@@ -220,6 +247,7 @@ def test_a_killed_revision_is_seen_and_comes_back(harness, models):
         harness.target.delete(endpoint)
 
 
+@pytest.mark.expects_errors("the model cannot be loaded")
 @pytest.mark.parametrize(("does", "timeout", "says"), [
     ("broken", 60, "this model cannot be loaded"),
     ("hang", 6, None),

@@ -10,6 +10,8 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from .not_found import not_found_route
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
@@ -79,6 +81,8 @@ def _assignment(name: str, addresses: list[str]) -> dict[str, Any]:
 
 def _table(part: str, routes: list[dict[str, Any]]) -> dict[str, Any]:
     name = _TABLES[part]
+    if part == "routes":
+        routes = [*routes, not_found_route({route["name"] for route in routes})]
     return {"@type": _ROUTES, "name": name, "virtual_hosts": [{"name": name, "domains": ["*"], "routes": routes}]}
 
 

@@ -107,3 +107,33 @@ def test_steps_that_are_not_taken_need_not_fit():
 def test_what_is_asked_again_cannot_be_redacted():
     assert "asks again what its log has" in problems(VERTEX, "capture: {redact: [x]}")["gates.shadow"]
     assert not problems(LOCAL, "capture: {redact: [x]}")
+
+
+@pytest.mark.parametrize(("target", "reads"), [
+    (VERTEX, "Secret Manager"), (AZURE, "Key Vault"), (SAGEMAKER.format(""), "Secrets Manager"),
+    (SAGEMAKER.format(", inference_components: {}"), "Secrets Manager"),
+])  # fmt: skip
+def test_a_platform_that_would_show_secrets_takes_none(target, reads):
+    asked = problems(target, "runtime: {secrets: {TOKEN: 'env:TOKEN'}}")["runtime.secrets"]
+    assert "would show their values to everybody" in asked
+    assert reads in asked
+    assert "runtime.secrets" not in problems(target, "runtime: {env: {TOKEN: '1'}}")
+
+
+def test_each_machine_takes_the_secrets_that_it_can_read(tmp_path):
+    file = tmp_path / "token"
+    file.write_text("planted")
+    cluster = "{kind: kubernetes, captures: 's3://b/live'}"
+
+    def said(target: str, reference: str) -> str:
+        return problems(target, f"runtime: {{secrets: {{TOKEN: '{reference}'}}}}").get("runtime.secrets.TOKEN", "")
+
+    for target in (LOCAL, "{kind: docker}"):
+        assert said(target, f"file:{file}") == said(target, "block:secret/token") == ""
+        assert "no reference that a server of this machine can be given" in said(target, "secret:wine/token")
+        assert "cannot be read" in said(target, "file:/nowhere")
+        # supervisord, in whose environment it would be, is not up, and preflight says so.
+        assert said(target, "env:TOKEN") == ""
+    assert said(cluster, "secret:wine/token") == ""
+    for reference in (f"file:{file}", "block:secret/token", "env:TOKEN"):
+        assert said(cluster, reference) == f"{reference} is a secret of another machine, and pods read those of default"

@@ -15,8 +15,9 @@ from deploy_targets.kubernetes.pods import Pods, has_ended, needed
 from deploy_targets.kubernetes.servers import ready
 from deploy_targets.kubernetes.settings import KubernetesSettings
 from deploy_targets.kubernetes.target import KubernetesTarget
+from headgate.counts import Counts
 from headgate.errors import LeaseLostError, RevisionFailedError, TargetError, TargetUnavailableError
-from headgate.records import Counts, Image, ModelVersion, Revision, Traffic
+from headgate.records import Image, ModelVersion, Revision, Traffic
 
 VERSION = ModelVersion(name="wine", version=1, digest="sha256:a")
 IMAGE = Image(digest="sha256:a", lock_digest="", path=Path("/a"), interpreter=None, size=1)
@@ -224,11 +225,10 @@ def test_a_pod_that_cannot_start_says_why_at_once(told, says, fix):
     assert fix in raised.value.fix
 
 
-def test_a_pod_without_a_node_is_waited_for_and_then_told_of(monkeypatch):
-    monkeypatch.setattr("deploy_targets.kubernetes.pods.PROVISION_SECONDS", 0.3)
-    with pytest.raises(
-        RevisionFailedError, match=r"did not start in 0.3 s: Unschedulable: 0/3 nodes: no GPU"
-    ) as raised:
+@pytest.mark.usefixtures("waitless")
+def test_a_pod_without_a_node_is_waited_for_and_then_told_of():
+    said = r"did not start in 900 s: Unschedulable: 0/3 nodes: no GPU"
+    with pytest.raises(RevisionFailedError, match=said) as raised:
         Pods(Told(pod({"waiting": {}}, conditions=[UNSCHEDULABLE])), "wine", "v1-a").wait(1, REVISION)
     assert "make room" in raised.value.fix
 

@@ -14,11 +14,12 @@ from support import crds
 from deploy_targets.kubernetes import endpoint, gateway, gateways, manifests, names, preflight
 from deploy_targets.kubernetes.api import GROUPS, NEWEST, Api
 from deploy_targets.kubernetes.gateway_api import GatewayApi
-from deploy_targets.kubernetes.settings import KubernetesSettings, Toleration
+from deploy_targets.kubernetes.settings import KServe, KubernetesSettings, Toleration
 from deploy_targets.kubernetes.target import KubernetesTarget
 from deploy_targets.protocol import Feature
 from headgate.capture import Capture
 from headgate.errors import TargetError
+from headgate.gateway_limits import EndpointLimits
 from headgate.records import Image, Mirror, ModelVersion, Resources, Revision, Traffic
 
 ROOT = Path(__file__).parents[4]
@@ -52,7 +53,7 @@ EVERYTHING = [
             metrics=({"type": "Pods", "pods": {"metric": {"name": "waiting"},
                       "target": {"type": "AverageValue", "averageValue": "5"}}},),
         ),
-        most_workers=9, resources=Resources(cpu=1.5, memory=2**30, gpu=1),
+        most_workers=9, resources=Resources(cpu=1.5, memory=2**30, gpu=1), secrets={"TOKEN": "secret:wine/token"},
     ).values(),
     *gateway.manifests(SETTINGS, "sha256:0123456789abcdef", 2),
     *yaml.safe_load_all(preflight.role(IN_MODELS)),
@@ -67,10 +68,36 @@ def test_every_manifest_is_one_of_the_api(manifest, version):
     assert kubernetes_validate.validate(manifest, version, strict=True) == version
 
 
+@pytest.mark.parametrize(("image", "server"), [
+    (IMAGE.model_copy(update={"server": "headgate_server"}), "headgate_server"),
+    # As a record of before the package had this name is read.
+    (Image.model_validate(IMAGE.model_dump(mode="json", exclude={"server"})), "serving"),
+])  # fmt: skip
+def test_what_sends_the_log_is_the_servers_package_in_that_image(image, server):
+    older = revision().model_copy(update={"image": image})
+    for settings in (SETTINGS, SETTINGS.model_copy(update={"kserve": KServe(mode="Standard")})):
+        kind = "deployments" if settings.kserve is None else "inferenceservices"
+        spec = dict(manifests.of_revision(settings, "wine", older, 1, path_of))[kind]["spec"]
+        pod = spec["template"]["spec"] if settings.kserve is None else spec["predictor"]
+        commands = {one["name"]: one.get("command") for one in pod["containers"]}
+        assert commands.pop("log") == ["python3", "-m", f"{server}.ship"]
+        assert set(commands.values()) == {None}, "the image says what its server is"
+
+
 def test_a_field_that_the_api_does_not_have_is_found():
     wrong = {**EVERYTHING[0], "spec": {**EVERYTHING[0]["spec"], "replica": 1}}
     with pytest.raises(kubernetes_validate.ValidationError, match="replica"):
         kubernetes_validate.validate(wrong, "1.31", strict=True)
+
+
+def test_servers_have_one_worker_where_memory_starts_pods():
+    def told(settings):
+        pod = made(settings, most_workers=9, resources=Resources(memory=2**30))["deployments"]["spec"]["template"]
+        (server,) = [one for one in pod["spec"]["containers"] if one["name"] in names.SERVERS]
+        return {one["name"]: one["value"] for one in server["env"]}.get("HEADGATE_SERVER_WORKERS")
+
+    assert told(SETTINGS) is None
+    assert told(SETTINGS.model_copy(update={"memory_target": 80})) == "1"
 
 
 WITH_KEDA = KubernetesSettings.model_validate({
@@ -204,7 +231,9 @@ def test_an_image_that_only_a_daemon_has_is_named_as_it_is_there():
 
 def test_what_envoy_gets_tells_weights_copies_and_whom_to_ask_alone():
     told = {part: json.loads(text) for part, text in gateways.resources("wine", KNOWN).items()}
-    (route,) = told["routes"]
+    route, too_large, measured = told["routes"]
+    assert too_large["direct_response"] == {"status": 413}
+    assert measured["route"] == route["route"], "with the same weights, copies and retries"
     weights = {one["name"]: one["weight"] for one in route["route"]["weighted_clusters"]["clusters"]}
     assert weights == {"wine--v1-a": 7500, "wine--v2-b": 2500}
     assert [one["name"] for one in told["clusters"]] == [
@@ -213,6 +242,51 @@ def test_what_envoy_gets_tells_weights_copies_and_whom_to_ask_alone():
     assert [one["match"]["path"] for one in told["inside"]] == ["/wine/v1-a/invocations", "/wine/v2-b/invocations"]
 
 
+def test_what_envoy_gets_has_the_limits_of_those_versions_that_are_asked():
+    def told(traffic):
+        known = KNOWN.model_copy(update={"traffic": traffic, "limits": {
+            "v1-a": EndpointLimits(body=1000, request=10), "v2-b": EndpointLimits(body=2000, request=5, requests=7),
+        }})  # fmt: skip
+        found = gateways.resources("wine", known)
+        route, _, measured = json.loads(found["routes"])
+        breakers = {
+            one["name"]: one["circuit_breakers"]["thresholds"][0]["max_requests"]
+            for one in json.loads(found["clusters"])
+        }
+        assert breakers == {"wine--v1-a": 500, "ask--wine--v1-a": 500, "wine--v2-b": 7, "ask--wine--v2-b": 7}
+        assert [one["route"]["timeout"] for one in json.loads(found["inside"])] == ["10s", "5s"]
+        (most,) = (one["buffer"]["max_request_bytes"] for one in measured["typed_per_filter_config"].values())
+        return most, route["match"]["headers"][0]["range_match"]["end"], route["route"]["timeout"]
+
+    assert told(Traffic.all_to("v1-a")) == (1000, 1001, "10s")
+    assert told(Traffic.all_to("v2-b")) == (2000, 2001, "5s")
+    steps = [Traffic.split("v1-a", "v2-b", share) for share in (1, 500, 9999)]
+    assert {told(one) for one in (*steps, Traffic.all_to("v1-a", Mirror(revision="v2-b", share=1)))} == {
+        (2000, 2001, "10s")
+    }, "a step changes nothing"
+
+
 def test_the_workers_account_may_do_what_a_release_needs_and_no_more():
     written = list(yaml.safe_load_all((ROOT / "ops/kubernetes/worker.yaml").read_text()))
     assert yaml.safe_load(preflight.role(IN_MODELS)) in written
+
+
+@pytest.mark.parametrize("kserve", [None, {"mode": "Standard"}])
+def test_the_kubelet_reads_secrets_and_no_manifest_has_them(kserve):
+    settings = KubernetesSettings(kind="kubernetes", captures="s3://bucket/live", kserve=kserve)
+    given = {"TOKEN": "secret:wine/token", "DB_PASSWORD": "secret:db.prod/pass.word"}
+    objects = made(settings, secrets=given)
+    (pod,) = (spec for kind, one in objects.items() if (spec := _pod_of(kind, one)))
+    server, log = pod["containers"]
+    assert [one for one in server["env"] if "valueFrom" in one] == [
+        {"name": "DB_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "db.prod", "key": "pass.word"}}},
+        {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "wine", "key": "token"}}},
+    ]
+    # What ships the log needs none.
+    assert not [one for one in log["env"] if "valueFrom" in one]
+
+
+def _pod_of(kind, made_object):
+    if kind == "deployments":
+        return made_object["spec"]["template"]["spec"]
+    return made_object["spec"]["predictor"] if kind == "inferenceservices" else None

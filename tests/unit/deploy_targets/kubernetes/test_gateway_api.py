@@ -12,9 +12,10 @@ from deploy_targets.kubernetes.endpoint import Known
 from deploy_targets.kubernetes.gateway_api import GatewayApi, HttpRoute, traffic_of
 from deploy_targets.kubernetes.settings import Gateway, KubernetesSettings
 from deploy_targets.kubernetes.target import KubernetesTarget
+from headgate.counts import Counts, latencies
 from headgate.errors import TargetUnavailableError
-from headgate.records import Counts, Mirror, Traffic
-from serving import metrics
+from headgate.records import Mirror, Traffic
+from headgate_server import metrics
 
 OUTSIDE = Gateway(name="public", namespace="edge", hostname="models.example")
 SETTINGS = KubernetesSettings(kind="kubernetes", captures="s3://bucket/live", gateway=OUTSIDE)
@@ -112,7 +113,8 @@ def test_servers_count_and_what_one_had_counted_stays():
     told = Told(pods=[pod("a"), pod("b"), pod("c", state="waiting")], texts={"a": TEXT % (8, 2), "b": TEXT % (9, 1)})
     counting = of(told)
     assert counting.counts("wine", ["v1-a", "v2-b"]) == {
-        "v1-a": Counts(requests=20, failures=3, latency=(10, 8, 2)), "v2-b": Counts(requests=0, failures=0),
+        "v1-a": Counts(requests=20, failures=3, histograms=latencies((10, 8, 2))),
+        "v2-b": Counts(requests=0, failures=0),
     }  # fmt: skip
     assert counting.active("wine", "v1-a") == 4
     told.pods = [pod("a", start="2")]
@@ -120,18 +122,16 @@ def test_servers_count_and_what_one_had_counted_stays():
     assert counting.counts("wine", ["v1-a"])["v1-a"].requests == 21
 
 
-def test_a_revision_is_in_use_until_no_request_has_come_for_a_while(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(gateway_api.time, "monotonic", lambda: now[0])
+def test_a_revision_is_in_use_until_no_request_has_come_for_a_while(waitless):
     told = Told(pods=[pod("a")], texts={"a": (TEXT % (8, 2)).replace("in_progress 2.0", "in_progress 0.0")})
     watching = of(told)
     assert watching.active("wine", "v1-a") == 1
-    now[0] += 4
+    waitless.skip(4)
     told.texts["a"] = told.texts["a"].replace('"200"} 8.0', '"200"} 9.0')
     assert watching.active("wine", "v1-a") == 1
-    now[0] += 4
+    waitless.skip(4)
     assert watching.active("wine", "v1-a") == 1
-    now[0] += 4
+    waitless.skip(4)
     assert watching.active("wine", "v1-a") == 0
     told.pods = []
     assert of(told).active("wine", "v1-a") == 0
@@ -145,7 +145,7 @@ def test_what_a_server_had_counted_before_it_could_be_asked_is_nobodys_evidence(
     told.texts["b"] = TEXT % (500, 100)
     assert counting.counts("wine", ["v1-a"])["v1-a"].requests == 10
     told.texts["b"] = TEXT % (501, 102)
-    assert counting.counts("wine", ["v1-a"])["v1-a"] == Counts(requests=13, failures=4, latency=(5, 4, 1))
+    assert counting.counts("wine", ["v1-a"])["v1-a"] == Counts(requests=13, failures=4, histograms=latencies((5, 4, 1)))
 
 
 def refusing(ask):

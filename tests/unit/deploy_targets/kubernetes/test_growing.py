@@ -13,8 +13,9 @@ from deploy_targets.kubernetes.scaling import HPA, KEDA
 from deploy_targets.kubernetes.servers import Deployment
 from deploy_targets.kubernetes.settings import KubernetesSettings
 from deploy_targets.kubernetes.target import _routed, _without
+from headgate.counts import Counts
 from headgate.errors import TargetError
-from headgate.records import Counts, Mirror, ModelVersion, Traffic
+from headgate.records import Mirror, ModelVersion, Traffic
 
 VERSION = ModelVersion(name="wine", version=1, digest="sha256:a")
 BOTH = {"v1-a": VERSION, "v2-b": VERSION}

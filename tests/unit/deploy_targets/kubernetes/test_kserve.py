@@ -15,7 +15,7 @@ from support.inference_services import (
     settings,
 )
 
-from deploy_targets.kubernetes import fleet, kserve, manifests, names, preflight
+from deploy_targets.kubernetes import kserve, manifests, names, preflight
 from deploy_targets.kubernetes.api import Api, NotAllowedError
 from deploy_targets.kubernetes.fleet import Fleet
 from deploy_targets.kubernetes.servers import Deployment, InferenceService
@@ -126,7 +126,7 @@ def test_scarce_pods_and_an_autoscaler_of_kserves_do_not_go_together():
     assert list(preflight.misfits(settings(surge=2, kserve=None), spec)) == []
 
 
-@pytest.mark.parametrize(("name", "fits"), [("PYTHONPATH", False), ("STORAGE_URI", False), ("THREADS", True)])
+@pytest.mark.parametrize(("name", "fits"), [("PROTOCOL", False), ("STORAGE_URI", False), ("THREADS", True)])
 def test_what_kserve_takes_for_its_own_is_not_for_servers(name, fits):
     spec = parse_release(
         f"model: wine\nartifact: /a\ntarget: {{kind: local}}\nruntime: {{env: {{{name}: x}}}}\ngates: {{shadow: off}}\n"
@@ -218,8 +218,8 @@ def test_one_of_that_name_that_is_somebody_elses_is_refused(with_kserve):
     assert {verb for verb, *_ in with_kserve.asked} == {"GET"}
 
 
-def test_one_that_does_not_go_is_said(with_kserve, monkeypatch):
-    monkeypatch.setattr(fleet, "GONE_SECONDS", 0.3)
+@pytest.mark.usefixtures("waitless")
+def test_one_that_does_not_go_is_said(with_kserve):
     theirs = inference_service()
     with_kserve.objects[SERVICES] = {"items": [theirs]}
     with_kserve.objects[f"{DEPLOYMENTS}/wine--v1-a-predictor"] = deployment_of(theirs, 1, 1)

@@ -11,7 +11,7 @@ from support.inference_services import (
     settings,
 )
 
-from deploy_targets.kubernetes import kserve, pods
+from deploy_targets.kubernetes import kserve
 from deploy_targets.kubernetes.endpoint import Known
 from deploy_targets.kubernetes.growth import Growth
 from deploy_targets.kubernetes.pods import Pods
@@ -97,11 +97,11 @@ def of_kserve(told):
     return Pods(told, "wine", "v1-a", "inferenceservices")
 
 
-def test_a_kserve_that_makes_no_deployment_is_said_with_its_own_words(monkeypatch):
-    monkeypatch.setattr(pods, "MAKE_SECONDS", 0.2)
+@pytest.mark.usefixtures("waitless")
+def test_a_kserve_that_makes_no_deployment_is_said_with_its_own_words():
     told = Told(service=inference_service(conditions=[FAILED]))
     says = (
-        r"gets no pods after 0.2 s: KServe has made no Deployment of InferenceService wine--v1-a \(PredictorReady is F"
+        r"gets no pods after 60 s: KServe has made no Deployment of InferenceService wine--v1-a \(PredictorReady is F"
     )
     with pytest.raises(RevisionFailedError, match=says) as raised:
         of_kserve(told).wait(1, revision())
@@ -109,14 +109,14 @@ def test_a_kserve_that_makes_no_deployment_is_said_with_its_own_words(monkeypatc
     assert of_kserve(told).why_not().startswith("KServe has made no Deployment")
 
 
-def test_kserves_minute_does_not_run_while_the_api_server_is_away(monkeypatch):
-    monkeypatch.setattr(pods, "MAKE_SECONDS", 0.4)
+def test_kserves_minute_does_not_run_while_the_api_server_is_away(waitless):
     theirs, looks = inference_service(), []
 
     class Away(Told):
         def find(self, kind, name):
             looks.append(kind)
             if 1 < looks.count("inferenceservices") < 5:
+                waitless.skip(50)
                 raise TargetUnavailableError("it is being restarted")
             self.deployment = deployment_of(theirs, 1, 1) if looks.count("inferenceservices") > 5 else None
             return super().find(kind, name)
