@@ -21,10 +21,10 @@ async def abort(endpoint: str, reason: str, actor: str = "", release_id: str = "
     """Take back the release of an endpoint that is in flight, also one that waits for an approval.
 
     Args:
-        endpoint: what clients call.
+        endpoint: the name that clients call.
         reason: why; it is written into the history.
-        actor: who asked; by default the user who runs this.
-        release_id: only this release; whichever is in flight by default.
+        actor: who asked; empty for the user whose process runs this.
+        release_id: end only this release; empty for whichever is in flight.
 
     Raises:
         NothingToRollBackError: none is in flight.

@@ -1,4 +1,4 @@
-"""Keeps Prefect, MLflow and the flows imported, and is forked for each flow run and command: `python -m flows.engine`.
+"""Keeps Prefect, MLflow and the flows imported, forked for each flow run and command: `python -P -m flows.engine`.
 
 A process then begins in some milliseconds, and not after seconds of importing; `headgate.engine` is what asks for one.
 The pages that hold the modules are shared by all of them.
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO
 
 import flows
+from headgate.cli import COMMANDS
 from headgate.cli import main as command_line
 from headgate.engine import GO, SOCKET, SWITCH
 from tasks.prefect_settings import read_again
@@ -33,10 +34,12 @@ from tasks.prefect_settings import read_again
 STALE = os.EX_TEMPFAIL
 _BACKLOG = 64
 _LATER = (
-    "mlflow.pyfunc", "mlflow.tracking", "monitoring.rollout", "monitoring.shadow", "prefect.flow_engine",
-    "prefect.task_engine",
+    "deploy_targets.local.target", "images", "mlflow.pyfunc", "mlflow.tracking", "monitoring.rollout",
+    "monitoring.shadow", "monitoring.truth", "prefect.flow_engine", "prefect.task_engine", "registry.portable",
+    "tasks.foresee", "tasks.truth", "tasks.upkeep",
+    *(f"headgate.cli.{module}" for module in sorted({module for module, _ in COMMANDS.values()})),
 )  # fmt: skip
-"""What the flows import only when they need it."""
+"""What the flows and the commands import only when they need it."""
 _NOT_BEFORE = {"engine", "monitor_all"}
 """This one; and the one that reads HEADGATE_TASK_RUNNER, of whoever asks, when it is imported."""
 _PROJECT = Path(flows.__file__).parents[1]
@@ -125,13 +128,14 @@ def _carry_out(connection: socket.socket, ending: _Ending) -> int:
 
 
 def _run(what: str, *arguments: str) -> int:
-    read_again()
     sys.argv = [what, *arguments]
     try:
         if what == "headgate":
+            # A command that asks Prefect reads its settings itself, once it has set them: headgate/cli/environment.py.
             os.environ[SWITCH] = "off"
             command_line()
         else:
+            read_again()
             sys.modules.pop(what, None)
             runpy.run_module(what, run_name="__main__", alter_sys=True)
     except SystemExit as ended:
@@ -154,6 +158,8 @@ def _tell(ending: _Ending) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         ending.connection.sendall(f"{ending.code}\n".encode())
+        # The interpreter would take apart module by module what it shares with the engine, and copy it all for that.
+        os._exit(ending.code)
 
 
 class _Modules:

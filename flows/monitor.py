@@ -9,7 +9,6 @@ from prefect import flow
 from flows.rollback import rollback
 from headgate.actor import whoami
 from headgate.health import Attribution, HealthReport
-from headgate.spec import ReleaseSpec
 from registry import Kind, history
 from registry.lease import holder
 from tasks.alarms import check_alarms
@@ -19,20 +18,21 @@ from tasks.job import new_id, open_release
 from tasks.step import run
 from tasks.truth import check_quality
 from tasks.undo import expired, retire_expired
-from tasks.watched import resolve
+from tasks.watched import Described, resolve
 
 if TYPE_CHECKING:
+    from headgate.spec import ReleaseSpec
     from tasks.inspect import Inspection
     from tasks.job import ReleaseJob
 
 
 @flow(name="monitor", flow_run_name="monitor")
-async def monitor(spec: ReleaseSpec | str, actor: str = "") -> HealthReport:
+async def monitor(spec: Described, actor: str = "") -> HealthReport:
     """Check an endpoint's answers against the labels that have arrived, then the last window of its requests.
 
     Args:
-        spec: the release file's content, or the path of one that the worker can read.
-        actor: in whose name a rollback is made; `monitor` by default.
+        spec: the release file: its full path on the worker, watched:NAME for that of a watched endpoint, or its text.
+        actor: in whose name a rollback is made; empty for the check itself.
 
     Raises:
         MonitorError: the check itself could not be made; nothing was changed.

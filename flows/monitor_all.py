@@ -31,7 +31,7 @@ def monitor_all(actor: str = "") -> list[EndpointCheck]:
     Pages are written of those where something was found. A check that cannot be made does not keep others from theirs.
 
     Args:
-        actor: in whose name rollbacks are made; `monitor` by default.
+        actor: in whose name rollbacks are made; empty for the check itself.
 
     Returns:
         What became of each, in the order of their names.

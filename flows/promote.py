@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 from prefect import flow
 
+from headgate import clock
 from headgate.actor import whoami
 from headgate.errors import BadInputError
 from headgate.home import Home
@@ -13,6 +12,7 @@ from headgate.phases import Phase
 from headgate.records import ReleaseResult
 from headgate.spec import ReleaseSpec
 from registry import Kind, history
+from registry.endpoints import require_endpoint
 from registry.journal import open_journal
 from tasks.ending import challenger_of
 from tasks.job import ReleaseJob
@@ -27,16 +27,17 @@ async def promote(endpoint: str, reason: str, actor: str = "") -> ReleaseResult:
     """Give the held challenger of an endpoint all traffic.
 
     Args:
-        endpoint: what clients call.
+        endpoint: the name that clients call.
         reason: why; it is written into the history.
-        actor: who decided; by default the user who runs this.
+        actor: who decided; empty for the user whose process runs this.
 
     Raises:
-        BadInputError: no release of the endpoint is held.
+        BadInputError: there is no such endpoint, or no release of it is held.
     """
-    began = time.monotonic()
+    began = clock.monotonic()
     home = Home.from_env().ensure()
     with open_journal(home.journal_url) as journal:
+        require_endpoint(journal, endpoint)
         held = history.in_flight(journal, endpoint)
         spec = history.spec_of(journal, endpoint)
         if held is None or spec is None or held.phase is not Phase.HELD:

@@ -12,6 +12,7 @@ from headgate.errors import HeadgateError
 from headgate.home import Home
 from headgate.spec import ReleaseSpec
 from registry import history
+from registry.endpoints import require_endpoint
 from registry.journal import open_journal
 from tasks.disorder import Disorder, cases_of, release_to_settle, settle_all
 from tasks.job import ReleaseJob
@@ -34,17 +35,20 @@ async def reconcile(endpoint: str = "", actor: str = "", dry_run: bool = False) 
     from its target altogether, unless it is named.
 
     Args:
-        endpoint: only this one; all of them, and this machine's files, by default.
-        actor: in whose name; `reconcile` by default.
+        endpoint: only this one; empty for all of them, and this machine's files.
+        actor: in whose name; empty for this flow itself.
         dry_run: only say what would be done.
 
     Raises:
+        BadInputError: there is no such endpoint.
         HeadgateError: something could not be put in order; the rest was.
     """
     home = Home.from_env().ensure()
     found: list[Disorder] = []
     problems: list[str] = []
     with open_journal(home.journal_url) as journal:
+        if endpoint:
+            require_endpoint(journal, endpoint)
         for name in [endpoint] if endpoint else journal.endpoints():
             try:
                 job = _job(home, journal, name, actor or f"reconcile ({whoami()})")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from prefect import flow
 from prefect.exceptions import Pause
 from prefect.runtime import flow_run
 
+from headgate import clock
 from headgate.credentials import redact
 from headgate.errors import RolledBackError, TimedOutError
 from headgate.phases import Phase, is_behind
 from headgate.records import ReleaseResult
-from headgate.spec import ReleaseSpec
 from tasks.approval import approve
 from tasks.ending import put_in_order
 from tasks.entry import check_freeze, hold_in_turn, require_worker
@@ -24,28 +23,28 @@ from tasks.report import conclude, error_of
 from tasks.shift import promote, shift
 from tasks.step import run
 from tasks.undo import retire_expired
-from tasks.watched import resolve
+from tasks.watched import Described, endpoint_of, resolve
 
 
 def _run_name() -> str:
     """The endpoint where the file's content was given, or the file's name."""
-    spec = flow_run.parameters["spec"]
-    return f"release {Path(spec).stem if isinstance(spec, str) else spec.endpoint}"
+    return f"release {Path(endpoint_of(flow_run.parameters['spec'])).stem}".rstrip()
 
 
 @flow(name="release", flow_run_name=_run_name, persist_result=True)
 async def release(
-    spec: ReleaseSpec | str, release_id: str = "", actor: str = "", artifact: str = "", override_freeze: str = ""
+    spec: Described, release_id: str = "", actor: str = "", artifact: str = "", override_freeze: str = ""
 ) -> ReleaseResult:
     """Release the model that a file describes.
 
+    The descriptions of the parameters are what the form of the Prefect UI says.
+
     Args:
-        spec: the release file's content; the path of one that the worker can read; or `watched:<endpoint>`, the file
-            that `headgate watch` was given.
-        release_id: resume this release; a new one by default.
-        actor: who asked; by default the user who runs this.
-        artifact: release this instead of the file's artifact.
-        override_freeze: why this release may begin in a freeze window, in an emergency.
+        spec: the release file: its full path on the worker, watched:NAME for that of a watched endpoint, or its text.
+        release_id: resume this release; empty for a new one.
+        actor: who asked; empty for the user whose process runs this.
+        artifact: release this model instead of the file's, by its URI or full path; empty for the file's.
+        override_freeze: why this release may begin in a freeze window, in an emergency; empty to keep to the windows.
 
     Raises:
         HeadgateError: it was rejected, rolled back, held or failed; the subclass says which. Except when held,
@@ -53,7 +52,7 @@ async def release(
     """
     described = resolve(spec, artifact)
     require_worker(described)
-    began = time.monotonic()
+    began = clock.monotonic()
     with open_release(described, release_id, actor) as job, hold_in_turn(job, override_freeze):
         try:
             await _carry_out(job)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from prefect import flow
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from headgate import clock
 from headgate.actor import whoami
-from headgate.errors import EndpointBusyError, NothingToRollBackError
+from headgate.errors import EndpointBusyError
 from headgate.home import Home
 from headgate.phases import Outcome
 from headgate.records import ReleaseResult
 from headgate.spec import ReleaseSpec
 from registry import Kind, history
+from registry.endpoints import require_release_file
 from registry.journal import open_journal
 from tasks.ending import end_release
 from tasks.job import ReleaseJob, new_id
@@ -34,26 +35,24 @@ async def rollback(
     """Roll an endpoint back.
 
     A release that is in flight is taken back, by the process that holds it where that lives. Where there is none, the
-    champion before this one gets all traffic again.
+    champion before this one gets all traffic again. Where `of` is neither in flight nor live any more, nothing is done:
+    of two alerts about one version the second shall not take back the version that the first one brought back.
 
     Args:
-        endpoint: what clients call.
+        endpoint: the name that clients call.
         reason: why; it is written into the history.
-        version: go back to this one instead.
-        actor: who asked; by default the user who runs this.
-        of: the release in flight or the live revision that is meant. Where it is neither any more, nothing is done: of
-            two alerts about one version the second shall not take back the version that the first one brought back.
+        version: go back to this version's number; none for the version before.
+        actor: who asked; empty for the user whose process runs this.
+        of: only while this release is in flight or this revision is live; empty for whichever is.
 
     Raises:
+        BadInputError: nothing was ever released to the endpoint.
         NothingToRollBackError: no earlier version is known.
     """
     home = Home.from_env().ensure()
     with open_journal(home.journal_url) as journal:
+        described = ReleaseSpec.model_validate(require_release_file(journal, endpoint))
         started = history.in_flight(journal, endpoint)
-        spec = history.spec_of(journal, endpoint)
-        if spec is None:
-            raise NothingToRollBackError(f"nothing was ever released to {endpoint}", fix="see headgate status")
-        described = ReleaseSpec.model_validate(spec)
         by = actor or whoami()
         champion = history.champion(journal, endpoint)
         meant = {started.release_id if started else "", champion.revision.name if champion else ""}
@@ -79,7 +78,7 @@ async def rollback(
     reraise=True,
 )  # fmt: skip
 def _go_back(job: ReleaseJob, reason: str, version: int | None, of: str) -> ReleaseResult:
-    began = time.monotonic()
+    began = clock.monotonic()
     with job.hold():
         present = history.champion(job.journal, job.endpoint)
         if of and present is not None and present.revision.name != of:
@@ -94,7 +93,7 @@ def _go_back(job: ReleaseJob, reason: str, version: int | None, of: str) -> Rele
     return ReleaseResult(
         release_id=job.release_id, endpoint=job.endpoint, outcome=Outcome.ROLLED_BACK, reason=reason,
         version=present.revision.version.version if present else None, champion=earlier.version.version,
-        url=state.url if state else "", seconds=time.monotonic() - began,
+        url=state.url if state else "", seconds=clock.monotonic() - began,
     )  # fmt: skip
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from headgate.counts import Counts
 from headgate.phases import ENDED, Phase
-from headgate.records import Counts, Look, Record, Revision
+from headgate.records import Record, Revision
+from headgate.verdicts import Look
 from registry.journal import Entry, Kind
 
 if TYPE_CHECKING:
@@ -55,6 +58,9 @@ PROMOTE, ROLLBACK, WENT_BACK = "promote", "rollback", "went back"
 NOT_ROLLED_BACK = "not rolled back"
 """The note that the monitor has found what the release file would have it roll back for, and why it did not."""
 
+QUIET = "too few requests to check"
+"""The note that so many checks in a row had too few rows that people should know."""
+
 QUALITY, CONFIRMED = "quality", "confirmed"
 """The notes with what labels say of the live version (a `QualityReport`), and that they show it to be no worse."""
 
@@ -69,13 +75,17 @@ class Shift(Record):
         spec: the release file.
         before: the stable version's counters when the shift began.
         bounds: of the latency buckets in all counts, in seconds.
+        dispersions: how much the stable version's counts vary, by metric, as the judge wrote it.
         looks: in the order of their time.
+        state: the judge's before the first of `looks`; None where these are all looks of the shift.
     """
 
     spec: dict[str, Any]
     before: Counts
     bounds: tuple[float, ...]
+    dispersions: dict[str, Any]
     looks: tuple[Look, ...]
+    state: dict[str, Any] | None = None
 
 
 def in_flight(journal: Journal, endpoint: str) -> InFlight | None:
@@ -134,13 +144,16 @@ def phase_of(journal: Journal, endpoint: str, release_id: str) -> Phase | None:
 def reigns(journal: Journal, endpoint: str) -> list[Reign]:
     """Who was champion, from when to when, who or what changed it, and why; oldest first."""
     rows = journal.read(endpoint, kinds=(Kind.LIVE,))
-    ends = [*(row.at for row in rows[1:]), None]
+    # One that was released again as it is, with other limits of the gateway, goes on.
+    begins = [n for n, row in enumerate(rows) if n == 0 or row.what != rows[n - 1].what]
+    ends = [*begins[1:], len(rows)][: len(begins)]
     return [
         Reign(
-            revision=Revision.model_validate(row.evidence["revision"]),
-            since=row.at, until=until, release_id=row.release_id, actor=row.actor, reason=row.reason,
+            revision=Revision.model_validate(rows[end - 1].evidence["revision"]),
+            since=rows[begin].at, until=rows[end].at if end < len(rows) else None,
+            release_id=rows[begin].release_id, actor=rows[begin].actor, reason=rows[begin].reason,
         )
-        for row, until in zip(rows, ends, strict=False)
+        for begin, end in zip(begins, ends, strict=True)
     ]  # fmt: skip
 
 
@@ -223,26 +236,31 @@ def is_paused(journal: Journal, endpoint: str, release_id: str) -> bool:
     return bool(asked) and asked[-1] == "pause"
 
 
-def shift_of(journal: Journal, release_id: str, endpoint: str = "") -> Shift | None:
+def shift_of(journal: Journal, release_id: str, endpoint: str = "", *, state_format: int | None = None) -> Shift | None:
     """The looks of a release; None where it shifted no live traffic, or is not known.
 
     Args:
         journal: where to look.
         release_id: which.
         endpoint: the release's; all are searched where it is not given.
+        state_format: begin with the judge's last state of this format, where there is one, and the looks after it.
     """
     for name in [endpoint] if endpoint else journal.endpoints():
-        rows = journal.read(name, release_id=release_id)
-        began = next((row for row in rows if row.what == SHIFT_BEGAN), None)
-        if began is not None:
-            spec = next(row.evidence["spec"] for row in rows if row.what == Phase.STARTED)
-            looks = [Look.model_validate(row.evidence) for row in rows if row.kind is Kind.LOOK]
+        read = partial(journal.read, name, release_id=release_id)
+        for began in read(kinds=(Kind.NOTE,), what=SHIFT_BEGAN)[:1]:
+            (started, *_) = read(kinds=(Kind.PHASE,), what=Phase.STARTED)
+            states = read(kinds=(Kind.STATE,), newest=1) if state_format is not None else []
+            states = [row for row in states if row.evidence["format"] == state_format]
+            looks = read(kinds=(Kind.LOOK,), after=states[0].seq if states else 0)
             return Shift(
-                spec=spec, before=began.evidence["stable"], bounds=began.evidence["bounds"], looks=tuple(looks)
-            )
+                spec=started.evidence["spec"], before=began.evidence["stable"], bounds=began.evidence["bounds"],
+                dispersions=began.evidence.get("dispersions", {}),
+                looks=tuple(Look.model_validate(row.evidence) for row in looks),
+                state=states[0].evidence if states else None,
+            )  # fmt: skip
     return None
 
 
 def narrative(entries: list[Entry]) -> list[Entry]:
-    """The rows that a person wants to read: everything but the looks."""
-    return [entry for entry in entries if entry.kind is not Kind.LOOK]
+    """The rows that a person wants to read: everything but what is written while a step waits."""
+    return [entry for entry in entries if entry.kind not in {Kind.LOOK, Kind.STATE, Kind.WAIT}]

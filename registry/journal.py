@@ -16,19 +16,20 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from pydantic import Field
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from headgate.errors import BadInputError, JournalChangedError, LeaseLostError, RegistryUnavailableError
 from headgate.records import Record
-from registry.database import open_engine
+from registry.database import again_after, open_engine
 from registry.processes import label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 3
 """Of every row. An entry's evidence may have more in it than before without a new number; one that would be misread by
-an earlier Headgate gets a new one, and `_entry` reads the old."""
+an earlier Headgate gets a new one, and `_entry` reads the old. Since 2 values of `runtime.env` are sealed, which an
+earlier one would give to servers as they are. Since 3 an image names the package that serves it, which an earlier one
+would start by another name."""
 
 GENESIS = "0" * 64
 """What the first row of an endpoint has in the place of the hash of the row before."""
@@ -95,6 +96,10 @@ class Kind(StrEnum):
     """A gate, the judge, the monitor or a person decided; `what` names it."""
     LOOK = "look"
     """One reading of the counters during a shift."""
+    STATE = "state"
+    """The judge's state after a look, so that a release that was cut short does not replay all earlier looks."""
+    WAIT = "wait"
+    """What a gate waits for, how far it is, and for how long; at most one in some seconds."""
     CHECK = "check"
     """One drift check."""
     NOTE = "note"
@@ -142,13 +147,8 @@ class Journal:
         self._create()
 
     @mapped
-    @retry(
-        # Another process made the tables between the look and the making; the next look finds them.
-        retry=retry_if_exception_type((sa.exc.IntegrityError, sa.exc.ProgrammingError)),
-        stop=stop_after_attempt(10),
-        wait=wait_random_exponential(multiplier=0.01, max=0.5),
-        reraise=True,
-    )
+    # Another process made the tables between the look and the making; the next look finds them.
+    @again_after(sa.exc.IntegrityError, sa.exc.ProgrammingError)
     def _create(self) -> None:
         with self.writing() as connection:
             metadata.create_all(connection)
@@ -164,11 +164,8 @@ class Journal:
         self.engine.dispose()
 
     @mapped
-    @retry(
-        # Two writers took the same number; the loser reads the new last row and goes on.
-        retry=retry_if_exception_type(sa.exc.IntegrityError), stop=stop_after_attempt(10),
-        wait=wait_random_exponential(multiplier=0.01, max=0.5), reraise=True,
-    )  # fmt: skip
+    # Two writers took the same number; the loser reads the new last row and goes on.
+    @again_after(sa.exc.IntegrityError)
     def append(self, entry: Entry, *, fence: int | None = None) -> Entry:
         """Write a row.
 
@@ -257,12 +254,13 @@ class Journal:
         with self.engine.connect() as connection:
             return [_entry(dict(row)) for row in connection.execute(query).mappings()]
 
-    @mapped
     def verify(self, endpoint: str) -> int:
-        """Check every row against its hash and its place.
+        """Return how many rows there are, after each was held against its hash and its place. See `verified`."""
+        return len(self.verified(endpoint))
 
-        Returns:
-            How many rows there are.
+    @mapped
+    def verified(self, endpoint: str) -> list[dict[str, Any]]:
+        """Read every row as it is stored, and check it against its hash and its place; oldest first.
 
         Raises:
             JournalChangedError: a row was changed, removed or put in.
@@ -276,7 +274,7 @@ class Journal:
                 f"row {broken} of {endpoint}'s history does not match its hash",
                 fix="restore the journal from a backup; everything up to the row before is intact",
             )
-        return len(rows)
+        return rows
 
 
 def chain_breaks_at(rows: Iterable[dict[str, Any]], previous: str, first: int) -> int | None:

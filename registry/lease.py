@@ -6,14 +6,14 @@ The clock that counts is that of the machines that hold leases; they must agree 
 from __future__ import annotations
 
 import logging
-import os
 import threading
-import time
 from typing import TYPE_CHECKING, Self
 
 import sqlalchemy as sa
 
-from headgate.errors import BadInputError, EndpointBusyError, LeaseLostError, RegistryUnavailableError
+from headgate import clock
+from headgate.errors import EndpointBusyError, LeaseLostError, RegistryUnavailableError
+from headgate.limits import LEASE, seconds_of
 from headgate.records import Record
 from registry.journal import Journal, check_fence, leases, mapped
 from registry.processes import is_known_dead, label, this_process
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LEASE_SECONDS = 30.0
-_SECONDS_LIMITS = (2.0, 3600.0)
 _FENCES_BEGAN = 1_577_836_800
 """2020-01-01: a first number that no earlier lease of an endpoint can have had, whatever became of the journal."""
 
@@ -46,7 +44,7 @@ class Holder(Record):
     @property
     def is_live(self) -> bool:
         """Whether the lease has not run out, and its process is not known to have ended."""
-        return self.expires > time.time() and not is_known_dead(self.holder.partition(_IN_RUN)[0])
+        return self.expires > clock.now() and not is_known_dead(self.holder.partition(_IN_RUN)[0])
 
     @property
     def name(self) -> str:
@@ -70,18 +68,7 @@ def lease_seconds() -> float:
     Raises:
         BadInputError: that is no number of seconds, or out of bounds.
     """
-    given = os.environ.get("HEADGATE_LEASE_SECONDS") or str(LEASE_SECONDS)
-    least, most = _SECONDS_LIMITS
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = 0.0
-    if not least <= seconds <= most:
-        raise BadInputError(
-            f"HEADGATE_LEASE_SECONDS is {given!r}, and not a number between {least:g} and {most:g}",
-            fix=f"leave it unset ({LEASE_SECONDS:g}), or give seconds",
-        )
-    return seconds
+    return seconds_of(LEASE)
 
 
 class Lease:
@@ -151,7 +138,7 @@ class Lease:
 
     @mapped
     def _take(self) -> int:
-        now = time.time()
+        now = clock.now()
         with self._journal.writing() as connection:
             query = sa.select(leases).where(leases.c.endpoint == self._endpoint)
             row = connection.execute(query.with_for_update()).mappings().one_or_none()
@@ -185,7 +172,7 @@ class Lease:
     def _renew(self) -> None:
         while not self._stop.wait(self._seconds / 3):
             try:
-                if not self._extend(time.time() + self._seconds):
+                if not self._extend(clock.now() + self._seconds):
                     self.lost = f"the lease on {self._endpoint} was taken over"
                     return
             except RegistryUnavailableError as error:

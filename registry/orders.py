@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
+from headgate import clock
 from headgate.errors import NothingToRollBackError, TimedOutError
 from headgate.records import ReleaseResult
+from registry.endpoints import require_endpoint
 from registry.history import OUTCOME, in_flight
 from registry.journal import Entry, Kind
 from registry.lease import holder
@@ -27,8 +28,10 @@ def require_in_flight(journal: Journal, endpoint: str) -> InFlight:
     """The release of an endpoint that has not ended.
 
     Raises:
-        NothingToRollBackError: there is none.
+        BadInputError: there is no such endpoint.
+        NothingToRollBackError: there is no release.
     """
+    require_endpoint(journal, endpoint)
     flight = in_flight(journal, endpoint)
     if flight is None:
         raise NothingToRollBackError(
@@ -65,15 +68,15 @@ def wait_for_end(journal: Journal, asked: Entry) -> ReleaseResult | None:
     Raises:
         TimedOutError: the process does not obey.
     """
-    deadline = time.monotonic() + _END_SECONDS
+    deadline = clock.monotonic() + _END_SECONDS
     while (held := _process_of(journal, asked)) is not None:
-        if time.monotonic() > deadline:
+        if clock.monotonic() > deadline:
             raise TimedOutError(
                 f"release {asked.release_id} of {asked.endpoint} was not taken back within {_END_SECONDS:g} s; "
                 f"{held.name} holds it",
                 fix="it obeys at its next step: see headgate status; else end that process, and try again",
             )
-        time.sleep(_POLL_SECONDS)
+        clock.sleep(_POLL_SECONDS)
     rows = journal.read(asked.endpoint, release_id=asked.release_id, after=asked.seq)
     ended = [row for row in rows if row.what == OUTCOME]
     return ReleaseResult.model_validate(ended[-1].evidence["result"]) if ended else None

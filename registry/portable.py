@@ -16,6 +16,7 @@ from pydantic import Field
 
 from headgate.errors import BadInputError, JournalChangedError
 from headgate.records import Record
+from registry.endpoints import require_endpoint
 from registry.journal import GENESIS, chain_breaks_at, check_schema, entries, mapped
 from registry.lease import Lease
 
@@ -39,7 +40,6 @@ class Header(Record):
     aliases: dict[str, int] = Field(default_factory=dict)
 
 
-@mapped
 def export_lines(journal: Journal, endpoint: str, aliases: dict[str, int]) -> list[str]:
     """The lines of an endpoint's file.
 
@@ -47,15 +47,11 @@ def export_lines(journal: Journal, endpoint: str, aliases: dict[str, int]) -> li
         BadInputError: the journal has no such endpoint.
         JournalChangedError: its history does not match its hashes; a backup of it would only hide that.
     """
-    count = journal.verify(endpoint)
-    if not count:
-        known = ", ".join(journal.endpoints()) or "none"
-        raise BadInputError(f"the journal has no endpoint {endpoint}", fix=f"those that it has: {known}")
-    query = sa.select(entries).where(entries.c.endpoint == endpoint, entries.c.seq <= count).order_by(entries.c.seq)
-    with journal.engine.connect() as connection:
-        stored = [dict(row) for row in connection.execute(query).mappings()]
-    header = Header(endpoint=endpoint, rows=count, head=stored[-1]["hash"], aliases=aliases)
-    return [header.model_dump_json(), *(json.dumps(row, sort_keys=True) for row in stored)]
+    require_endpoint(journal, endpoint)
+    stored = journal.verified(endpoint)
+    header = Header(endpoint=endpoint, rows=len(stored), head=stored[-1]["hash"], aliases=aliases)
+    encode = json.JSONEncoder(sort_keys=True).encode
+    return [header.model_dump_json(), *map(encode, stored)]
 
 
 def read_file(lines: Iterable[str]) -> tuple[Header, list[dict[str, Any]]]:

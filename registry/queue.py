@@ -5,13 +5,13 @@ A ticket is renewed while its holder waits, so that one whose process has died h
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from headgate import clock
 from headgate.records import Record
+from registry.database import again_after
 from registry.journal import mapped, tickets
 from registry.processes import is_known_dead, label, this_process
 
@@ -39,7 +39,7 @@ class Ticket(Record):
 @mapped
 def waiting(journal: Journal, endpoint: str) -> list[Ticket]:
     """Who waits for an endpoint and still lives, the first one first."""
-    alive = tickets.c.expires > time.time()
+    alive = tickets.c.expires > clock.now()
     query = sa.select(tickets).where(tickets.c.endpoint == endpoint, alive).order_by(tickets.c.number)
     with journal.engine.connect() as connection:
         found = [Ticket(**row) for row in connection.execute(query).mappings()]
@@ -60,13 +60,10 @@ class Place:
         self.number = self._take()
 
     @mapped
-    @retry(
-        # Two took the same number; the loser takes the next one.
-        retry=retry_if_exception_type(sa.exc.IntegrityError), stop=stop_after_attempt(10),
-        wait=wait_random_exponential(multiplier=0.01, max=0.5), reraise=True,
-    )  # fmt: skip
+    # Two took the same number; the loser takes the next one.
+    @again_after(sa.exc.IntegrityError)
     def _take(self) -> int:
-        now = time.time()
+        now = clock.now()
         with self._journal.writing() as connection:
             connection.execute(tickets.delete().where(tickets.c.expires < now))
             last = sa.select(sa.func.max(tickets.c.number)).where(tickets.c.endpoint == self._endpoint)
@@ -83,7 +80,7 @@ class Place:
     def ahead(self) -> list[Ticket]:
         """Who comes before; asking renews the place."""
         with self._journal.writing() as connection:
-            now = time.time()
+            now = clock.now()
             in_time = tickets.c.expires >= now
             renewed = connection.execute(
                 tickets.update().where(*self._mine(), in_time).values(expires=now + TICKET_SECONDS)

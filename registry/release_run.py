@@ -6,11 +6,11 @@ It is written from the journal, from where it stopped the last time; so it is wh
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING
 
+from headgate import clock, sealed
 from headgate.phases import Phase
-from headgate.records import Look
+from headgate.verdicts import Look
 from registry.journal import Entry, Journal, Kind
 from registry.versions import connect, mapped
 
@@ -119,7 +119,7 @@ class ReleaseRun:
         client.log_batch(run.info.run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
         if tags.get(PHASE_TAG) in {Phase.PROMOTED, Phase.UNDONE}:
             status = "FINISHED" if tags[PHASE_TAG] == Phase.PROMOTED else "FAILED"
-            client.set_terminated(run.info.run_id, status, int(time.time() * 1000))
+            client.set_terminated(run.info.run_id, status, int(clock.now() * 1000))
 
 
 def _flatten(spec: dict[str, object], prefix: str = "") -> dict[str, str]:
@@ -128,5 +128,7 @@ def _flatten(spec: dict[str, object], prefix: str = "") -> dict[str, str]:
         if isinstance(value, dict):
             flat |= _flatten(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value)
+            text = value if isinstance(value, str) else json.dumps(value)
+            # A run's parameter is the same for ever, and whoever may see the run sees it: the hash is enough.
+            flat[f"{prefix}{key}"] = sealed.shown(text) if sealed.is_sealed(text) else text
     return flat

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
@@ -23,6 +22,7 @@ from prefect.settings import get_current_settings
 from prefect.states import Cancelled
 from pydantic import Field, ValidationError
 
+from headgate import clock
 from headgate.errors import NotApprovedError, RegistryUnavailableError
 from headgate.phases import Phase
 from headgate.records import Record
@@ -158,7 +158,7 @@ async def _ask(job: ReleaseJob, request: Request) -> Entry:
     """Suspend the run until there is an answer; in the run that finds it, write it down."""
     from tasks.evidence import evidence  # noqa: PLC0415 - heavy; the run is seen to run before it
 
-    remaining = max(math.ceil(request.expires_at.timestamp() - time.time()), 1)
+    remaining = max(math.ceil(request.expires_at.timestamp() - clock.now()), 1)
     form = Answer.with_initial_data(description=evidence(job, request.before, request.spec_hash), decision="reject")
     job.finish_telling()
     try:
@@ -185,7 +185,7 @@ def _request(
     base = settings.ui_url or str(settings.api.url or "").removesuffix("/api")
     request = Request(
         endpoint=job.endpoint, release_id=job.release_id, key=key, before=before, digest=digest, spec_hash=spec_hash,
-        expires_at=datetime.fromtimestamp(time.time() + expires).astimezone(), flow_run=run,
+        expires_at=datetime.fromtimestamp(clock.now() + expires).astimezone(), flow_run=run,
         url=f"{base}/runs/flow-run/{run}",
     )  # fmt: skip
     job.write(

@@ -13,6 +13,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from tasks.markdown import as_code
 from tasks.step import in_flow_run, log
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from headgate.health import EndpointCheck, HealthReport
     from headgate.plan import Plan
-    from headgate.records import ShadowReport
+    from headgate.verdicts import ShadowReport
 
 
 def _leave(create: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever Prefect returns
@@ -49,7 +50,8 @@ def show_shadow(endpoint: str, report: ShadowReport) -> None:
     figures = report.model_dump(exclude={"examples"})
     lines = ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in figures.items())]
     for example in report.examples:
-        lines += ["", f"`{example.request_id}` champion `{example.champion}` challenger `{example.challenger}`"]
+        shown = map(as_code, (example.request_id, example.champion, example.challenger))
+        lines += ["", "{} champion {} challenger {}".format(*shown)]
     _leave(create_markdown_artifact, "\n".join(lines), key=f"{endpoint}-shadow")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import zlib
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headgate import clock
 from headgate.errors import TargetUnavailableError
 from headgate.records import Payload, Prediction, Window
 
@@ -40,10 +40,10 @@ def ask_again(job: ReleaseJob, revision: str, asked: pa.RecordBatch, seconds: fl
     Raises:
         TargetUnavailableError: it cannot be reached.
     """
-    replies, until = [], time.monotonic() + seconds
+    replies, until = [], clock.monotonic() + seconds
     for body, kind in zip(asked["request"].to_pylist(), asked["content_type"].to_pylist(), strict=True):
         replies.append(job.target.invoke(job.endpoint, Payload(body=body, content_type=kind), revision))
-        if time.monotonic() > until:
+        if clock.monotonic() > until:
             break
     return _answered(asked.slice(0, len(replies)), replies)
 
@@ -80,11 +80,11 @@ class Replay:
 
         Those that there is no time to ask are left out on both sides.
         """
-        until = time.monotonic() + _AT_ONCE_SECONDS
+        until = clock.monotonic() + _AT_ONCE_SECONDS
         for batch in self._job.target.captured(self._job.endpoint, window):
             fresh = batch.filter(self._is_wanted(batch))
             for place in range(fresh.num_rows):
-                if time.monotonic() > until:
+                if clock.monotonic() > until:
                     return
                 row = fresh.slice(place, 1)
                 self._seen.add(row["request_id"][0].as_py())

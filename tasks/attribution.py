@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headgate.errors import HeadgateError
-from headgate.health import Attribution
+from headgate.health import Attribution, HealthReport
 from headgate.records import Window
 from monitoring.attribution import Answers, attribute
 from monitoring.predictions.typed import typed
@@ -82,14 +82,10 @@ def _compare(job: ReleaseJob, found: Inspection, arms: _Arms, asked: pa.RecordBa
     monitor = job.spec.monitor
     assert monitor is not None  # noqa: S101 - it has found something
     champion, earlier = arms
-    span = timedelta(seconds=monitor.window)
-    # What the champion answered when it was new, and the version before when it was last relied on.
-    new = Window(start=champion.since, end=min(champion.since + span, found.report.window.start))
-    left = earlier.until or champion.since
-    last = Window(start=max(left - span, earlier.since), end=left)
+    windows = windows_of_norms(job, champion, earlier, found.report)
     theirs = ask_again(job, earlier.revision.name, asked, _ASK_SECONDS)
     ours = asked.slice(0, theirs.num_rows)
-    usual = [_usual(job, reign, window, monitor.min_rows) for reign, window in ((champion, new), (earlier, last))]
+    usual = [_usual(job, reign, window, monitor.min_rows) for reign, window in zip(arms, windows, strict=True)]
     return attribute(
         Answers(champion.revision.name, typed([ours]), usual[0]),
         Answers(earlier.revision.name, typed([theirs]), usual[1]),
@@ -97,11 +93,37 @@ def _compare(job: ReleaseJob, found: Inspection, arms: _Arms, asked: pa.RecordBa
     )
 
 
+def windows_of_norms(job: ReleaseJob, champion: Reign, earlier: Reign, report: HealthReport) -> tuple[Window, Window]:
+    """Return the windows whose answers are the norm of each version; one that ends where it starts has no answers.
+
+    The champion's is its first, until the first window in which a check found a violation of it: later answers are in
+    question, also where an earlier check than the one that triggers found it. The other's is the last in which it was
+    relied on.
+
+    Args:
+        job: the check.
+        champion: the version that is live.
+        earlier: the version before.
+        report: of the check.
+    """
+    monitor = job.spec.monitor
+    assert monitor is not None  # noqa: S101 - it has found something
+    span = timedelta(seconds=monitor.window)
+    (live,) = job.journal.read(job.endpoint, kinds=(Kind.LIVE,), newest=1)
+    rows = job.journal.read(job.endpoint, kinds=(Kind.CHECK,), what="drift", after=live.seq)
+    checks = [report, *(HealthReport.model_validate(row.evidence) for row in rows)]
+    name = champion.revision.name
+    violations = [check.window.start for check in checks if check.violation and check.revision == name]
+    end = max(min([champion.since + span, report.window.start, *violations]), champion.since)
+    left = earlier.until or champion.since
+    return Window(start=champion.since, end=end), Window(start=max(left - span, earlier.since), end=left)
+
+
 def _usual(job: ReleaseJob, reign: Reign, window: Window, least: int) -> dict[str, pa.ChunkedArray]:
     if window.start >= window.end:
         return {}
     rows = predictions(job, reign.revision, window)
-    return rows.answers if rows.num_rows >= least else {}
+    return rows.whole(lambda: rows.answers if rows.num_rows >= least else {})
 
 
 def _sample(job: ReleaseJob, revision: str, window: Window) -> pa.RecordBatch | None:

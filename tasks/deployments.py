@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,9 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.settings import PREFECT_API_URL
 
+from headgate import clock
 from headgate.errors import BadInputError, TargetUnavailableError
+from headgate.sign_in import refuses
 from tasks.watched import PREFIX
 
 if TYPE_CHECKING:
@@ -87,11 +88,11 @@ def first_check(endpoint: str, deployment: str = LOCAL) -> datetime | None:
     with open_client() as client:
         monitor = _deployment(client, f"monitor/{deployment}")
         schedule = _schedule_of(client, monitor.id, endpoint)
-        deadline = time.monotonic() + _FIRST_RUN_SECONDS
-        while schedule is not None and time.monotonic() < deadline:
+        deadline = clock.monotonic() + _FIRST_RUN_SECONDS
+        while schedule is not None and clock.monotonic() < deadline:
             if due := _due(client, schedule):
                 return min(due)
-            time.sleep(_POLL_SECONDS)
+            clock.sleep(_POLL_SECONDS)
     return None
 
 
@@ -163,6 +164,11 @@ def open_client() -> Iterator[SyncPrefectClient]:
         with get_client(sync_client=True) as client:
             yield client
     except (PrefectException, httpx.HTTPError) as error:
+        if isinstance(error, httpx.HTTPStatusError) and refuses(error.response):
+            raise TargetUnavailableError(
+                f"the Prefect server at {PREFECT_API_URL.value()} does not accept the sign-in",
+                fix="headgate doctor says what to set",
+            ) from error
         raise TargetUnavailableError(f"the Prefect server does not do what it is asked: {error}") from error
 
 

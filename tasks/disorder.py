@@ -7,10 +7,10 @@ overwritten.
 from __future__ import annotations
 
 import contextlib
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from headgate import clock
 from headgate.errors import EndpointBusyError, HeadgateError, RegistryError, RolledBackError
 from headgate.records import Record, ReleaseResult, Traffic
 from registry import Kind, history
@@ -211,9 +211,9 @@ def _nothing(settle: Callable[..., object], *arguments: object) -> None:
 def _dead_or_alive(journal: Journal, endpoint: str) -> Holder | None:
     """Who holds the endpoint, once it is clear whether that process lives: a lease that is renewed has a living one."""
     first = holder(journal, endpoint)
-    deadline = time.monotonic() + lease_seconds()
-    while first is not None and not first.flow_run and time.monotonic() < deadline:
-        time.sleep(_ASK_SECONDS)
+    deadline = clock.monotonic() + lease_seconds()
+    while first is not None and not first.flow_run and clock.monotonic() < deadline:
+        clock.sleep(_ASK_SECONDS)
         now = holder(journal, endpoint)
         if now is None or now.fence != first.fence or now.expires > first.expires:
             return now

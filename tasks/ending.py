@@ -7,10 +7,10 @@ Everything here works without Prefect and without MLflow. It is called by people
 from __future__ import annotations
 
 import os
-import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from headgate import clock
 from headgate.errors import HeadgateError, NotApprovedError, RolledBackError
 from headgate.phases import ENDED, Phase
 from headgate.records import Revision
@@ -67,7 +67,7 @@ def undo_abandoned(job: ReleaseJob, error: HeadgateError) -> ReleaseResult:
         job: the release.
         error: what it ends with.
     """
-    began = time.monotonic()
+    began = clock.monotonic()
     with job.hold(unpark=True):
         if job.phase() in ENDED:
             # The guard was quicker.
@@ -86,7 +86,7 @@ def settle_release(job: ReleaseJob, seen: InFlight, error: HeadgateError) -> Rel
     Returns:
         How it ended; None where it goes on, or another process was faster.
     """
-    began = time.monotonic()
+    began = clock.monotonic()
     with job.hold(unpark=True):
         if history.in_flight(job.journal, job.endpoint) != seen:
             return None
@@ -97,7 +97,7 @@ def settle_release(job: ReleaseJob, seen: InFlight, error: HeadgateError) -> Rel
 
 def settle_result(job: ReleaseJob) -> ReleaseResult | None:
     """Write down how a release ended whose process died between its last change and that."""
-    began = time.monotonic()
+    began = clock.monotonic()
     with job.hold():
         if history.unconcluded(job.journal, job.endpoint) != job.release_id:
             return None

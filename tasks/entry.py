@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from headgate import clock
 from headgate.errors import BadInputError, EndpointBusyError, FrozenError
 from headgate.operating import frozen_until
 from registry import Kind, history
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from tasks.job import ReleaseJob
 
 _ASK_SECONDS = 0.5
-_HOUSEKEEPING_SECONDS = 5.0
+_HOUSEKEEPING_SECONDS = 60.0
+"""A check of a busy machine may last as long."""
 _OVERRIDDEN = "freeze overridden"
 
 
@@ -102,14 +103,14 @@ def _refuse_to_overtake(job: ReleaseJob) -> None:
 
 def _hold_soon(job: ReleaseJob, held: ExitStack) -> None:
     """Hold the endpoint, at once; only what keeps it in order, and is over in a moment, is waited for."""
-    deadline = time.monotonic() + _HOUSEKEEPING_SECONDS
+    deadline = clock.monotonic() + _HOUSEKEEPING_SECONDS
     while True:
         try:
             held.enter_context(job.hold())
         except EndpointBusyError:
-            if history.in_flight(job.journal, job.endpoint) is not None or time.monotonic() > deadline:
+            if history.in_flight(job.journal, job.endpoint) is not None or clock.monotonic() > deadline:
                 raise
-            time.sleep(_ASK_SECONDS)
+            clock.sleep(_ASK_SECONDS)
         else:
             return
 
@@ -133,6 +134,6 @@ def _wait_for_turn(job: ReleaseJob, held: ExitStack) -> None:
             if (waits := f"{job.release_id} waits for {', '.join(names)}") != said:
                 said = waits
                 log(waits)
-            time.sleep(_ASK_SECONDS)
+            clock.sleep(_ASK_SECONDS)
     finally:
         place.leave()

@@ -12,9 +12,18 @@ from prefect.events import emit_event
 
 from headgate.events import DRIFT_DETECTED, resource_of
 from headgate.phases import Phase
-from headgate.records import Verdict
+from headgate.verdicts import Verdict
 from registry import Kind
-from registry.history import APPROVAL, APPROVAL_REQUESTED, CONFIRMED, NOT_ROLLED_BACK, OUTCOME, QUALITY, is_rollback
+from registry.history import (
+    APPROVAL,
+    APPROVAL_REQUESTED,
+    CONFIRMED,
+    NOT_ROLLED_BACK,
+    OUTCOME,
+    QUALITY,
+    QUIET,
+    is_rollback,
+)
 from registry.orders import PAUSE, RESUME
 from tasks.step import in_flow_run
 
@@ -36,6 +45,7 @@ _DECISIONS = {
 _NOTES = {
     APPROVAL_REQUESTED: "headgate.release.approval-requested", NOT_ROLLED_BACK: "headgate.rollback.declined",
     QUALITY: "headgate.quality.checked", CONFIRMED: "headgate.version.confirmed",
+    QUIET: "headgate.endpoint.quiet",
 }  # fmt: skip
 _COPIED = (
     "share", "e_value", "version", "digest", "before", "expires_at", "drifted_columns", "causes", "triggered",
@@ -64,6 +74,8 @@ def names_of(entry: Entry) -> list[str]:
             names = ["headgate.version.live", *went_back]
         case Kind.LOOK:
             names = ["headgate.release.step"] if entry.what == Verdict.ADVANCE else []
+        case Kind.WAIT | Kind.STATE:
+            names = []
         case Kind.CHECK:
             names = [DRIFT_DETECTED if entry.evidence.get("triggered") else "headgate.drift.checked"]
         case Kind.NOTE:

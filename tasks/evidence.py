@@ -8,6 +8,7 @@ from headgate.errors import HeadgateError
 from headgate.phases import Phase
 from headgate.units import format_percent, rough_percent
 from registry import Kind
+from tasks.markdown import as_code
 from tasks.package import plan_release
 from tasks.report import interim_report
 
@@ -31,7 +32,7 @@ def evidence(job: ReleaseJob, before: str, spec_hash: str) -> str:
     champion = job.champion
     facts = [
         ("release", f"`{job.release_id}`, asked for by {job.actor}"),
-        ("new version", f"{version['name']} v{version['version']}, from `{job.spec.artifact}`"),
+        ("new version", f"{version['name']} v{version['version']}, from {as_code(job.spec.artifact)}"),
         ("image", f"`{image['digest'][:19]}` ({image['size'] / 1e6:.1f} MB)"),
         ("champion", f"{champion.version}, `{champion.name}`" if champion else "none: this is the first version"),
         *_gates(job),
@@ -58,7 +59,10 @@ def _gates(job: ReleaseJob) -> list[tuple[str, str]]:
             report = row.evidence["report"]
             facts.append(("shadow", _compared(report)))
             facts += [
-                (f"differs {number}", f"`{one['request']}`: `{one['champion']}` became `{one['challenger']}`")
+                (
+                    f"differs {number}",
+                    f"{as_code(one['request'])}: {as_code(one['champion'])} became {as_code(one['challenger'])}",
+                )
                 for number, one in enumerate(report["examples"][:3], start=1)
             ]
     return facts

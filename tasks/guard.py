@@ -4,16 +4,19 @@ Between a process's death and the next scheduled `reconcile` nobody would judge 
 second at the leases, and ends what nobody holds any more, as the release file's `when_abandoned` says. It needs the
 journal and the target, and neither Prefect nor MLflow. Any number may run: each takes the lease before it acts, so one
 of them is first and the others find nothing to do.
+
+After each look it touches HEADGATE_HOME/guard.looked, so that a probe can see that it looks: a guard that hangs
+is as bad as none, and says nothing. The chart's probes read the file's age (ops/helm).
 """
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from headgate import clock
 from headgate.actor import whoami
 from headgate.errors import EndpointBusyError, HeadgateError, LeaseLostError
 from headgate.spec import ReleaseSpec
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from registry.history import InFlight
 
 LOOK_SECONDS = 0.5
+LOOKED = "guard.looked"
+"""The file in HEADGATE_HOME whose time is that of the last look, also of one that the journal did not answer."""
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 1.0, 60.0
 _ENDPOINTS_AT_ONCE = 8
 
@@ -50,6 +55,7 @@ class Guard:
         self._pool = ThreadPoolExecutor(_ENDPOINTS_AT_ONCE, thread_name_prefix="guard")
         self._busy: dict[str, Future[None]] = {}
         self._failures: dict[str, tuple[int, float]] = {}
+        self._untouched = ""
 
     def run(self, stop: threading.Event) -> None:
         """Look until told to stop. A journal that does not answer is asked again at the next look."""
@@ -60,6 +66,7 @@ class Guard:
                     self.look()
                 except HeadgateError as error:
                     log(f"cannot look: {error.message}")
+                self._touch()
                 stop.wait(LOOK_SECONDS)
         finally:
             self.close()
@@ -74,7 +81,7 @@ class Guard:
         begun = []
         for endpoint, release_id in self._abandoned().items():
             _, not_before = self._failures.get(release_id, (0, 0.0))
-            if endpoint not in self._busy and time.monotonic() >= not_before:
+            if endpoint not in self._busy and clock.monotonic() >= not_before:
                 self._busy[endpoint] = self._pool.submit(self._settle, endpoint, release_id)
                 begun.append(endpoint)
         return begun
@@ -87,6 +94,17 @@ class Guard:
     def close(self) -> None:
         """Finish, and begin nothing more."""
         self._pool.shutdown()
+
+    def _touch(self) -> None:
+        """Note the time of a look. The guard goes on without the note if the disk refuses it, and logs that once."""
+        file, problem = self._home.root / LOOKED, ""
+        try:
+            file.touch()
+        except OSError as error:
+            problem = str(error.strerror or error)
+        if problem and problem != self._untouched:
+            log(f"{file} cannot be touched, so the probe will report the guard as dead: {problem}")
+        self._untouched = problem
 
     def _abandoned(self) -> dict[str, str]:
         """The release or rollback of each endpoint that nobody carries out, or that its process did not let go of."""
@@ -142,7 +160,7 @@ class Guard:
         """Try again ever later; what cannot be mended from here is said once to those who can."""
         failures, _ = self._failures.get(release_id, (0, 0.0))
         wait = min(_FIRST_WAIT_SECONDS * 2**failures, _LONGEST_WAIT_SECONDS)
-        self._failures[release_id] = failures + 1, time.monotonic() + wait
+        self._failures[release_id] = failures + 1, clock.monotonic() + wait
         log(f"{endpoint} is not in order, next try in {wait:g} s: {problem}")
         if job is None or failures == 0:
             return

@@ -31,22 +31,26 @@ if TYPE_CHECKING:
 REFERENCE = "reference.parquet"
 """The training sample, as an artifact of the run that logged the model."""
 _EARLIER_SHOWN = 20
+_QUIET_PASSED_OVER = 200
+"""How many checks with too few rows may lie between those that count together."""
 _REFERENCES_IN_MEMORY = 16
 """Some megabytes each, by their columns."""
 
 
 class Inspection(NamedTuple):
-    """What a check found, and what it looked at."""
+    """What a check found, and what it looked at; `check` and `reference` are None where there were too few rows."""
 
     report: HealthReport
-    check: DriftCheck
     current: Predictions
-    reference: Reference
+    check: DriftCheck | None = None
+    reference: Reference | None = None
 
 
 @step
 def inspect(job: ReleaseJob) -> Inspection:
     """Compare the last window of live requests with the reference, and decide whether to act.
+
+    A window with fewer rows than `monitor.min_rows` is written down, and is no violation.
 
     Raises:
         MonitorError: the check cannot be made.
@@ -61,21 +65,65 @@ def inspect(job: ReleaseJob) -> Inspection:
     # What it was asked before it was live was asked by us: the smoke gate, a replay, the question of who is to blame.
     window = Window(start=max(end - timedelta(seconds=monitor.window), reign.since), end=end)
     current = predictions(job, champion, window)
+    # Without a reference no check can ever be made, however many rows there are.
     reference = _reference(job, monitor, champion)
-    check = check_drift(current, reference, _without_redacted(monitor, job.spec.capture.redact), current.repeated)
+    limits = _without_redacted(monitor, job.spec.capture.redact)
+
+    def look() -> DriftCheck | None:
+        if current.num_rows + current.unreadable_requests < monitor.min_rows:
+            return None
+        return check_drift(current, reference, limits, current.repeated, current.unreadable_requests)
+
+    check = current.whole(look)
+    if check is None:
+        return Inspection(_note_quiet(job, champion, window, current), current)
     counted = [*_earlier(job, champion, monitor), _counts(check.causes, job.spec)]
     report = HealthReport(
         endpoint=job.endpoint, revision=champion.name, version=champion.version.version, window=window,
         rows=check.rows, drifted_columns=check.drifted, share=check.share, limit=monitor.drift.share,
         violation=counted[-1], triggered=is_triggered(counted, monitor.trigger),
         causes=check.causes, columns=check.columns, problems=check.problems,
-        passed_over=check.passed_over | {path: f"cannot be read: {why}" for path, why in current.unreadable.items()},
+        passed_over=check.passed_over | _lost(current),
         reason=f"{check.reason}; {sum(counted)} of the last {len(counted)} checks are violations, "
         f"{monitor.trigger.violations} of {monitor.trigger.of} trigger",
     )  # fmt: skip
     job.write(Kind.CHECK, "drift", report.reason, report.model_dump(mode="json"), actor="monitor")
     artifacts.show_health(report)
-    return Inspection(report, check, current, reference)
+    return Inspection(report, current, check, reference)
+
+
+def _note_quiet(job: ReleaseJob, champion: Revision, window: Window, current: Predictions) -> HealthReport:
+    """Write down a check that had too few rows; once so many in a row are that people should know, a note of it too."""
+    monitor = job.spec.monitor
+    assert monitor is not None  # noqa: S101 - `inspect` has refused otherwise
+    quiet = 1 + _quiet_before(job, champion)
+    rows, unread = current.num_rows, current.unreadable_requests
+    reason = f"not enough data: the window has {rows} rows, and monitor.min_rows is {monitor.min_rows}"
+    reason += f"; {unread} requests cannot be read" if unread else ""
+    report = HealthReport(
+        endpoint=job.endpoint, revision=champion.name, version=champion.version.version, window=window, rows=rows,
+        drifted_columns=(), share=0.0, limit=monitor.drift.share, violation=False, triggered=False, reason=reason,
+        quiet=quiet, too_quiet=quiet >= monitor.quiet_checks, passed_over=_lost(current),
+    )  # fmt: skip
+    job.write(Kind.CHECK, "drift", reason, report.model_dump(mode="json"), actor="monitor")
+    if quiet == monitor.quiet_checks:
+        job.write(Kind.NOTE, history.QUIET, f"{quiet} checks in a row; the last one: {reason}", {"rows": rows})
+    artifacts.show_health(report)
+    return report
+
+
+def _lost(current: Predictions) -> dict[str, str]:
+    """The files of a window that cannot be read, and why; its other rows count."""
+    return {path: f"unreadable: {why}" for path, why in current.unreadable.items()}
+
+
+def _quiet_before(job: ReleaseJob, champion: Revision) -> int:
+    """Return how many checks of this champion in a row have had too few rows until now."""
+    last = [
+        HealthReport.model_validate(row.evidence)
+        for row in job.journal.read(job.endpoint, kinds=(Kind.CHECK,), newest=1)
+    ]
+    return last[0].quiet if last and last[0].revision == champion.name else 0
 
 
 def report_of_labels(job: ReleaseJob, quality: QualityReport) -> HealthReport:
@@ -105,9 +153,10 @@ def _counts(causes: tuple[str, ...], spec: ReleaseSpec) -> bool:
 def _earlier(job: ReleaseJob, champion: Revision, monitor: Monitor) -> list[bool]:
     """Whether the checks before this one were violations, as far as they count; newest last."""
     wanted = monitor.trigger.of - 1
-    rows = job.journal.read(job.endpoint, kinds=(Kind.CHECK,), newest=wanted) if wanted else []
-    # A check of an earlier champion says nothing about this one.
-    return [bool(row.evidence["violation"]) for row in rows if row.evidence["revision"] == champion.name]
+    rows = job.journal.read(job.endpoint, kinds=(Kind.CHECK,), newest=wanted + _QUIET_PASSED_OVER) if wanted else []
+    # A check of an earlier champion says nothing about this one, nor does one that had too few rows.
+    told = [row.evidence for row in rows if row.evidence["revision"] == champion.name and not row.evidence.get("quiet")]
+    return [bool(evidence["violation"]) for evidence in told[-wanted:]] if wanted else []
 
 
 @step
@@ -126,7 +175,7 @@ def show(job: ReleaseJob, report: HealthReport, found: Inspection | None) -> Non
     told = (HealthReport.model_validate(row.evidence) for row in reversed(rows))
     checked = Checked(report, {}, {}, [one for one in told if one.window != report.window][:_EARLIER_SHOWN])
     try:
-        if found is not None:
+        if found is not None and found.check is not None and found.reference is not None:
             checked = checked._replace(reference=found.reference.profiles, window=found.check.window)
             try:
                 write_evidently(found.current, found.reference, found.check, evidently)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 from prefect.context import FlowRunContext
 
 from deploy_targets import DeployTarget, open_target
+from headgate import clock
 from headgate.actor import whoami
 from headgate.credentials import separate_credentials
 from headgate.errors import BadInputError, EndpointBusyError, HeadgateError, RegistryError, RolledBackError
 from headgate.home import Home
 from headgate.phases import ENDED, Phase, is_behind, may_enter
 from headgate.records import Traffic
+from headgate.sealed import require_unsealed
 from headgate.stack import Ports
 from registry import Entry, Journal, Kind, Lease, Versions, history
 from registry.journal import open_journal
@@ -145,7 +146,7 @@ class Job:
         )  # fmt: skip
         written = self.journal.append(entry, fence=self.lease.fence if self.lease else None)
         tell(written)
-        if kind is not Kind.LOOK:
+        if kind not in {Kind.LOOK, Kind.STATE}:
             log(f"{what}: {reason}" if reason else what)
         return written
 
@@ -186,7 +187,12 @@ class Job:
         self.target.route(self.endpoint, Traffic.all_to(revision.name), fence=self.lease.fence if self.lease else None)
 
     def deploy(self, revision: Revision) -> None:
-        """Make a revision ready at 0 %, if the endpoint is still ours."""
+        """Make a revision ready at 0 %, if the endpoint is still ours.
+
+        Raises:
+            BadInputError: values of its `runtime.env` were sealed with a key that this machine does not have.
+        """
+        require_unsealed(revision.env, f"{revision.name} of {self.endpoint}")
 
         def change() -> None:
             self._fence()
@@ -260,22 +266,25 @@ class Job:
             RolledBackError: someone took the release back.
         """
         self.obey()
-        while (remaining := moment - time.monotonic()) > 0:
-            time.sleep(min(remaining, OBEY_SECONDS))
+        while (remaining := moment - clock.monotonic()) > 0:
+            clock.sleep(min(remaining, OBEY_SECONDS))
             self.obey()
 
     def stay_while_paused(self) -> None:
         """Between two steps: go on only when nobody wants the release to stay where it is."""
         self.obey()
         while self.is_paused:
-            self.wait_until(time.monotonic() + OBEY_SECONDS)
+            self.wait_until(clock.monotonic() + OBEY_SECONDS)
 
 
 class ReleaseJob(Job):
-    """A release in hand, with its file."""
+    """A release in hand, with its file; its target is opened where none is given."""
 
-    def __init__(self, home: Home, journal: Journal, spec: ReleaseSpec, release_id: str, actor: str) -> None:
-        super().__init__(home, journal, open_target(spec.target), spec.endpoint, release_id, actor)
+    def __init__(
+        self, home: Home, journal: Journal, spec: ReleaseSpec, release_id: str, actor: str,
+        target: DeployTarget | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(home, journal, target or open_target(spec.target), spec.endpoint, release_id, actor)
         self.spec = spec
         self.waited = 0.0
         self.notices = Notices(spec.notify)
@@ -333,9 +342,12 @@ class ReleaseJob(Job):
                 f"release {self.release_id} has ended: it is {self.phase()}",
                 fix="leave --release-id out to start a new release",
             )
+        require_unsealed(self.spec.runtime.env, f"a release of {self.endpoint}")
         started = self.journal.read(self.endpoint, kinds=(Kind.PHASE,), release_id=self.release_id)
         # As files, not as text: a later Headgate knows entries that an earlier one did not write down.
-        if started and type(self.spec).model_validate(started[0].evidence.get("spec")) != self.spec:
+        before = type(self.spec).model_validate(started[0].evidence.get("spec")) if started else self.spec
+        require_unsealed(before.runtime.env, f"release {self.release_id}")
+        if before != self.spec:
             raise BadInputError(
                 f"release {self.release_id} was started with another release file",
                 fix="leave --release-id out to start a new release",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from headgate import clock
 from headgate.phases import Phase
 from headgate.records import Image
 from registry import Kind, history
@@ -90,4 +90,4 @@ def _used(journal: Journal) -> set[Path]:
 
 
 def _age(path: Path) -> float:
-    return time.time() - path.stat().st_mtime
+    return clock.now() - path.stat().st_mtime

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import httpx
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from deploy_targets.envoy import Gateway
+from headgate.errors import TargetUnavailableError
 from headgate.health import HealthReport, QualityReport
 from headgate.phases import Phase
-from headgate.records import Look
 from headgate.stack import Ports
 from headgate.stack.ports import HOST
 from headgate.units import BASIS_POINTS
+from headgate.verdicts import Look
 from registry import Kind, history
 from registry.history import QUALITY
 from tasks.upkeep import checks
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from registry import Journal
     from tasks.upkeep import PrefectState, Seen
 
+_SCRAPE_SECONDS = 5.0
+"""Half of the time that Prometheus waits by default."""
 _COUNTED = (Kind.PHASE, Kind.DECISION, Kind.CHECK)
 
 
@@ -148,6 +152,8 @@ def _check(gauges: _Gauges, report: HealthReport, at: float) -> None:
     gauges.set("check_time_seconds", "When the endpoint was last checked, as Unix time.", at, endpoint=endpoint)
     gauges.set("check_rows", "Rows of the window that was checked.", report.rows, endpoint=endpoint)
     gauges.set("check_violation", "Whether that window was a violation.", report.violation, endpoint=endpoint)
+    gauges.set("check_too_quiet", "Whether monitor.quiet_checks of the last checks had too few rows.", report.too_quiet,
+               endpoint=endpoint)  # fmt: skip
     gauges.set("check_triggered", "Whether enough of the last ones were.", report.triggered, endpoint=endpoint)
     gauges.set("drifted_share", "The share of columns that drifted.", report.share, endpoint=endpoint)
     gauges.set("data_problems", "Columns with bad values.", len(report.problems), endpoint=endpoint)
@@ -170,25 +176,60 @@ def _quality(gauges: _Gauges, endpoint: str, report: QualityReport) -> None:
     gauges.set("worse_by_labels", "Whether labels show the live version to be worse.", worse, endpoint=endpoint)
 
 
-def scraped(home: Home) -> list[dict[str, Any]]:
+def scraped(home: Home, receiver: str) -> list[dict[str, Any]]:
     """Where Prometheus finds metrics, as its `http_sd_configs` takes it: this program, the gateway, and each server.
 
-    A cloud's servers are not among them, as they cannot be reached.
+    Prometheus cannot ask a Unix socket, so the receiver asks those servers in its place (`server_metrics`). A cloud's
+    servers are not among them, as they cannot be reached.
 
     Args:
         home: of the local stack.
+        receiver: `host:port` at which Prometheus has reached this program.
     """
     ports = Ports.remembered(home)
     if ports is None:
         return []
     return [
-        _scraped("headgate", f"{HOST}:{ports.receiver}"),
-        _scraped("headgate-gateway", f"{HOST}:{ports.gateway_admin}", __metrics_path__="/stats/prometheus"),
+        _scraped("headgate", receiver),
+        _scraped("headgate-gateway", f"{HOST}:{ports.gateway_metrics}", __metrics_path__="/stats/prometheus"),
         *(
-            _scraped("headgate-server", address, endpoint=endpoint, revision=revision)
+            _scraped("headgate-server", f"{HOST}:{address.port}", endpoint=endpoint, revision=revision)
+            if address.port
+            else _scraped(
+                "headgate-server", receiver, endpoint=endpoint, revision=revision,
+                __metrics_path__=f"/servers/{endpoint}/{revision}/metrics",
+            )
             for endpoint, revision, address in Gateway(home.gateway, ports).addresses()
         ),
-    ]
+    ]  # fmt: skip
+
+
+def server_metrics(home: Home, endpoint: str, revision: str) -> tuple[bytes, str] | None:
+    """Ask a server of this machine for its metrics.
+
+    Args:
+        home: of the local stack.
+        endpoint: that the server belongs to.
+        revision: of it.
+
+    Returns:
+        The metrics, in Prometheus' text format, and their content type; None where the gateway knows no such revision.
+
+    Raises:
+        TargetUnavailableError: the server does not answer.
+    """
+    ports = Ports.remembered(home)
+    address = Gateway(home.gateway, ports).address(endpoint, revision) if ports else None
+    if address is None:
+        return None
+    try:
+        with address.client(_SCRAPE_SECONDS) as client:
+            reply = client.get("/metrics").raise_for_status()
+    except httpx.HTTPError as error:
+        raise TargetUnavailableError(
+            f"the server of {revision} of {endpoint} does not answer: {error}", fix="headgate status"
+        ) from error
+    return reply.content, reply.headers["content-type"]
 
 
 def _scraped(job: str, address: str, **labels: str) -> dict[str, Any]:

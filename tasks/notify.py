@@ -12,14 +12,18 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 from headgate.phases import Phase
-from headgate.records import Verdict
+from headgate.verdicts import Verdict
 from registry import Kind
-from registry.history import APPROVAL, APPROVAL_REQUESTED, CONFIRMED, FOUND_CHANGED, NOT_ROLLED_BACK, STUCK
+from registry.history import APPROVAL, APPROVAL_REQUESTED, CONFIRMED, FOUND_CHANGED, NOT_ROLLED_BACK, QUIET, STUCK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from registry import Entry
+
+
+_TOLD = {STUCK, FOUND_CHANGED, NOT_ROLLED_BACK, CONFIRMED, QUIET}
+"""The notes that people are told as they are."""
 
 
 class Notices:
@@ -74,7 +78,7 @@ def message_of(entry: Entry) -> str | None:
 def _note(entry: Entry) -> str | None:
     if entry.what == APPROVAL_REQUESTED:
         return f"release {entry.release_id} waits for approval: {entry.reason}"
-    return f"{entry.what}: {entry.reason}" if entry.what in {STUCK, FOUND_CHANGED, NOT_ROLLED_BACK, CONFIRMED} else None
+    return f"{entry.what}: {entry.reason}" if entry.what in _TOLD else None
 
 
 def send(reference: str, title: str, text: str) -> str:

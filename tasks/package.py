@@ -11,6 +11,8 @@ from headgate.errors import BadInputError, PackageError, UnsupportedError
 from headgate.phases import Phase
 from headgate.plan import Plan, make_plan
 from headgate.records import Artifact, Image, ModelVersion, Revision, Traffic
+from headgate.sealed import require_unsealed
+from headgate.units import format_bytes
 from registry import Kind, Versions
 from tasks import artifacts
 from tasks.job import Job, ReleaseJob, tracking_uri
@@ -18,12 +20,23 @@ from tasks.step import step
 
 if TYPE_CHECKING:
     from headgate.findings import Finding
+    from headgate.records import EndpointState
 
 
 def plan_release(job: ReleaseJob) -> Plan:
     """What a release would do, and what stands in its way; changes nothing."""
-    problems: list[Finding] = [*unsupported_problems(job.target, job.spec), *job.target.preflight()]
-    state = job.target.observe(job.endpoint)
+    return plan_with(job, job.target.observe(job.endpoint), job.target.preflight())
+
+
+def plan_with(job: ReleaseJob, state: EndpointState | None, found: list[Finding]) -> Plan:
+    """A plan, where the target was asked already.
+
+    Args:
+        job: the release.
+        state: what the target says about the endpoint.
+        found: what stands in the way, beside what the target cannot do.
+    """
+    problems = [*unsupported_problems(job.target, job.spec), *found]
     return make_plan(job.spec, job.champion, state, problems, mirrors=job.target.MIRROR_LIMIT, calls=job.target.CALLS)
 
 
@@ -45,13 +58,16 @@ def package(job: ReleaseJob) -> tuple[Artifact, Image]:
     """Make the image.
 
     Raises:
-        BadInputError: the release is resumed, and the artifact is another one now.
+        BadInputError: the release is resumed, and the artifact, or the server that is packaged with it, is another one.
+        RequirementsError: a file of the model's has an address with a password.
     """
-    from images import fetch_artifact, scan_artifact  # noqa: PLC0415 - heavy; the run is seen to run before it
+    from images import fetch_artifact, refuse_passwords, scan_artifact  # noqa: PLC0415 - heavy; the run is seen to run before it
 
     with tempfile.TemporaryDirectory(dir=job.home.root, prefix=".artifact-") as folder:
         artifact = fetch_artifact(job.spec.artifact, Path(folder))
-        for found in scan_artifact(artifact.path, job.spec.image.scan):
+        refuse_passwords(artifact.path)
+        settings = job.spec.image
+        for found in scan_artifact(artifact.path, settings.scan, allow=settings.allow, code=settings.code):
             job.write(Kind.NOTE, "scan", found)
         image = _build(job, artifact)
         if artifact.is_download:
@@ -61,12 +77,13 @@ def package(job: ReleaseJob) -> tuple[Artifact, Image]:
     before = next((row.evidence["image"]["digest"] for row in rows if row.what == Phase.PACKAGED), image.digest)
     if before != image.digest:
         raise BadInputError(
-            f"{job.spec.artifact} has changed since {job.release_id} began: {image.digest[:19]}, not {before[:19]}",
+            f"{job.spec.artifact} has changed since {job.release_id} began, or Headgate was upgraded: its image is "
+            f"{image.digest[:19]}, and was {before[:19]}",
             fix="start a new release: the gates that this one passed were passed by other content",
         )
     job.enter(
         Phase.PACKAGED,
-        f"{image.digest[:19]} ({image.size / 1e6:.1f} MB)",
+        f"{image.digest[:19]} ({format_bytes(image.size)})",
         {"image": image.model_dump(mode="json")},
     )
     return artifact, image
@@ -109,11 +126,13 @@ def deploy(job: ReleaseJob, version: ModelVersion, image: Image) -> Revision:
 
 def _revision(job: ReleaseJob, version: ModelVersion, image: Image) -> Revision:
     runtime = job.spec.runtime
-    return Revision.of(
-        version, image, env={**job.spec.capture.env, **runtime.env}, workers=runtime.replicas.min,
-        ready_timeout=runtime.ready_timeout, resources=runtime.resources,
+    require_unsealed(runtime.env, f"a release of {job.endpoint}")
+    made = Revision.of(
+        version, image, env={**job.spec.capture.env, **job.spec.gateway.env, **runtime.env}, secrets=runtime.secrets,
+        workers=runtime.replicas.min, ready_timeout=runtime.ready_timeout, resources=runtime.resources,
         keep_image=not job.spec.image.remove_retired, most_workers=runtime.replicas.max,
     )  # fmt: skip
+    return made.model_copy(update={"limits": job.spec.gateway.record})
 
 
 def plan_manifests(job: ReleaseJob) -> list[dict[str, Any]]:
@@ -122,7 +141,7 @@ def plan_manifests(job: ReleaseJob) -> list[dict[str, Any]]:
     Raises:
         UnsupportedError: the platform takes none.
     """
-    from images import fetch_artifact  # noqa: PLC0415 - heavy, and needed here alone
+    from images import fetch_artifact, refuse_passwords  # noqa: PLC0415 - heavy, and needed here alone
 
     if not isinstance(job.target, Declares):
         raise UnsupportedError(
@@ -130,7 +149,9 @@ def plan_manifests(job: ReleaseJob) -> list[dict[str, Any]]:
             fix="leave --manifests out, or release to Kubernetes",
         )
     with tempfile.TemporaryDirectory(dir=job.home.root, prefix=".artifact-") as folder:
-        image = _build(job, fetch_artifact(job.spec.artifact, Path(folder)))
+        artifact = fetch_artifact(job.spec.artifact, Path(folder))
+        refuse_passwords(artifact.path)
+        image = _build(job, artifact)
     number = job.versions.find(image.digest) or job.versions.next()
     version = ModelVersion(name=job.spec.model, version=number, digest=image.digest)
     return job.target.manifests(job.endpoint, _revision(job, version, image))

@@ -3,7 +3,7 @@
 It takes labels, too, and answers Prometheus.
 
 It starts nothing itself. What an event leads to is an automation of the Prefect server (tasks/automations.py), where it
-can be seen, changed and switched off. Run it with `python -m tasks.receiver`; its settings are environment variables:
+can be seen, changed and switched off. Run it with `python -P -m tasks.receiver`; its settings are the variables
 HEADGATE_WEBHOOK_SECRET, HEADGATE_ALERT_TOKEN, HEADGATE_RECEIVER_PORT, PREFECT_API_URL, and PREFECT_API_AUTH_STRING
 where the server asks for it.
 """
@@ -24,20 +24,24 @@ import httpx
 import uvicorn
 from anyio import create_task_group, sleep, to_thread
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import ValidationError
 from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from headgate.errors import BadInputError, HeadgateError, RefusedError
 from headgate.events import ALERT_FIRING, VERSION_WANTED, resource_of
 from headgate.home import Home
+from headgate.sign_in import PREFECT_SIGN_IN, PrefectSignIn
 from headgate.stack.ports import HOST
 from registry.history import champion as live
 from registry.history import in_flight
 from registry.journal import Journal
 from registry.watches import watched
 from registry.webhooks import claim, give_up, verify
-from tasks.metrics import render, scraped
+from tasks.deliveries import Delivery, GivenLabels, Notification, why_not
+from tasks.metrics import render, scraped, server_metrics
 from tasks.upkeep import Seen, look
 
 if TYPE_CHECKING:
@@ -68,17 +72,17 @@ async def mlflow(request: Request) -> JSONResponse:
     except RefusedError as error:
         return _refused(401, error.message)
     try:
-        content = json.loads(body)
-        entity, data = content["entity"], content["data"]
-        name, version = str(data["name"]), str(data["version"])
-    except (ValueError, KeyError, TypeError):
-        return _refused(400, "the body is no delivery of MLflow's registry: entity, data.name and data.version")
+        content = Delivery.model_validate_json(body)
+    except ValidationError as error:
+        said = "the body is no delivery of MLflow's registry: entity, data.name and data.version"
+        return _refused(400, f"{said}; {why_not(error)}")
+    entity, data, name, version = content.entity, content.data, content.data.name, str(content.data.version)
 
     def wanted(spec: ReleaseSpec) -> bool:
         when = spec.release_when
         if when is None or spec.model != name:
             return False
-        said = data.get("alias") if entity == "model_version_alias" else data.get("key")
+        said = data.alias if entity == "model_version_alias" else data.key
         return bool(said) and said == (when.alias if entity == "model_version_alias" else when.tag)
 
     def events(journal: Journal) -> list[Event]:
@@ -104,17 +108,17 @@ async def alertmanager(request: Request) -> JSONResponse:
     if body is None:
         return _refused(413, f"a notification has at most {MAX_BODY} bytes")
     try:
-        firing = [alert for alert in json.loads(body)["alerts"] if alert["status"] == "firing"]
-        named = [alert for alert in firing if "endpoint" in alert["labels"]]
-    except (ValueError, KeyError, TypeError):
-        return _refused(400, "each alert has a status and labels")
+        firing = [alert for alert in Notification.model_validate_json(body).alerts if alert.status == "firing"]
+    except ValidationError as error:
+        return _refused(400, f"each alert has a status and labels; {why_not(error)}")
+    named = [alert for alert in firing if alert.labels.get("endpoint")]
     if firing and not named:
         return _refused(400, "no alert that fires has the label `endpoint`")
     passed: list[str] = []
     for alert in named:
-        endpoint, name = alert["labels"]["endpoint"], alert["labels"].get("alertname", "alert")
-        said = alert.get("annotations", {}).get("summary", "")
-        key = f"alert/{endpoint}/{alert.get('fingerprint', name)}/{alert.get('startsAt', '')}"
+        endpoint, name = alert.labels["endpoint"], alert.labels.get("alertname", "alert")
+        said = alert.annotations.get("summary", "")
+        key = f"alert/{endpoint}/{alert.fingerprint or name}/{alert.starts_at}"
         payload = {"alert": name, "reason": f"alert {name}: {said}".rstrip(": ")}
         reply = await _pass_on(request, key, partial(_alarm, endpoint, key, payload))
         if reply.status_code >= 400:  # noqa: PLR2004 - HTTP's own limit
@@ -138,10 +142,11 @@ async def labels(request: Request) -> JSONResponse:
     if body is None:
         return _refused(413, f"at most {MAX_BODY} bytes; send them in parts, or as a file: headgate labels")
     try:
-        content = json.loads(body)
-        endpoint, given = str(content["endpoint"]), list(content["labels"])
-    except (ValueError, KeyError, TypeError):
-        return _refused(400, 'the body is {"endpoint": …, "labels": [{"request_id": …, "label": …}]}')
+        content = GivenLabels.model_validate_json(body)
+    except ValidationError as error:
+        said = 'the body is {"endpoint": …, "labels": [{"request_id": …, "label": …}]}'
+        return _refused(400, f"{said}; {why_not(error)}")
+    endpoint, given = content.endpoint, content.labels
 
     def keep() -> int:
         # Seconds to import, and only for who sends labels.
@@ -171,9 +176,22 @@ async def metrics(request: Request) -> Response:
 async def targets(request: Request) -> JSONResponse:
     """Where Prometheus finds metrics, as its `http_sd_configs` takes it."""
     try:
-        return JSONResponse(await to_thread.run_sync(scraped, request.app.state.home))
+        return JSONResponse(await to_thread.run_sync(scraped, request.app.state.home, request.url.netloc))
     except HeadgateError as error:
         return _refused(503, error.message)
+
+
+async def metrics_of_server(request: Request) -> Response:
+    """What a server of this machine counts, for Prometheus, which cannot ask a Unix socket."""
+    endpoint, revision = (request.path_params[name] for name in ("endpoint", "revision"))
+    try:
+        found = await to_thread.run_sync(server_metrics, request.app.state.home, endpoint, revision)
+    except HeadgateError as error:
+        return _refused(503, error.message)
+    if found is None:
+        return _refused(404, "the gateway of this machine knows no such revision; /targets has all of them")
+    text, kind = found
+    return Response(text, headers={"content-type": kind})
 
 
 async def health(_request: Request) -> JSONResponse:
@@ -249,6 +267,11 @@ def _refused(status: int, why: str) -> JSONResponse:
     return JSONResponse({"error": why}, status)
 
 
+async def _broken_off(_request: Request, _error: Exception) -> Response:
+    """What nobody waits for any more: half a body is none, and no error of ours."""
+    return _refused(400, "the body broke off")
+
+
 def make_app(home: Home, *, secret: str, token: str, prefect_api: str, prefect_auth: str = "") -> Starlette:
     """The server.
 
@@ -259,11 +282,10 @@ def make_app(home: Home, *, secret: str, token: str, prefect_api: str, prefect_a
         prefect_api: where events go.
         prefect_auth: `user:password`, where that server asks for it.
     """
-    user, _, password = prefect_auth.partition(":")
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        auth = httpx.BasicAuth(user, password) if prefect_auth else None
+        auth = PrefectSignIn(prefect_api, prefect_auth)
         async with httpx.AsyncClient(base_url=prefect_api, timeout=_SECONDS, auth=auth) as client:
             app.state.home, app.state.secret, app.state.token, app.state.prefect = home, secret, token, client
             # Opened when it is first needed: a journal that is away then is asked again by the next request.
@@ -280,8 +302,9 @@ def make_app(home: Home, *, secret: str, token: str, prefect_api: str, prefect_a
         Route("/mlflow", mlflow, methods=["POST"]), Route("/alertmanager", alertmanager, methods=["POST"]),
         Route("/labels", labels, methods=["POST"]),
         Route("/health", health), Route("/metrics", metrics), Route("/targets", targets),
+        Route("/servers/{endpoint}/{revision}/metrics", metrics_of_server, methods=["GET"]),
     ]  # fmt: skip
-    return Starlette(routes=routes, lifespan=lifespan)
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={ClientDisconnect: _broken_off})
 
 
 def main() -> None:
@@ -295,7 +318,7 @@ def main() -> None:
     if missing:
         raise BadInputError(f"not set: {', '.join(missing)}", fix="headgate up sets them; see docs/operating.md")
     secret, token, port, api = (os.environ[name] for name in names)
-    auth = os.environ.get("PREFECT_API_AUTH_STRING", "")
+    auth = os.environ.get(PREFECT_SIGN_IN, "")
     app = make_app(Home.from_env().ensure(), secret=secret, token=token, prefect_api=api, prefect_auth=auth)
     uvicorn.run(app, host=os.environ.get("HEADGATE_RECEIVER_HOST", HOST), port=int(port), log_level="warning")
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
+from headgate import clock
 from headgate.credentials import redact
 from headgate.errors import HeadgateError, RegistryError, RejectedError, RolledBackError, TargetError, TimedOutError
 from headgate.health import HealthReport
 from headgate.phases import Outcome, Phase
-from headgate.records import Event, ReleaseResult, ShadowReport
+from headgate.records import Event, ReleaseResult
+from headgate.verdicts import ShadowReport
 from registry import Entry, Journal, Kind, history
 from registry.history import OUTCOME
 from registry.release_run import ReleaseRun
@@ -62,7 +63,7 @@ def conclude(job: ReleaseJob, error: BaseException | None, began: float) -> Rele
     result = ReleaseResult(
         release_id=job.release_id, endpoint=job.endpoint, outcome=outcome, reason=reason,
         version=_version(rows), champion=champion.version.version if champion else None,
-        url=state.url if state else "", report=str(job.report_file), seconds=time.monotonic() - began,
+        url=state.url if state else "", report=str(job.report_file), seconds=clock.monotonic() - began,
         waited=job.waited,
     )  # fmt: skip
     job.write(Kind.DECISION, OUTCOME, f"{outcome}: {reason}", {"result": result.model_dump(mode="json")})
@@ -163,7 +164,8 @@ def _version(rows: Sequence[Entry]) -> int | None:
 
 
 def _promoted(rows: Sequence[Entry]) -> str:
+    decided = [f"{row.actor}: {row.reason}" for row in rows if row.what == history.PROMOTE]
     judged = [row.reason for row in rows if row.kind is Kind.DECISION and row.what == "judge"]
     live = [row.reason for row in rows if row.kind is Kind.LIVE]
     reached = [row.reason for row in rows if row.kind is Kind.PHASE and row.what == Phase.PROMOTED]
-    return (judged or live or reached or ["promoted"])[-1]
+    return (decided or judged or live or reached or ["promoted"])[-1]

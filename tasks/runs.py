@@ -23,6 +23,7 @@ from registry import Kind, history
 from registry.lease import holder
 from registry.queue import waiting
 from tasks.deployments import open_client
+from tasks.watched import endpoint_of
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -77,12 +78,8 @@ def _never_began(job: Job, client: SyncPrefectClient) -> list[str]:
             start_time=FlowRunFilterStartTime(before_=datetime.now(UTC) - _BEGINS),
         ),
     )
-    ours = [str(run.id) for run in found if _endpoint_of(run.parameters.get("spec")) == job.endpoint]
+    ours = [str(run.id) for run in found if endpoint_of(run.parameters.get("spec")) == job.endpoint]
     return [run for run in ours if run not in told and (held is None or held.in_run != run)]
-
-
-def _endpoint_of(spec: object) -> str:
-    return str(spec.get("endpoint", "")) if isinstance(spec, dict) else str(spec).removeprefix("watched:")
 
 
 def _is_running(client: SyncPrefectClient, run: str) -> bool:

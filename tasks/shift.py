@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import math
-import time
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
-from deploy_targets import Feature
+from pyarrow import ArrowException
+
+from deploy_targets import CountsLate, Feature, Measures
+from headgate import clock
+from headgate.counts import Counts
 from headgate.errors import (
     RegistryError,
     RegistryUnavailableError,
     RolledBackError,
+    TargetError,
     TargetUnavailableError,
     TimedOutError,
 )
+from headgate.limits import BLIND, seconds_of
 from headgate.phases import Phase
-from headgate.records import Counts, Look, Mirror, Revision, Rollout, Traffic, Verdict
-from headgate.units import BASIS_POINTS
+from headgate.records import Mirror, Revision, Traffic
+from headgate.units import BASIS_POINTS, format_percent
+from headgate.verdicts import Look, Rollout, Verdict
 from registry import Kind, history
 from tasks import artifacts
 from tasks.asking import Replay
@@ -26,14 +34,16 @@ from tasks.step import step
 from tasks.undo import ALIASES_LATE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from headgate.records import Usage
+    from monitoring.past import Past
     from monitoring.rollout import RolloutJudge
 
-BLIND_SECONDS = 30.0
-"""How long the counters may be out of reach before the release is given up."""
 NOT_COMPARED_SECONDS = 600.0
 """How long the old version may take to be ready to be asked again before it is said."""
+_LOOKS_BETWEEN_STATES = 1000
+"""So many looks are replayed in a second, and a state takes as many bytes as 20 of them."""
 _ZERO = Counts(requests=0, failures=0)
 
 
@@ -49,7 +59,7 @@ def shift(job: ReleaseJob, stable: Revision, canary: Revision) -> Rollout:
         # What was waited for since is somebody's approval.
         return judged
     job.enter(Phase.SHIFTING, f"{canary.name} against {stable.name}")
-    began = time.monotonic()
+    began = clock.monotonic()
     try:
         look, looks = _look_until_decided(job, stable, canary)
     except RegistryUnavailableError:
@@ -57,7 +67,7 @@ def shift(job: ReleaseJob, stable: Revision, canary: Revision) -> Rollout:
         job.protect(stable)
         raise
     finally:
-        job.waited += time.monotonic() - began
+        job.waited += clock.monotonic() - began
     rollout = Rollout(
         verdict=look.verdict, reason=look.reason, stable=stable.name, canary=canary.name, looks=looks,
         requests=look.canary.requests, failures=look.canary.failures, seconds=look.seconds,
@@ -68,8 +78,12 @@ def shift(job: ReleaseJob, stable: Revision, canary: Revision) -> Rollout:
     if look.verdict is Verdict.INCONCLUSIVE:
         if job.spec.strategy.on_inconclusive == "rollback":
             raise RolledBackError(look.reason)
-        job.enter(Phase.HELD, look.reason)
-        raise TimedOutError(look.reason, fix="decide it: headgate promote, or headgate rollback")
+        keeps = format_percent(look.share / BASIS_POINTS)
+        job.enter(Phase.HELD, f"{look.reason}; it keeps {keeps} of the requests until a person decides")
+        raise TimedOutError(
+            f"{look.reason}; it keeps {keeps} of the requests until a person decides",
+            fix=f"headgate promote {job.endpoint} --reason WHY, or headgate rollback {job.endpoint} --reason WHY",
+        )
     return rollout
 
 
@@ -87,28 +101,30 @@ def _look_until_decided(job: ReleaseJob, stable: Revision, canary: Revision) -> 
     progress = artifacts.Progress(job.endpoint)
     job.route(_traffic(job, stable, canary, judge.share))
     # From now on: a platform may take its time.
-    began = time.monotonic() - before
+    began = clock.monotonic() - before
     # What failed to come in time while nobody looked is not looked for now.
-    looks, last_look = math.ceil(before / job.target.LOOK_SECONDS), time.monotonic()
+    looks, last_look = math.ceil(before / job.target.LOOK_SECONDS), clock.monotonic()
     while True:
         looks += 1
         job.wait_until(began + looks * job.target.LOOK_SECONDS)
         try:
             if copies is not None:
                 copies.keep_up()
-            look = _one_look(job, judge, time.monotonic() - began, stable, canary)
+            look = _one_look(job, judge, clock.monotonic() - began, stable, canary)
         except TargetUnavailableError:
             # A gateway that is being started again says nothing about the canary.
-            if time.monotonic() - last_look > BLIND_SECONDS:
+            if clock.monotonic() - last_look > seconds_of(BLIND):
                 raise
             continue
-        last_look = time.monotonic()
+        last_look = clock.monotonic()
         if look.verdict is Verdict.ROLLBACK:
             _put_back(job, stable)
         elif look.verdict is Verdict.ADVANCE:
             job.route(_traffic(job, stable, canary, judge.share))
             progress.update(judge.share / BASIS_POINTS * 100)
         job.write(Kind.LOOK, look.verdict, look.reason, look.model_dump(mode="json"), actor="judge")
+        if looks % _LOOKS_BETWEEN_STATES == 0:
+            job.write(Kind.STATE, "judge", evidence=judge.to_dict(), actor="judge")
         if look.verdict in {Verdict.ROLLBACK, Verdict.PROMOTE, Verdict.INCONCLUSIVE}:
             return look, looks
 
@@ -128,17 +144,36 @@ def _judge(job: ReleaseJob, stable: Revision, canary: Revision) -> tuple[Rollout
     Returns:
         The judge, and the seconds of the shift that have passed for it.
     """
-    from monitoring.rollout import RolloutJudge  # noqa: PLC0415 - heavy; the run is seen to run before it
+    from monitoring.rollout import STATE_FORMAT, RolloutJudge  # noqa: PLC0415 - heavy; the run is seen to run before it
 
     counts, bounds = attempts()(lambda: job.target.counts(job.endpoint)), job.target.LATENCY_BOUNDS
+    late = job.target.counts_delay if isinstance(job.target, CountsLate) else 0.0
     now = counts.get(stable.name, _ZERO), counts.get(canary.name, _ZERO)
-    cut_short = history.shift_of(job.journal, job.release_id, job.endpoint)
+    cut_short = history.shift_of(job.journal, job.release_id, job.endpoint, state_format=STATE_FORMAT)
     if cut_short is None:
-        evidence = {"stable": now[0].model_dump(mode="json"), "bounds": list(bounds)}
+        judge = RolloutJudge(job.spec, f"{canary.version}", *now, bounds, late=late, past=_past(job, stable, bounds))
+        evidence = {
+            "stable": now[0].model_dump(mode="json"), "bounds": list(bounds), "dispersions": judge.dispersions,
+        }  # fmt: skip
         job.write(Kind.NOTE, history.SHIFT_BEGAN, f"{canary.name} against {stable.name}", evidence)
-        return RolloutJudge(job.spec, f"{canary.version}", *now, bounds), 0.0
-    judge = RolloutJudge(job.spec, f"{canary.version}", cut_short.before, _ZERO, cut_short.bounds)
-    return judge, judge.resume(cut_short.looks, *now)
+        return judge, 0.0
+    judge = RolloutJudge(
+        job.spec, f"{canary.version}", cut_short.before, _ZERO, cut_short.bounds, late=late,
+        dispersions=cut_short.dispersions,
+    )  # fmt: skip
+    return judge, judge.resume(cut_short.looks, *now, cut_short.state)
+
+
+def _past(job: ReleaseJob, stable: Revision, bounds: Sequence[float]) -> Past | None:
+    """What the stable version's servers logged; nothing where the log cannot be read: the verdict says so."""
+    from monitoring.past import read_past  # noqa: PLC0415 - heavy, as the judge is
+
+    end = datetime.now(UTC) - timedelta(seconds=job.target.LOG_DELAY)
+    try:
+        return read_past(partial(job.target.captured, job.endpoint), stable.name, end, bounds)
+    except (TargetError, ArrowException, OSError) as error:
+        job.write(Kind.NOTE, "log not read", f"how much the counts of {stable.name} vary is not known: {error}")
+        return None
 
 
 def _one_look(job: ReleaseJob, judge: RolloutJudge, seconds: float, stable: Revision, canary: Revision) -> Look:
@@ -151,8 +186,19 @@ def _one_look(job: ReleaseJob, judge: RolloutJudge, seconds: float, stable: Revi
         problem = ""
     return judge.look(
         seconds, counts.get(stable.name, _ZERO), counts.get(canary.name, _ZERO),
-        canary_problem=problem, paused=job.is_paused,
+        canary_problem=problem, paused=job.is_paused, usage=_usage(job, stable, canary),
     )  # fmt: skip
+
+
+def _usage(job: ReleaseJob, stable: Revision, canary: Revision) -> dict[str, Usage]:
+    """What the servers of both use; nothing where the target does not say, or not now: counts decide without it."""
+    if not isinstance(job.target, Measures):
+        return {}
+    try:
+        found = job.target.usage(job.endpoint)
+    except TargetError:
+        return {}
+    return {arm: found[one.name] for arm, one in (("stable", stable), ("canary", canary)) if one.name in found}
 
 
 def _traffic(job: ReleaseJob, stable: Revision, canary: Revision, share: int) -> Traffic:
@@ -169,13 +215,13 @@ class _Copies:
 
     def __init__(self, job: ReleaseJob, stable: Revision, canary: Revision) -> None:
         self._job, self._stable, self._replay = job, stable, Replay(job, canary, stable, 1.0)
-        self._waits_since: float | None = time.monotonic()
+        self._waits_since: float | None = clock.monotonic()
 
     def keep_up(self) -> None:
         """Ask what was asked since."""
         if self._replay.keep_up():
             self._waits_since = None
-        elif self._waits_since is not None and time.monotonic() - self._waits_since > NOT_COMPARED_SECONDS:
+        elif self._waits_since is not None and clock.monotonic() - self._waits_since > NOT_COMPARED_SECONDS:
             self._waits_since = None
             self._job.write(
                 Kind.NOTE, "not compared",
@@ -197,7 +243,7 @@ def promote(job: ReleaseJob, revision: Revision, reason: str) -> None:
     """
     job.route(Traffic.all_to(revision.name))
     champion = job.champion
-    if champion is None or champion.name != revision.name:
+    if champion is None or (champion.name, champion.limits) != (revision.name, revision.limits):
         job.write(Kind.LIVE, revision.name, reason, {"revision": revision.model_dump(mode="json")})
     try:
         job.versions.set_champion(revision.version.version)

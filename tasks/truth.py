@@ -12,6 +12,7 @@ from headgate.records import Window
 from headgate.spec import ReleaseSpec
 from monitoring.truth import Labels, judge_quality, labels_from_query
 from registry import Kind, history
+from registry.endpoints import require_release_file
 from registry.history import CONFIRMED, QUALITY
 from tasks.job import ReleaseJob
 from tasks.predictions import predictions, store_of
@@ -42,11 +43,7 @@ def add_labels(home: Home, journal: Journal, endpoint: str, labels: pa.Table) ->
         BadInputError: nothing was ever released to that endpoint.
         MonitorError: the store cannot be written to.
     """
-    spec = history.spec_of(journal, endpoint)
-    if spec is None:
-        known = ", ".join(journal.endpoints()) or "none"
-        raise BadInputError(f"nothing was ever released to {endpoint}", fix=f"endpoints that are known: {known}")
-    store = store_of(home, ReleaseSpec.model_validate(spec))
+    store = store_of(home, ReleaseSpec.model_validate(require_release_file(journal, endpoint)))
     return Labels(store).add(labels, datetime.now(UTC))
 
 
@@ -81,6 +78,8 @@ def _judge(job: ReleaseJob, limits: Quality, champion: Revision) -> QualityRepor
     if limits.labels is not None:
         kept.update(_asked(limits.labels, window.start), end)
     labels = kept.read()
+    for path, why in kept.unreadable.items():
+        job.write(Kind.NOTE, "labels not used", f"unreadable: {path}: {why}; restore the file, or remove it")
     if labels.empty:
         return None
     earlier = history.predecessor(job.journal, job.endpoint)

@@ -79,7 +79,7 @@ def _take_back_aliases(job: ReleaseJob, champion: Revision | None) -> str:
     except RegistryError as error:
         job.write(Kind.NOTE, ALIASES_LATE, error.message)
         return ""
-    return "aliases: challenger is nobody" + (f", champion is v{champion.version.version}" if champion else "")
+    return "aliases: there is no challenger" + (f", champion is v{champion.version.version}" if champion else "")
 
 
 _COMPENSATIONS: dict[Phase, Callable[[ReleaseJob, Revision | None], str]] = {

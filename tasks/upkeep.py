@@ -16,6 +16,8 @@ import httpx
 from croniter import croniter
 
 from headgate.findings import Finding
+from headgate.servers import PREFECT, how_to_sign_in, signed_in
+from headgate.sign_in import PrefectSignIn, refuses
 from headgate.stack import Ports, Supervisor
 from headgate.stack.logs import recent_errors
 from headgate.stack.programs import STACK
@@ -24,7 +26,7 @@ from registry import Kind
 from registry.watches import watches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from headgate.home import Home
     from registry import Journal
@@ -82,6 +84,7 @@ class PrefectState:
 
     Attributes:
         problem: why it could not be asked; empty where it was.
+        refuses: whether that is the sign-in.
         deployed: whether it has Headgate's flows.
         schedules: the deployments with an active schedule.
         workers: by work pool, the workers that are online; pools whose runs need no worker are left out.
@@ -89,6 +92,7 @@ class PrefectState:
 
     url: str
     problem: str = ""
+    refuses: bool = False
     deployed: bool = False
     schedules: list[Scheduled] = field(default_factory=list)
     workers: dict[str, int] = field(default_factory=dict)
@@ -110,7 +114,7 @@ class Seen:
 def look(home: Home) -> Seen:
     """Ask the Prefect server, and read the stack's logs; takes as long as they take."""
     url = prefect_address(home)
-    return Seen(ask_prefect(url) if url else None, logged_errors(home))
+    return Seen(ask_prefect(url, env=signed_in(home)) if url else None, logged_errors(home))
 
 
 def checks(journal: Journal, now: datetime | None = None) -> list[Checks]:
@@ -141,24 +145,23 @@ def prefect_address(home: Home) -> str:
     return os.environ.get("PREFECT_API_URL") or (f"{ports.prefect_url}/api" if ports else "")
 
 
-def ask_prefect(url: str, now: datetime | None = None) -> PrefectState:
+def ask_prefect(url: str, now: datetime | None = None, env: Mapping[str, str] = os.environ) -> PrefectState:
     """Return what a Prefect server says of Headgate's schedules and workers.
 
     Args:
-        url: its API; PREFECT_API_AUTH_STRING and PREFECT_API_KEY sign in.
+        url: its API.
         now: the time.
+        env: has PREFECT_API_AUTH_STRING or PREFECT_API_KEY, which sign in.
     """
     state = PrefectState(url)
-    user, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
-    key = os.environ.get("PREFECT_API_KEY")
-    with httpx.Client(
-        base_url=url, timeout=_ASK_SECONDS, auth=httpx.BasicAuth(user, password) if user else None,
-        headers={"Authorization": f"Bearer {key}"} if key else {},
-    ) as client:  # fmt: skip
+    with httpx.Client(base_url=url, timeout=_ASK_SECONDS, auth=PrefectSignIn.of(url, env)) as client:
         try:
             _ask(client, state, now or datetime.now(UTC))
         except httpx.HTTPStatusError as error:
-            state.problem = f"answers {error.response.status_code} to {error.request.url.path}"
+            state.refuses = refuses(error.response)
+            state.problem = "does not accept the sign-in" if state.refuses else (
+                f"answers {error.response.status_code} to {error.request.url.path}"
+            )  # fmt: skip
         except (httpx.HTTPError, ValueError) as error:
             state.problem = f"does not answer: {error or type(error).__name__}"
         except (KeyError, TypeError) as error:
@@ -252,7 +255,10 @@ def _of_logs(home: Home, errors: dict[str, tuple[int, str]]) -> Iterator[Finding
 def of_prefect(state: PrefectState) -> Iterator[Finding]:
     """Yield what a server's answers mean."""
     if state.problem:
-        yield Finding(severity="error", subject="prefect", problem=f"{state.url} {state.problem}", fix="headgate up")
+        fix = "headgate up"
+        if state.refuses:
+            fix = f"{how_to_sign_in(PREFECT, own=False)}; for a server of your own: {how_to_sign_in(PREFECT)}"
+        yield Finding(severity="error", subject="prefect", problem=f"{state.url} {state.problem}", fix=fix)
         return
     if not state.deployed:
         yield Finding(severity="error", subject="prefect", problem=f"{state.url} does not have Headgate's flows",

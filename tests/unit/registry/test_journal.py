@@ -1,11 +1,13 @@
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
+from support.journals import PROCESSES
 from support.stack import wait_for
 from unit.headgate.test_domain import revision
 
@@ -16,6 +18,7 @@ from headgate.errors import (
     LeaseLostError,
     RegistryUnavailableError,
 )
+from headgate.gateway_limits import EndpointLimits
 from headgate.phases import Phase
 from registry import Entry, Journal, Kind, Lease, history
 from registry.journal import entries
@@ -61,8 +64,7 @@ def _append_many(url: str, count: int) -> None:
 
 
 def test_writers_in_many_processes_make_one_chain(url):
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_append_many, args=(url, 25)) for _ in range(4)]
+    writers = [PROCESSES.Process(target=_append_many, args=(url, 25)) for _ in range(4)]
     for writer in writers:
         writer.start()
     for writer in writers:
@@ -71,6 +73,23 @@ def test_writers_in_many_processes_make_one_chain(url):
     journal = Journal(url)
     assert journal.verify("wine") == 100
     journal.close()
+
+
+def test_a_writer_that_others_are_ahead_of_many_times_still_writes(journal, monkeypatch):
+    """On a busy machine, one of four was, more than ten times."""
+    ahead, writing = iter(range(25)), journal.writing
+
+    @contextmanager
+    def contended():
+        if next(ahead, None) is not None:
+            raise sa.exc.IntegrityError("INSERT INTO entries", {}, Exception("the number is taken"))
+        with writing() as connection:
+            yield connection
+
+    monkeypatch.setattr(Journal.append.retry, "sleep", lambda _: None)
+    monkeypatch.setattr(journal, "writing", contended)
+    assert journal.append(entry()).seq == 1
+    assert next(ahead, None) is None
 
 
 def test_one_holder_at_a_time(journal):
@@ -137,11 +156,22 @@ def test_history_tells_what_was_live_from_when_to_when(journal):
 @pytest.mark.parametrize(("lived", "back_to"), [
     ([1], None), ([1, 2], 1), ([1, 2, 3], 2), ([1, 2, 3, -2], 1), ([1, 2, 3, -2, -1], None), ([1, 2, -1, 4], 1),
     ([1, 2, 1], 2), ([1, 2, 1, -2], 1), ([1, 2, 1, 2, -1], 2), ([1, 2, -1, 2], 1),
+    ([1, 2, 2], 1), ([1, 1], None),
 ])  # fmt: skip
 def test_rolling_back_twice_goes_back_two_versions_and_releasing_again_is_no_rollback(journal, lived, back_to):
     reigning(journal, *lived)
     found = history.predecessor(journal, "wine")
     assert (found.revision.version.version if found else None) == back_to
+
+
+def test_a_version_that_is_released_again_with_other_limits_goes_on_with_them(journal):
+    reigning(journal, 1, 2)
+    before = history.champion(journal, "wine")
+    again = before.revision.model_copy(update={"limits": EndpointLimits(body=1)})
+    journal.append(entry("v2", Kind.LIVE, "again", revision=again.model_dump(mode="json")))
+    now = history.champion(journal, "wine")
+    assert (now.revision, now.since, now.until) == (again, before.since, None)
+    assert len(history.reigns(journal, "wine")) == 2
 
 
 def test_a_release_is_in_flight_until_it_has_ended(journal):

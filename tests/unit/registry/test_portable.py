@@ -101,11 +101,11 @@ def test_what_a_later_version_wrote_is_refused_and_not_misread(filled):
     lines = list(export_lines(filled, "wine", {}))
     with pytest.raises(BadInputError, match="format 2, and this Headgate reads up to 1"):
         read_file([json.dumps({**json.loads(lines[0]), "format": 2}), *lines[1:]])
-    with pytest.raises(BadInputError, match="row 1 of wine has schema 2"):
-        read_file([lines[0], json.dumps({**json.loads(lines[1]), "schema": 2}), *lines[2:]])
+    with pytest.raises(BadInputError, match="row 1 of wine has schema 4"):
+        read_file([lines[0], json.dumps({**json.loads(lines[1]), "schema": 4}), *lines[2:]])
     with filled.writing() as connection:
         connection.execute(entries.update().where(entries.c.seq == 4).values(schema=7))
-    with pytest.raises(BadInputError, match="row 4 of wine has schema 7, and this Headgate reads up to 1"):
+    with pytest.raises(BadInputError, match="row 4 of wine has schema 7, and this Headgate reads up to 3"):
         filled.read("wine")
 
 
@@ -126,6 +126,7 @@ def test_the_history_of_the_first_version_is_still_read(empty):
     assert history.in_flight(empty, "wine") is None
     assert history.unfinished_rollback(empty, "wine") is None
     assert [reign.revision.version.version for reign in history.reigns(empty, "wine")] == [1, 2, 1]
+    assert {reign.revision.image.server for reign in history.reigns(empty, "wine")} == {"serving"}
     assert history.predecessor(empty, "wine") is None
     spec = ReleaseSpec.model_validate(history.spec_of(empty, "wine"))
     assert (spec.endpoint, spec.when_abandoned) == ("wine", "rollback")

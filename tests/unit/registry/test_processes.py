@@ -9,7 +9,6 @@ import sys
 
 import pytest
 
-from headgate.errors import BadInputError
 from registry.lease import lease_seconds
 from registry.processes import is_known_dead, label, this_process
 
@@ -57,14 +56,7 @@ def test_people_see_host_and_pid():
     assert label("flow run 3c2e") == "flow run 3c2e"
 
 
-@pytest.mark.parametrize("given", ["soon", "0", "1.9", "3601", "nan", "inf"])
-def test_a_length_of_leases_out_of_bounds_is_refused(given, monkeypatch):
-    monkeypatch.setenv("HEADGATE_LEASE_SECONDS", given)
-    with pytest.raises(BadInputError, match=r"HEADGATE_LEASE_SECONDS is .* between 2 and 3600"):
-        lease_seconds()
-
-
-def test_leases_last_half_a_minute_unless_said_otherwise(monkeypatch):
+def test_leases_last_half_a_minute_unless_the_environment_says_otherwise(monkeypatch):
     monkeypatch.delenv("HEADGATE_LEASE_SECONDS", raising=False)
     assert lease_seconds() == 30.0
     monkeypatch.setenv("HEADGATE_LEASE_SECONDS", "5")

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import time
-
 import pytest
 from support.signing import signed
+from support.small_server import answering
 
-from headgate.errors import RefusedError
-from registry.webhooks import claim, give_up, verify
+from headgate.errors import RefusedError, RegistryError
+from registry.webhooks import _KEPT_SECONDS, claim, ensure_webhook, give_up, verify
 
 BODY = b'{"entity": "model_version_alias"}'
 
@@ -42,7 +41,7 @@ def test_a_time_that_is_no_number_is_refused():
 
     content = f"{headers['x-mlflow-delivery-id']}.soon.".encode() + BODY
     signature = base64.b64encode(hmac.new(b"secret", content, hashlib.sha256).digest()).decode()
-    with pytest.raises(RefusedError, match="s old"):
+    with pytest.raises(RefusedError, match="is the seconds since 1970"):
         verify({**headers, "x-mlflow-timestamp": "soon", "x-mlflow-signature": f"v1,{signature}"}, BODY, "secret")
 
 
@@ -56,12 +55,25 @@ def test_a_delivery_is_taken_once_unless_it_is_given_up(journal):
     assert not claim(journal, "x" * 1000)
 
 
-def test_what_goes_on_coming_is_remembered_for_as_long(journal, monkeypatch):
-    monkeypatch.setattr("registry.webhooks._KEPT_SECONDS", 0.5)
+def test_what_goes_on_coming_is_remembered_for_as_long(journal, waitless):
     assert claim(journal, "a")
     for _ in range(4):
-        time.sleep(0.2)
+        waitless.skip(_KEPT_SECONDS - 1)
         assert not claim(journal, "a")
-    time.sleep(0.6)
+    waitless.skip(_KEPT_SECONDS + 1)
     assert claim(journal, "b")
     assert claim(journal, "a")
+
+
+@pytest.mark.parametrize(("said", "fix"), [
+    ("Invalid webhook URL scheme: 'http'. Allowed schemes are: https.", "MLFLOW_WEBHOOK_ALLOWED_SCHEMES=https,http"),
+    ("Webhook URL must not resolve to a non-public IP address.", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS=true"),
+    ("Something else.", "see the log of the MLflow server"),
+])  # fmt: skip
+def test_a_webhook_that_mlflow_refuses_names_the_setting_that_allows_it(said, fix):
+    with (
+        answering(lambda _: (400, said.encode())) as url,
+        pytest.raises(RegistryError, match="MLflow refused the webhook") as raised,
+    ):
+        ensure_webhook(url, "http://127.0.0.1:1/mlflow", "secret")
+    assert fix in raised.value.fix

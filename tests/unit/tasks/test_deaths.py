@@ -10,7 +10,8 @@ from support.simulated_platform import ENDPOINT, Fault
 
 import tasks.gates
 from headgate.errors import LeaseLostError
-from headgate.records import Payload, Verdict
+from headgate.records import Payload
+from headgate.verdicts import Verdict
 from registry import Entry, Kind, Lease, history
 from tasks.inspect import _earlier
 from tasks.job import Job
@@ -69,13 +70,44 @@ def test_a_challenger_that_nobody_releases_is_no_challenger(world):
 def test_an_example_that_is_not_answered_well_keeps_the_version_from_clients(
     world, monkeypatch, status, seconds, outcome
 ):  # fmt: skip
-    monkeypatch.setattr(tasks.gates, "_examples", lambda *_: [Payload(body=b"{}")])
+    world.gates = "{shadow: off}"
+    monkeypatch.setattr(tasks.gates, "_examples", lambda *_: ([Payload(body=b"{}")], "example"))
     answer = SimpleNamespace(status=status, seconds=seconds, body=b"")
     monkeypatch.setattr(world.target, "invoke", lambda *_: answer, raising=False)
     world.act("release")
     (ended,) = [row for row in world.journal.read(ENDPOINT) if row.what == history.OUTCOME]
     assert ended.evidence["result"]["outcome"] == outcome
     assert (history.champion(world.journal, ENDPOINT) is not None) == (outcome == "promoted")
+
+
+def test_a_hold_says_what_the_canary_keeps_and_a_promotion_by_a_person_has_that_persons_reason(world):
+    world.act("release")
+    world.verdicts = [Verdict.INCONCLUSIVE]
+    world.act("release")
+    held = results(world)[-1]
+    assert held["outcome"] == "held"
+    assert held["reason"].endswith("it keeps 20% of the requests until a person decides")
+    world.act("promote")
+    promoted = results(world)[-1]
+    assert (promoted["outcome"], promoted["reason"]) == ("promoted", "dana: it is fine")
+
+
+def results(world):
+    return [row.evidence["result"] for row in world.journal.read(ENDPOINT) if row.what == history.OUTCOME]
+
+
+def test_a_first_version_that_nothing_could_ask_is_released_only_where_the_file_says_so(world, monkeypatch):
+    monkeypatch.setattr(tasks.gates, "_examples", lambda *_: ([], "example"))
+    world.gates = "{shadow: off}"
+    world.act("release")
+    (ended,) = [row for row in world.journal.read(ENDPOINT) if row.what == history.OUTCOME]
+    result = ended.evidence["result"]
+    assert result["outcome"] == "rejected"
+    assert "neither an input example nor a signature" in result["reason"]
+    assert history.champion(world.journal, ENDPOINT) is None
+    world.gates = "{smoke: off, shadow: off}"
+    world.act("release")
+    assert history.champion(world.journal, ENDPOINT) is not None
 
 
 def test_a_step_of_a_process_that_lost_the_endpoint_writes_nothing(world):

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from support.simulated import Simulation, recover
 from support.simulated_platform import Fault
 
-from headgate.records import Verdict
+from headgate.verdicts import Verdict
 
 EXAMPLES = int(os.environ.get("HEADGATE_TEST_EXAMPLES", "15"))
 """Of some ten acts each; more are for a long evening."""

@@ -63,7 +63,7 @@ def test_labels_are_kept_once(receiver, tmp_path):
 
 
 @pytest.mark.parametrize(("body", "status", "says"), [
-    ({"endpoint": "beer", "labels": [{"request_id": "a", "label": 1}]}, 400, "endpoints that are known: wine"),
+    ({"endpoint": "beer", "labels": [{"request_id": "a", "label": 1}]}, 400, "there is no endpoint beer"),
     ({"endpoint": "wine", "labels": [{"request_id": "a"}]}, 400, "no column label"),
     ({"endpoint": "wine", "labels": []}, 400, "list of objects"),
     ({"endpoint": "wine", "labels": 5}, 400, "the body is"),

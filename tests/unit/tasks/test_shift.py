@@ -4,37 +4,64 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
+
 import tasks.shift
-from headgate.records import Verdict
+from headgate.errors import TargetError, TargetUnavailableError
+from headgate.records import Usage
+from headgate.verdicts import Verdict
+from registry import Kind
 
 ROUTE_SECONDS, LOOK_SECONDS = 1200.0, 10.0
 
 
-def test_a_platform_that_shifts_for_long_costs_the_judge_none_of_its_time(monkeypatch):
-    now, seen, waited = [0.0], [], []
+def test_a_platform_that_shifts_for_long_costs_the_judge_none_of_its_time(monkeypatch, waitless):
+    seen, waited, written = [], [], []
 
     def route(_traffic):
-        now[0] += ROUTE_SECONDS
+        waitless.skip(ROUTE_SECONDS)
 
     def wait_until(moment):
-        waited.append(moment - now[0])
-        now[0] = max(now[0], moment)
+        waited.append(moment - waitless.monotonic())
+        waitless.skip(waited[-1])
 
     def one_look(_job, _judge, seconds, *_revisions):
         seen.append(seconds)
-        verdict = Verdict.PROMOTE if len(seen) == 3 else Verdict.RUNNING
+        verdict = Verdict.PROMOTE if len(seen) == 1003 else Verdict.RUNNING
         return SimpleNamespace(verdict=verdict, reason="", model_dump=lambda **_: {})
 
     job = SimpleNamespace(
         endpoint="wine", spec=SimpleNamespace(strategy=SimpleNamespace(kind="canary")), route=route,
-        target=SimpleNamespace(LOOK_SECONDS=LOOK_SECONDS), wait_until=wait_until, write=lambda *_row, **_more: None,
+        target=SimpleNamespace(LOOK_SECONDS=LOOK_SECONDS), wait_until=wait_until,
+        write=lambda kind, *_row, **more: written.append((kind, more.get("evidence"))),
     )  # fmt: skip
-    monkeypatch.setattr(tasks.shift, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(tasks.shift, "_judge", lambda *_: (SimpleNamespace(share=500), 0.0))
+    monkeypatch.setattr(
+        tasks.shift, "_judge", lambda *_: (SimpleNamespace(share=500, to_dict=lambda: {"looks": len(seen)}), 0.0)
+    )
     monkeypatch.setattr(tasks.shift, "_traffic", lambda *_: None)
     monkeypatch.setattr(tasks.shift, "_one_look", one_look)
     monkeypatch.setattr(tasks.shift.artifacts, "Progress", lambda _endpoint: None)
     _, looks = tasks.shift._look_until_decided(job, None, None)
-    assert looks == 3
-    assert seen == [LOOK_SECONDS, 2 * LOOK_SECONDS, 3 * LOOK_SECONDS]
-    assert waited == [LOOK_SECONDS] * 3, "looks that could not be made while it shifted are not made up for"
+    assert looks == 1003
+    assert seen == pytest.approx([look * LOOK_SECONDS for look in range(1, 1004)])
+    assert waited == pytest.approx([LOOK_SECONDS] * 1003), (
+        "looks that could not be made while it shifted are not made up for"
+    )
+    states = [(at, evidence) for at, (kind, evidence) in enumerate(written) if kind is Kind.STATE]
+    assert states == [(1000, {"looks": 1000})], "written once in 1000 looks, after the look that it contains"
+
+
+@pytest.mark.parametrize("fault", [None, TargetError("the cluster refuses it"), TargetUnavailableError("not now")])
+def test_a_look_goes_without_what_servers_use_where_that_cannot_be_had(fault):
+    used = Usage(memory=1, cpu=1.0, servers=("a",))
+
+    class Target:
+        def usage(self, _endpoint):
+            if fault is not None:
+                raise fault
+            return {"v1": used, "v9": used}
+
+    job = SimpleNamespace(endpoint="wine", target=Target())
+    stable, canary = SimpleNamespace(name="v1"), SimpleNamespace(name="v2")
+    assert tasks.shift._usage(job, stable, canary) == ({} if fault else {"stable": used})
+    assert tasks.shift._usage(SimpleNamespace(endpoint="wine", target=object()), stable, canary) == {}

@@ -155,7 +155,12 @@ def test_a_server_that_is_away_or_answers_nonsense_is_a_problem():
     with answering(lambda _path: (200, b"<html>")) as url:
         assert "does not answer" in ask_prefect(url).problem
     with answering(lambda _path: (401, b"{}")) as url:
-        assert ask_prefect(url).problem == "answers 401 to /deployments/filter"
+        (refused,) = of_prefect(ask_prefect(url))
+    assert refused.problem.endswith("does not accept the sign-in")
+    assert 'eval "$(headgate env)"' in refused.fix
+    assert "PREFECT_API_AUTH_STRING" in refused.fix
+    with answering(lambda _path: (500, b"{}")) as url:
+        assert ask_prefect(url).problem == "answers 500 to /deployments/filter"
     with answering(lambda _path: (200, b'[{"id": 1}]')) as url:
         assert ask_prefect(url).problem == "answers in another form than Prefect's: KeyError('schedules')"
     with answering(lambda _path: (200, json.dumps([]).encode())) as url:
