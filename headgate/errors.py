@@ -5,6 +5,7 @@
     │   ├── SpecError                       a release file, with every problem at its line
     │   ├── HomeError                       HEADGATE_HOME, a folder or a port cannot be had
     │   ├── RefusedError                    a webhook's delivery that is not its sender's, or not of now
+    │   ├── ShadowedError                   another project's module would be imported in place of Headgate's
     │   └── UnsupportedError                the target cannot do what the release file asks
     ├── PackageError                    1   the artifact cannot become an image
     │   ├── ArtifactError                   missing, unreadable, or not an MLflow model
@@ -26,11 +27,13 @@
     │   ├── JournalChangedError             a stored row no longer matches its hash
     │   └── NothingToRollBackError          no earlier version is known
     ├── MonitorError                    1   the drift check itself could not be made
+    │   └── FileLostError                   a file of a window cannot be read (monitoring/predictions/window.py)
     ├── RejectedError                   3   a gate refused the challenger before clients saw it
     │   ├── FrozenError                     a freeze window forbids releases
     │   └── NotApprovedError                someone said no, or nobody said yes in time
     ├── RolledBackError                 4   the judge took the challenger back
-    └── TimedOutError                   5   nothing was decided in the time given
+    ├── TimedOutError                   5   nothing was decided in the time given
+    └── NotKnownError                   6   how it ended cannot be read; it may go on
 
 A message says what happened, what was observed and what the limit was; `fix` says what to do next.
 """
@@ -58,10 +61,10 @@ class HeadgateError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, fix: str = "") -> None:
-        message = redact(message)
+        message = printable(redact(message))
         super().__init__(message)
         self.message = message
-        self.fix = redact(fix)
+        self.fix = printable(redact(fix))
 
     def __str__(self) -> str:
         return f"{self.message}\n  fix: {self.fix}" if self.fix else self.message
@@ -69,6 +72,11 @@ class HeadgateError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         """Keep `fix` when Prefect carries the error between processes."""
         return (_rebuild, (type(self), self.message, self.fix))
+
+
+def printable(text: str) -> str:
+    """Return a text with an escape for each letter that a terminal would act on, or that no file can hold."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in text)
 
 
 def _rebuild(kind: type[HeadgateError], message: str, fix: str) -> HeadgateError:
@@ -99,6 +107,10 @@ class SpecError(BadInputError):
 
 class HomeError(BadInputError):
     """HEADGATE_HOME, one of its folders or a port cannot be had."""
+
+
+class ShadowedError(BadInputError):
+    """Another project's module would be imported in place of one of Headgate's packages."""
 
 
 class UnsupportedError(BadInputError):
@@ -201,3 +213,9 @@ class TimedOutError(HeadgateError):
     """Nothing was decided in the time given."""
 
     exit_code = 5
+
+
+class NotKnownError(HeadgateError):
+    """How a release ended cannot be read, as the journal does not answer; the release itself may go on."""
+
+    exit_code = 6

@@ -22,6 +22,11 @@ class Problem(Record):
         hint = f"; {self.hint}" if self.hint else ""
         return f"{self.line}:{self.column}: {self.field}: {self.message}{shown}{hint}"
 
+    def as_warning(self) -> Finding:
+        """The same in a plan."""
+        shown = f" (found {self.value})" if self.value else ""
+        return Finding(severity="warning", subject=self.field, problem=self.message + shown, fix=self.hint)
+
 
 class Finding(Record):
     """One thing that `doctor`, `plan` or a target's preflight found, with what to do about it."""

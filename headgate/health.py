@@ -14,7 +14,8 @@ class ColumnDrift(Record):
     """How far a column of a window lies from the reference.
 
     Attributes:
-        method: wasserstein (over the reference's standard deviation) or jensenshannon.
+        method: wasserstein (over the reference's standard deviation; where its tails are heavy, of both cut off at its
+            5 % and 95 % quantiles) or jensenshannon.
         score: the distance; that of all rows is within `error` of it.
         chance: what a window of this size stays below without drift, but for `monitor.drift.false_alarms`.
         threshold: of the release file; a column has drifted that reaches it and `chance`.
@@ -103,7 +104,7 @@ class EndpointCheck(Record):
     """What became of one endpoint where many were checked."""
 
     endpoint: str
-    state: Literal["in order", "violation", "alarm", "not checked"]
+    state: Literal["in order", "violation", "alarm", "not enough data", "not checked"]
     reason: str
 
 
@@ -111,7 +112,9 @@ class HealthReport(Record):
     """One check of a window of live predictions.
 
     `causes` says what makes it a violation, as `rollback.on` names it; `passed_over` why a column was not compared;
-    `attribution`, where a rollback was due, whether it would help.
+    `attribution`, where a rollback was due, whether it would help. `quiet` is how many checks in a row, this one among
+    them, had fewer rows than `monitor.min_rows`, so that nothing was compared; 0 where this one had enough. `too_quiet`
+    says that these are `monitor.quiet_checks` or more.
     """
 
     endpoint: str
@@ -131,8 +134,12 @@ class HealthReport(Record):
     passed_over: dict[str, str] = Field(default_factory=dict)
     attribution: Attribution | None = None
     quality: QualityReport | None = None
+    quiet: int = 0
+    too_quiet: bool = False
 
     @property
-    def state(self) -> Literal["in order", "violation", "alarm"]:
+    def state(self) -> Literal["in order", "violation", "alarm", "not enough data"]:
         """An alarm, where enough of the last checks were violations."""
+        if self.quiet:
+            return "not enough data"
         return "alarm" if self.triggered else "violation" if self.violation else "in order"

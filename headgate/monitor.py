@@ -32,7 +32,9 @@ class DataQuality(Strict):
     missing: Percent = Field(0.1, description="Missing, beyond the reference's share.")
     unreadable: Percent = Field(0.05, description="No numbers, or infinite, in a column of numbers.")
     out_of_range: Percent = Field(0.1, description="Numbers below or above all of the reference's.")
-    new_categories: Percent = Field(0.1, description="Values that the reference does not have.")
+    new_categories: Percent = Field(
+        0.1, description="Values that the reference lacks, beyond those that its size explains."
+    )
     repeated: Percent = Field(0.1, description="Requests whose id had been there before.")
 
 
@@ -93,6 +95,9 @@ class Monitor(Strict):
         description="`training`: reference.parquet, logged in the model's run; or the path of a Parquet file.",
     )
     min_rows: int = Field(100, ge=1, description="Fewer rows than this are too few to check.")
+    quiet_checks: int = Field(
+        4, ge=1, description="So many checks in a row with too few rows, and people are told; no check of them fails."
+    )
     drift: Drift = Drift()
     data_quality: DataQuality = DataQuality()
     quality: Quality = Quality()

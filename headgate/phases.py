@@ -1,7 +1,7 @@
 """The phases of a release, which of them may follow which, and how each release can end.
 
     started → packaged → registered → deployed → smoked → shadowed → shifting → promoted → (done)
-        │         │           │           │         │         │          ├─► held ─► promoted
+        │         │           │           │         ├─────────┼──────────┼─► held ─► promoted
         └─────────┴───────────┴───────────┴─────────┴─────────┴──────────┴─► undoing ─► undone
 
 A first release has no champion to compare with: it goes from `smoked` straight to `promoted`. One whose
@@ -33,7 +33,7 @@ class Phase(StrEnum):
     SHIFTING = "shifting"
     """Live traffic is split, and the judge looks once a second."""
     HELD = "held"
-    """The judge could not decide in time; the weights stay until someone promotes or rolls back."""
+    """The shadow gate or the judge could not decide in time; traffic stays until someone promotes or rolls back."""
     PROMOTED = "promoted"
     """The challenger has all traffic and is `champion`."""
     UNDOING = "undoing"
@@ -76,10 +76,10 @@ NEXT: dict[Phase, frozenset[Phase]] = {
     # The same content is live already: there is nothing to compare.
     Phase.DEPLOYED: frozenset({Phase.SMOKED, Phase.PROMOTED, Phase.UNDOING}),
     # A first release has nothing to be compared with.
-    Phase.SMOKED: frozenset({Phase.SHADOWED, Phase.PROMOTED, Phase.UNDOING}),
+    Phase.SMOKED: frozenset({Phase.SHADOWED, Phase.HELD, Phase.PROMOTED, Phase.UNDOING}),
     Phase.SHIFTING: frozenset({Phase.PROMOTED, Phase.HELD, Phase.UNDOING}),
-    # A held release that is resumed goes on looking.
-    Phase.HELD: frozenset({Phase.SHIFTING, Phase.PROMOTED, Phase.UNDOING}),
+    # A held release that is resumed goes on looking, or is compared again.
+    Phase.HELD: frozenset({Phase.SMOKED, Phase.SHIFTING, Phase.PROMOTED, Phase.UNDOING}),
     Phase.UNDOING: frozenset({Phase.UNDONE}),
     Phase.PROMOTED: frozenset(),
     Phase.UNDONE: frozenset(),

@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headgate.findings import Finding
+from headgate.pairs import pairs_if_alike
 from headgate.records import EndpointState, Record, Revision
-from headgate.units import BASIS_POINTS, format_duration, format_percent
+from headgate.units import BASIS_POINTS, format_bytes, format_duration, format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from headgate.spec import ReleaseSpec
+
+
+_SHOWN = 10
 
 
 class PlanStep(Record):
@@ -23,14 +27,61 @@ class PlanStep(Record):
     calls: tuple[str, ...] = ()
 
 
+class Changes(Record):
+    """How a model differs from the one that is live; empty is no difference.
+
+    Attributes:
+        weights: the model's files that are new, gone or changed; without those that MLflow writes beside them.
+        weights_compared: whether all files of the live one are on this machine; otherwise those that are.
+        requirements: the lines of requirements.txt, and the Python.
+        signature: inputs, outputs and parameters.
+    """
+
+    weights: tuple[str, ...]
+    weights_compared: bool
+    requirements: tuple[str, ...]
+    signature: tuple[str, ...]
+
+
+class Content(Record):
+    """What would be released, as it was found.
+
+    Attributes:
+        size: bytes of all files.
+        files: how many.
+        flavors: of MLflow.
+        python: that it was trained with, such as 3.11.
+        inputs: the type of each, by name.
+        requirements: the lines of requirements.txt, without passwords.
+        sources: those lines that take packages from elsewhere than this machine's index: other indexes, links, paths.
+        changes: against the version that is live; None where there is none, or it is not on this machine.
+        unlike: why there is no comparison.
+    """
+
+    size: int
+    files: int
+    flavors: tuple[str, ...]
+    python: str
+    inputs: dict[str, str]
+    requirements: tuple[str, ...]
+    sources: tuple[str, ...]
+    changes: Changes | None = None
+    unlike: str = ""
+
+
 class Plan(Record):
-    """The steps of a release, and every problem that would stop it."""
+    """The steps of a release, and every problem that would stop it.
+
+    `content` is None where the artifact was not looked at; `estimate` is how long earlier releases took.
+    """
 
     endpoint: str
     champion: str
     steps: tuple[PlanStep, ...]
     problems: tuple[Finding, ...]
     notes: tuple[str, ...]
+    content: Content | None = None
+    estimate: str = ""
 
     @property
     def is_possible(self) -> bool:
@@ -66,11 +117,7 @@ def make_plan(
             does=f"new revision of {spec.endpoint} on {spec.target.kind} at 0%, {spec.runtime.replicas.min} worker(s)",
             gate=f"ready within {format_duration(spec.runtime.ready_timeout)}",
         ),
-        PlanStep(
-            name="smoke",
-            does=f"send {spec.gates.smoke.examples}",
-            gate=f"every answer is 200 within {format_duration(spec.gates.smoke.max_latency)}",
-        ),
+        *_smoke(spec),
     ]
     notes = []
     if champion is None:
@@ -87,6 +134,35 @@ def make_plan(
         problems=tuple(problems),
         notes=tuple(notes),
     )
+
+
+def describe(content: Content) -> list[tuple[str, str]]:
+    """What would be released, for people: what is told, and what is known of it."""
+    inputs = ", ".join(f"{name} {kind}" for name, kind in content.inputs.items())
+    flavors, elsewhere = ", ".join(content.flavors), len(content.sources)
+    told = [
+        ("artifact", f"{format_bytes(content.size)} in {content.files} files, {flavors}, Python {content.python}"),
+        ("inputs", inputs or "the model has no signature"),
+        (
+            "requirements",
+            f"{len(content.requirements)} lines" + (f", {elsewhere} of them from elsewhere" if elsewhere else ""),
+        ),
+    ]
+    changes = content.changes
+    if changes is None:
+        return [*told, ("new", f"all of it: {content.unlike}")]
+    part = "" if changes.weights_compared else "; large files of the live version are not on this machine to compare"
+    return [
+        *told,
+        ("new in weights", (_listed(changes.weights) or "nothing: the same files as live") + part),
+        ("new in requirements", _listed(changes.requirements) or "nothing"),
+        ("new in signature", _listed(changes.signature) or "nothing"),
+    ]
+
+
+def _listed(parts: tuple[str, ...]) -> str:
+    more = f"; and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else ""
+    return "; ".join(parts[:_SHOWN]) + more
 
 
 def _moved_by_hand(champion: Revision | None, state: EndpointState | None) -> list[str]:
@@ -108,6 +184,14 @@ def _costs(spec: ReleaseSpec, champion: Revision | None) -> list[str]:
     return [f"while both versions are up, {hourly:g} an hour more; then {kept}"]
 
 
+def _smoke(spec: ReleaseSpec) -> list[PlanStep]:
+    gate = spec.gates.smoke
+    if gate is None:
+        return []
+    says = f"every answer is 200 within {format_duration(gate.max_latency)}"
+    return [PlanStep(name="smoke", does=f"send {gate.examples}", gate=says)]
+
+
 def _shadow(spec: ReleaseSpec, champion: Revision, mirrors: int) -> list[PlanStep]:
     gate = spec.gates.shadow
     if gate is None:
@@ -120,8 +204,9 @@ def _shadow(spec: ReleaseSpec, champion: Revision, mirrors: int) -> list[PlanSte
             name="shadow",
             does=f"{how} of live requests; clients see {champion.version} only",
             gate=(
-                f"{gate.min_requests} pairs within {format_duration(gate.max_duration)}, "
-                f"at most {format_percent(gate.max_disagreement)} differ"
+                f"shown that fewer than {format_percent(gate.max_disagreement)} of answers differ (false pass "
+                f"{format_percent(spec.judge.false_promotion)}): after {pairs_if_alike(spec, gate)} pairs where none "
+                f"does; within {format_duration(gate.max_duration)}, else {spec.strategy.on_inconclusive}"
             ),
         )
     ]

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
 
+from headgate import sealed
+from headgate.gateway_limits import EndpointLimits
 from headgate.phases import Outcome
 from headgate.units import BASIS_POINTS
 
@@ -63,6 +64,9 @@ class Image(Record):
         interpreter: the environment's Python; None where containers run.
         size: bytes of the model's files.
         reference: what a container platform runs, always by digest; empty where processes run.
+        server: the package in the bundle or the image that serves the model: `python -m <server>`. Records of before
+            `headgate_server` have none: what was packaged then holds `serving`. What starts a server, or a part of
+            one, takes the name from here.
     """
 
     digest: str
@@ -71,6 +75,7 @@ class Image(Record):
     interpreter: Path | None
     size: int
     reference: str = ""
+    server: str = "serving"
 
 
 class Resources(Record):
@@ -103,38 +108,58 @@ class Revision(Record):
     """One immutable thing behind an endpoint: a model version, its image and its resources.
 
     Attributes:
+        env: variables of the server; their values are sealed in all that is written (headgate/sealed.py).
+        secrets: variables of the server, with references in place of values (headgate/references.py).
         workers: server processes, or machines of a cloud.
         most_workers: how many there may be where their number follows the load; 0 where it does not.
+        limits: of the gateway; they are not in the name, so another limit makes no other server.
     """
 
     name: str
     version: ModelVersion
     image: Image
     env: dict[str, str] = Field(default_factory=dict)
+    secrets: dict[str, str] = Field(default_factory=dict)
     workers: int = 1
     most_workers: int = 0
     resources: Resources = Resources()
     keep_image: bool = True
     ready_timeout: float = 300.0
+    limits: EndpointLimits = EndpointLimits()
 
     @classmethod
-    def of(
+    def of(  # noqa: PLR0913 - each is a part of what a revision is
         cls, version: ModelVersion, image: Image, *, env: dict[str, str], workers: int, ready_timeout: float,
         resources: Resources | None = None, keep_image: bool = True, most_workers: int = 0,
+        secrets: dict[str, str] | None = None,
     ) -> Revision:  # fmt: skip
-        """Name a revision after what it is, so that the same inputs are the same revision."""
+        """Name a revision after what it is, so that the same inputs are the same revision.
+
+        Values of `env` are in the name as they are sealed: a name that followed from the values alone would tell
+        anybody whether a guess at one is right.
+        """
         resources = resources or Resources()
         limits = resources.model_dump(exclude_defaults=True)
         most_workers = most_workers if most_workers > workers else 0
         # What is not asked for is not in the name: revisions of before keep theirs.
-        told = [*([limits] if limits else []), *([{"most": most_workers}] if most_workers else [])]
-        content = json.dumps([image.digest, env, workers, *told], sort_keys=True)
+        told = [*([limits] if limits else []), *([{"most": most_workers}] if most_workers else []),
+                *([{"secrets": secrets}] if secrets else [])]  # fmt: skip
+        content = json.dumps([image.digest, sealed.seal(env), workers, *told], sort_keys=True)
         name = f"v{version.version}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
         return cls(
-            name=name, version=version, image=image, env=env, workers=workers, most_workers=most_workers,
-            resources=resources,
+            name=name, version=version, image=image, env=env, secrets=secrets or {}, workers=workers,
+            most_workers=most_workers, resources=resources,
             keep_image=keep_image, ready_timeout=ready_timeout,
         )  # fmt: skip
+
+    @field_validator("env")
+    @classmethod
+    def _opened(cls, env: dict[str, str]) -> dict[str, str]:
+        return sealed.unseal(env)
+
+    @field_serializer("env")
+    def _without_values(self, env: dict[str, str]) -> dict[str, str]:
+        return sealed.seal(env)
 
 
 class Mirror(Record):
@@ -213,19 +238,24 @@ class EndpointState(Record):
     traffic: Traffic | None
 
 
-class Counts(Record):
-    """Cumulative counters of one revision since its gateway started; they fall to zero when it restarts.
+class Usage(Record):
+    """What servers use; one that was started again has another name.
 
     Attributes:
-        requests: requests that were answered, live and mirrored.
-        failures: answers with a status of 400 or more, and requests that got none.
-        latency: answers by latency, one number for each bucket of the target's `LATENCY_BOUNDS` and one for those
-            above; empty where the target has no histograms.
+        memory: bytes of the server with most; None where the platform does not say bytes.
+        cpu: seconds of all of them since they started; None where the platform has no such counter.
+        servers: their names; none where the platform does not say when one is started again.
+        memory_part: of the server with most, as a part of what it was given, such as its machine's; None where the
+            platform says bytes, or nothing.
+        at: the minute of the reading, where the platform measures by itself and says it late; None where it was
+            measured when it was asked for.
     """
 
-    requests: int = Field(ge=0)
-    failures: int = Field(ge=0)
-    latency: tuple[int, ...] = ()
+    memory: int | None = Field(ge=0)
+    cpu: float | None
+    servers: tuple[str, ...]
+    memory_part: float | None = Field(None, ge=0, allow_inf_nan=False)
+    at: datetime | None = None
 
 
 class Alarm(Record):
@@ -243,6 +273,10 @@ class Window(Record):
     end: datetime
 
 
+EXAMPLE_FILES = ("serving_input_example.json", "serving_input_payload.json")
+"""What MLflow, and MLflow before 2.20, call the file of a model with a request's body from its input example."""
+
+
 class Payload(Record):
     """One request body, as the container contract takes it."""
 
@@ -256,110 +290,6 @@ class Prediction(Record):
     status: int
     body: bytes
     request_id: str
-    seconds: float
-
-
-class Verdict(StrEnum):
-    """What the judge says after a look."""
-
-    RUNNING = "running"
-    ADVANCE = "advance"
-    PROMOTE = "promote"
-    ROLLBACK = "rollback"
-    INCONCLUSIVE = "inconclusive"
-
-
-class Look(Record):
-    """One reading of the counters during a shift, and what the judge made of it.
-
-    Attributes:
-        seconds: since the shift began.
-        share: basis points of live traffic that the canary had.
-        stable: counts since the shift began.
-        canary: the same.
-        e_value: evidence against the canary, of all metrics together; the judge rolls back at `needed`.
-        p_value: at most this probable without harm, whenever one looks.
-        metrics: each metric's evidence of harm.
-        harmless: each metric's evidence that the canary is within the present step's margins.
-        culprits: the metrics that are shown to be worse.
-        alarms: what is wrong with the counting.
-        paused: whether someone wanted the release to stay where it is: only a rollback could end it.
-    """
-
-    seconds: float
-    share: int
-    stable: Counts
-    canary: Counts
-    e_value: float
-    needed: float
-    p_value: float = 1.0
-    metrics: dict[str, float] = Field(default_factory=dict)
-    harmless: dict[str, float] = Field(default_factory=dict)
-    culprits: tuple[str, ...] = ()
-    alarms: tuple[str, ...] = ()
-    paused: bool = False
-    verdict: Verdict
-    reason: str
-
-
-class Disagreement(Record):
-    """One request that champion and challenger answered differently."""
-
-    request_id: str
-    request: str
-    champion: str
-    challenger: str
-
-
-class Segment(Record):
-    """A part of the compared requests; its true rate is `low` at least, with 95 %."""
-
-    value: str
-    pairs: int
-    disagreements: int
-    rate: float
-    low: float
-
-
-class ShadowReport(Record):
-    """The paired comparison of mirrored answers with the champion's own.
-
-    Attributes:
-        pairs: requests that both answered.
-        unmatched: copies whose original was not logged.
-        disagreements: pairs whose answers differ by more than the tolerance, or where only one failed.
-        errors: pairs that the challenger failed, or never answered, and the champion did not.
-        rate: disagreements / pairs.
-        limit: the largest rate that passes.
-        e_value: evidence that the true rate is above the limit.
-        latency_ratio: challenger's median latency over the champion's; None where they were not measured alike.
-        segments: where answers differ most, by the input that the release file names; the worst first, at most ten.
-    """
-
-    pairs: int
-    unmatched: int
-    disagreements: int
-    errors: int
-    rate: float
-    limit: float
-    e_value: float
-    latency_ratio: float | None
-    passed: bool
-    reason: str
-    examples: tuple[Disagreement, ...] = ()
-    segments: tuple[Segment, ...] = ()
-
-
-class Rollout(Record):
-    """How the shift of live traffic went."""
-
-    verdict: Verdict
-    reason: str
-    stable: str
-    canary: str
-    looks: int
-    requests: int
-    failures: int
     seconds: float
 
 

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import difflib
+import re
 import typing
+from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from headgate import sealed
+from headgate.credentials import NO_USERINFO, redact, secret_kind
 from headgate.errors import SpecError
+from headgate.feasible import Unmet, unmet
 from headgate.findings import Problem
-from headgate.spec import PLANNED, PLANNED_VALUES, ReleaseSpec
+from headgate.spec import PLANNED, PLANNED_VALUES, WITH_USERINFO, ReleaseSpec, addresses_with_userinfo
 from headgate.target_settings import Target, known_targets, settings_of
-
-if typing.TYPE_CHECKING:
-    from pathlib import Path
+from headgate.yaml_nodes import compose, is_text, read_text, value_of
 
 Location = tuple[str | int, ...]
 Positions = dict[Location, tuple[int, int]]
 
 SCHEMA_ID = "release.schema.json"
+_USER = re.compile(r"[^\s/:@'\"]+:[^\s/@'\"]+@")
+"""A user and a password where no scheme stands before them, as in the name of an image."""
+_REFERENCES = {
+    "runtime.secrets": "is a reference: env:NAME, file:/path, block:secret/NAME of Prefect, or secret:NAME/KEY of "
+    "Kubernetes",
+    "notify": "is a reference: env:NAME, or block:TYPE/NAME of Prefect",
+}
+_SHOWN = 120
+"""Letters of a wrong value that are repeated to who wrote it."""
 
 
 def load_release(path: Path) -> ReleaseSpec:
@@ -30,27 +41,27 @@ def load_release(path: Path) -> ReleaseSpec:
     Raises:
         SpecError: the file cannot be read, is not YAML, or has problems; it names every one of them.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise SpecError(
-            f"cannot read {path}: {reason}", fix="name an existing release file, or write one: headgate init"
-        ) from error
-    return parse_release(text, name=str(path), folder=path.resolve().parent)
+    return check_release(path)[0]
+
+
+def check_release(path: Path) -> tuple[ReleaseSpec, list[Problem]]:
+    """Read a release file, and what in it is never used or hardly ever met. See `load_release`."""
+    return _checked(read_text(path), str(path), path.resolve().parent)
 
 
 def parse_release(text: str, *, name: str = "release.yaml", folder: Path | None = None) -> ReleaseSpec:
     """Parse the text of a release file. See `load_release`."""
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        raise SpecError(f"{name} is not YAML", problems=[_yaml_problem(error)]) from error
+    return _checked(text, name, folder)[0]
+
+
+def _checked(text: str, name: str, folder: Path | None) -> tuple[ReleaseSpec, list[Problem]]:
+    root = compose(text, name)
     if not isinstance(root, MappingNode):
         raise SpecError(f"{name} holds no entries", fix="write `model:`, `artifact:` and `target:`, or: headgate init")
     positions: Positions = {(): (1, 1)}
     problems: list[Problem] = []
     data = _read(root, (), positions, problems)
+    problems += _secret_problems(data, positions)
     try:
         spec = ReleaseSpec.model_validate(data)
     except ValidationError as error:
@@ -58,13 +69,52 @@ def parse_release(text: str, *, name: str = "release.yaml", folder: Path | None 
         # What stands beside a kind that is not known cannot be judged.
         problems += [
             _problem(dict(detail), positions, kind) for detail in error.errors(include_url=False)
-            if kind in known_targets() or detail["loc"][:1] != ("target",) or detail["type"] != "extra_forbidden"
+            if (kind in known_targets() or detail["loc"][:1] != ("target",) or detail["type"] != "extra_forbidden")
+            # These are told already, at their places.
+            and detail["type"] != WITH_USERINFO and not str(detail["msg"]).endswith(NO_USERINFO)
         ]  # fmt: skip
+    warnings: list[Problem] = []
+    if not problems:
+        for one in unmet(spec):
+            (problems if one.severity == "error" else warnings).append(_unmet(one, positions))
     if problems:
         problems.sort(key=lambda problem: (problem.line, problem.column))
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise SpecError(f"{name} has {count}", problems=problems)
-    return _resolve_paths(spec, folder) if folder else spec
+    return _resolve_paths(spec, folder) if folder else spec, warnings
+
+
+def _secret_problems(data: dict[str, Any], positions: Positions) -> list[Problem]:
+    """What stands in the file that no file may hold; no value is repeated."""
+    found = [(location, NO_USERINFO, "") for location in addresses_with_userinfo(data)]
+    runtime = data.get("runtime")
+    env = runtime.get("env") if isinstance(runtime, dict) else None
+    for name, value in env.items() if isinstance(env, dict) else ():
+        location = ("runtime", "env", name)
+        if isinstance(value, str) and sealed.is_sealed(value):
+            found.append((location, "is a sealed value of a history, and no value", "write the value"))
+        elif isinstance(value, str) and (kind := secret_kind(value)):
+            hint = f"runtime: {{secrets: {{{name}: file:/path}}}}, or env:NAME, block:secret/NAME, secret:NAME/KEY"
+            found.append((location, f"holds {kind}: a secret is given by reference", hint))
+    return [
+        Problem(line=line, column=column, field=_dotted(location), message=message, hint=hint)
+        for location, message, hint in found
+        for line, column in (_position(location, positions),)
+    ]
+
+
+def _unmet(one: Unmet, positions: Positions) -> Problem:
+    shown = next((place for place in (one.location, *one.others) if place in positions), one.location)
+    line, column = _position(shown, positions)
+    field = _dotted(one.location)
+    return Problem(line=line, column=column, field=field, message=one.message, value=one.value, hint=one.fix)
+
+
+def _position(location: Location, positions: Positions) -> tuple[int, int]:
+    """Where an entry stands, or else the nearest that it belongs to."""
+    while location not in positions:
+        location = location[:-1]
+    return positions[location]
 
 
 def json_schema() -> dict[str, Any]:
@@ -85,16 +135,33 @@ def _schema_of_target(kind: str) -> dict[str, Any]:
     return {**schema, "title": kind}
 
 
-def _resolve_paths(spec: ReleaseSpec, folder: Path) -> ReleaseSpec:
-    changes: dict[str, Any] = {}
+def relative_paths(spec: ReleaseSpec) -> dict[str, str]:
+    """The paths that a release file's folder has to complete, each with the field that has it."""
+    return {field: path for field, path in _paths(spec).items() if not Path(path).is_absolute()}
+
+
+def _paths(spec: ReleaseSpec) -> dict[str, str]:
+    """The paths of files, by field; what is a URI, or names no file, is none."""
+    found = {}
     if ":/" not in spec.artifact:
-        changes["artifact"] = str((folder / spec.artifact).resolve())
-    if spec.gates.smoke.examples != "input_example":
-        smoke = spec.gates.smoke.model_copy(update={"examples": str((folder / spec.gates.smoke.examples).resolve())})
-        changes["gates"] = spec.gates.model_copy(update={"smoke": smoke})
+        found["artifact"] = spec.artifact
+    if spec.gates.smoke is not None and spec.gates.smoke.examples != "input_example":
+        found["gates.smoke.examples"] = spec.gates.smoke.examples
     if spec.monitor and spec.monitor.reference not in {"training", "champion"}:
-        reference = str((folder / spec.monitor.reference).resolve())
-        changes["monitor"] = spec.monitor.model_copy(update={"reference": reference})
+        found["monitor.reference"] = spec.monitor.reference
+    return found
+
+
+def _resolve_paths(spec: ReleaseSpec, folder: Path) -> ReleaseSpec:
+    found = {field: str((folder / path).resolve()) for field, path in _paths(spec).items()}
+    changes: dict[str, Any] = {}
+    if path := found.get("artifact"):
+        changes["artifact"] = path
+    if spec.gates.smoke is not None and (path := found.get("gates.smoke.examples")):
+        smoke = spec.gates.smoke.model_copy(update={"examples": path})
+        changes["gates"] = spec.gates.model_copy(update={"smoke": smoke})
+    if spec.monitor and (path := found.get("monitor.reference")):
+        changes["monitor"] = spec.monitor.model_copy(update={"reference": path})
     return spec.model_copy(update=changes)
 
 
@@ -104,8 +171,12 @@ def _read(node: Node, location: Location, positions: Positions, problems: list[P
     if isinstance(node, MappingNode):
         data: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = str(key_node.value)
             line, column = key_node.start_mark.line + 1, key_node.start_mark.column + 1
+            if not isinstance(key_node, ScalarNode) or not is_text(key_node.value):
+                said = "the name of an entry is a word"
+                problems.append(Problem(line=line, column=column, field=_dotted(location) or "the file", message=said))
+                continue
+            key = str(key_node.value)
             if key in data:
                 problems.append(
                     Problem(line=line, column=column, field=_dotted((*location, key)), message="is given twice")
@@ -115,32 +186,40 @@ def _read(node: Node, location: Location, positions: Positions, problems: list[P
         return data
     if isinstance(node, SequenceNode):
         return [_read(item, (*location, index), positions, problems) for index, item in enumerate(node.value)]
-    if isinstance(node, ScalarNode) and node.tag == "tag:yaml.org,2002:float":
-        return node.value if "_" in node.value or ":" in node.value else _number(node.value)
-    return yaml.SafeLoader("").construct_object(node, deep=True)
-
-
-def _number(text: str) -> float | str:
+    assert isinstance(node, ScalarNode)  # noqa: S101 - there are no other nodes
     try:
-        return float(text)
-    except ValueError:
-        return text
+        return value_of(node)
+    except ValueError as error:
+        line, column = _position(location, positions)
+        problems.append(
+            Problem(line=line, column=column, field=_dotted(location), message=str(error), value=_shortened(node.value))
+        )
+        return node.value
 
 
 def _problem(detail: dict[str, Any], positions: Positions, target: str) -> Problem:
     location: Location = tuple(detail["loc"])
-    known = location
-    while known not in positions:
-        known = known[:-1]
-    line, column = positions[known]
+    line, column = _position(location, positions)
     field = _dotted(location)
     message, hint = _explain(detail, location, target)
     missing = detail["type"] == "missing"
     found = detail.get("input")
     value = (
-        "" if missing or isinstance(found, dict | list | tuple) or detail["type"] == "extra_forbidden" else repr(found)
+        ""
+        if missing
+        or isinstance(found, dict | list | tuple)
+        or detail["type"] == "extra_forbidden"
+        # Whoever wrote the value where a reference or a text belongs may have meant a secret.
+        or location[:2] in {("runtime", "env"), ("runtime", "secrets")}
+        or location[:1] == ("notify",)
+        else _shortened(repr(found))
     )
     return Problem(line=line, column=column, field=field or "the file", message=message, value=value, hint=hint)
+
+
+def _shortened(text: str) -> str:
+    writable = _USER.sub("", redact(text)).encode("utf-8", "backslashreplace").decode()
+    return writable if len(writable) <= _SHOWN else f"{writable[:_SHOWN]}…"
 
 
 def _explain(detail: dict[str, Any], location: Location, target: str) -> tuple[str, str]:
@@ -156,12 +235,17 @@ def _explain(detail: dict[str, Any], location: Location, target: str) -> tuple[s
         return "no such entry", _suggest(str(location[-1]), _fields_at(location[:-1], target))
     found = detail.get("input")
     named = ".".join(str(part) for part in location if isinstance(part, str))
+    named = "runtime.secrets" if location[:2] == ("runtime", "secrets") else named
     if isinstance(found, str) and found in PLANNED_VALUES.get(named, ()):
         return f"{found} is not built yet", f"built today: {_allowed(detail)}"
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
+    message = redact(str(detail["msg"]).removeprefix("Value error, "))
+    if not message.partition(" ")[0].isupper():
+        # Not the name of a variable.
+        message = message[0].lower() + message[1:]
     if detail["type"] in {"float_type", "int_type", "int_parsing", "float_parsing"}:
         message = "is a number"
+    if detail["type"] == "string_pattern_mismatch" and named in _REFERENCES:
+        message = _REFERENCES[named]
     hint = ""
     if detail["type"] == "literal_error" or named == "target.kind":
         hint = _suggest(str(found), _allowed(detail).split(", "))
@@ -196,13 +280,3 @@ def _dotted(location: Location) -> str:
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else f".{part}"
     return text.removeprefix(".")
-
-
-def _yaml_problem(error: yaml.MarkedYAMLError) -> Problem:
-    mark = error.problem_mark
-    return Problem(
-        line=mark.line + 1 if mark else 1,
-        column=mark.column + 1 if mark else 1,
-        field="the file",
-        message=str(error.problem or error.context or "cannot be parsed"),
-    )

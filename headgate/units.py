@@ -16,22 +16,27 @@ BASIS_POINTS = 10_000
 """Traffic weights are integers that sum to this."""
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
-_PERCENT = re.compile(r"^(\d+(?:\.\d+)?)%$")
+_DURATION = re.compile(r"^([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)$")
+_PERCENT = re.compile(r"^([0-9]+(?:\.[0-9]+)?)%$")
+_MOST_DAYS = 3650
+"""Of a duration: dates end in the year 9999, and no release waits for ten years."""
 
 
 def parse_duration(value: object) -> float:
     """Seconds in a duration such as `90s`, `1.5h` or `3d`.
 
     Raises:
-        ValueError: the text is not a number followed by one of ms, s, m, h, d.
+        ValueError: the text is not a number followed by one of ms, s, m, h, d, or is more than ten years.
     """
     if isinstance(value, float):
         return value  # already parsed
-    match = _DURATION.match(str(value).strip())
+    match = _DURATION.fullmatch(str(value).strip())
     if match is None:
         raise ValueError("a duration is a number and a unit: 500ms, 90s, 10m, 1h or 3d")
-    return float(match[1]) * _SECONDS[match[2]]
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if seconds > _MOST_DAYS * _SECONDS["d"]:
+        raise ValueError(f"a duration is at most {_MOST_DAYS}d")
+    return seconds
 
 
 def format_duration(seconds: float) -> str:
@@ -53,6 +58,23 @@ def roughly(seconds: float) -> str:
     return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
 
 
+def time_left(have: float, need: float, seconds: float, limit: float) -> str:
+    """Say for how long a count still has to grow, if it goes on as so far: `about 40 s at 2.5/s, at most 9 min`.
+
+    Args:
+        have: the count now.
+        need: the count that is waited for.
+        seconds: in which it grew from 0.
+        limit: seconds that remain in any case.
+    """
+    at_most = f"at most {roughly(max(limit, 0.0))}"
+    if have <= 0 or seconds <= 0:
+        return at_most
+    rate = have / seconds
+    expected = (need - have) / rate
+    return f"about {roughly(expected)} at {rate:.2g}/s, {at_most}" if 0 < expected < limit else at_most
+
+
 def parse_percent(value: object) -> float:
     """The fraction in a percentage: `5%` → 0.05.
 
@@ -61,7 +83,7 @@ def parse_percent(value: object) -> float:
     """
     if isinstance(value, float):
         return value  # already parsed
-    match = _PERCENT.match(str(value).strip())
+    match = _PERCENT.fullmatch(str(value).strip())
     if match is None:
         raise ValueError("a percentage is a number with its sign: 5% or 0.5%")
     # In decimals: 4.4 / 100 as floats is not 0.044.
@@ -104,5 +126,13 @@ Percent = Annotated[
 
 
 def bytes_of(text: str) -> int:
-    """The bytes of a size such as 512Mi or 2Gi."""
-    return int(text[:-2]) * {"Mi": 2**20, "Gi": 2**30}[text[-2:]]
+    """The bytes of a size such as 64Ki, 512Mi or 2Gi."""
+    return int(text[:-2]) * {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}[text[-2:]]
+
+
+def format_bytes(size: float) -> str:
+    """Bytes for people, in binary units: 199229440 → `190 MiB`, 1052266987 → `0.98 GiB`."""
+    for unit, least in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size >= 0.9 * least:
+            return f"{size / least:.3g} {unit}"
+    return f"{size:.0f} bytes"

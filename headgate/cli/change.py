@@ -11,13 +11,16 @@ import click
 
 from headgate.actor import whoami
 from headgate.cli.environment import prefect_is_up, require_prefect, use_stack
-from headgate.cli.output import Progress, json_option, print_json, print_table, say
-from headgate.errors import BadInputError, HeadgateError
+from headgate.cli.output import json_option, print_json, print_table, say
+from headgate.cli.progress import Progress
+from headgate.cli.request import request_of
+from headgate.errors import BadInputError, HeadgateError, NotKnownError, RegistryUnavailableError
 from headgate.release_file import load_release
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from headgate.home import Home
     from headgate.records import ReleaseResult
 
 _T = TypeVar("_T")
@@ -40,7 +43,7 @@ reason_option = click.option("--reason", required=True, help="Why; it is written
 
 @click.command()
 @file_argument
-@click.option("--release-id", default="", help="Resume this release.")
+@click.option("--release-id", default="", help="Resume this release; one that is not known begins with this id.")
 @click.option("--override-freeze", default="", help="In an emergency: why it may begin in a freeze window.")
 @click.option("--watch", is_flag=True, help="Have a Prefect worker carry it out, and watch it from here.")
 @click.option("--deployment", envvar="HEADGATE_DEPLOYMENT", default="local", help="Which one, with --watch.")
@@ -54,14 +57,13 @@ def release(
     """Release the model that PATH describes.
 
     The last line on stdout with --json is the result. Exit codes: 0 promoted, 1 failed, 2 bad input,
-    3 rejected by a gate or a person, 4 rolled back by the judge or a person, 5 undecided or still going on.
+    3 rejected by a gate or a person, 4 rolled back by the judge or a person, 5 undecided or still going on,
+    6 not known, as the journal does not answer; the release may go on.
     """
     spec = load_release(path)
     home = use_stack()
     require_prefect()
-    from registry.journal import open_journal
     from tasks import job
-    from tasks.report import result_of
 
     run_id = release_id or job.new_id(spec.endpoint)
     say(f"release {run_id}")
@@ -73,19 +75,34 @@ def release(
                 from tasks.watching import carry_out
 
                 given = {"release_id": run_id, "actor": actor or whoami(), "override_freeze": override_freeze}
-                result = carry_out(spec, given, f"release/{deployment}", progress.show, timeout or None)
+                result = carry_out(spec, given, f"release/{deployment}", progress, timeout or None)
             else:
                 from flows.release import release as release_flow
 
                 job.listeners.append(progress.show)
                 result = run_flow(release_flow(spec, run_id, actor, override_freeze=override_freeze))
-    except HeadgateError:
-        with open_journal(home.journal_url) as journal:
-            known = result_of(journal, run_id)
+    except HeadgateError as error:
+        known = _result_of(home, run_id)
         if known is not None:
             print_result(known, as_json=as_json)
+        elif as_json and isinstance(error, NotKnownError):
+            print_json({
+                "release_id": run_id, "endpoint": spec.endpoint, "outcome": "unknown", "reason": error.message,
+            })  # fmt: skip
         raise
     print_result(result, as_json=as_json)
+
+
+def _result_of(home: Home, release_id: str) -> ReleaseResult | None:
+    """Return how a release ended; None where it has not, or where the journal does not answer."""
+    from registry.journal import open_journal
+    from tasks.report import result_of
+
+    try:
+        with open_journal(home.journal_url) as journal:
+            return result_of(journal, release_id)
+    except RegistryUnavailableError:
+        return None
 
 
 @click.command()
@@ -117,13 +134,13 @@ def rollback(endpoint: str, reason: str, version: int | None, actor: str, as_jso
 
     Works while Prefect and MLflow are down.
     """
-    use_stack()
+    use_stack(required=False)
     from flows.rollback import rollback as rollback_flow
     from tasks import job
 
     call = rollback_flow
     if not prefect_is_up():
-        say("the Prefect server does not answer: rolling back without it")
+        say("the Prefect server does not answer, or refuses the sign-in: rolling back without it")
         call = rollback_flow.fn  # type: ignore[assignment]
     with Progress() as progress:
         job.listeners.append(progress.show)
@@ -183,3 +200,5 @@ def print_result(result: ReleaseResult, *, as_json: bool) -> None:
     click.echo(
         f"{live}; {result.seconds:.1f} s, of which {result.waited:.1f} s waiting; report: {result.report or 'none'}"
     )
+    if result.champion and (request := request_of(result.endpoint, result.url)):
+        click.echo(f"to ask it: {request}")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import click
 
+from headgate import clock
+from headgate.cli.environment import read_prefect_settings
 from headgate.cli.output import say
 from headgate.cli.stack import answers
 from headgate.errors import BadInputError, TargetUnavailableError
+from headgate.limits import START, seconds_of
 from headgate.stack.deployed import deploy_all, make_pool
 from headgate.stack.programs import WORK_POOL
-
-_UP_SECONDS = 180.0
 
 
 @click.command()
@@ -42,6 +42,7 @@ def connect(pool: str, kind: str, template: Path | None, receiver: str) -> None:
             f"{' and '.join(missing)} are not set, so there is nobody to connect",
             fix="set them to the servers' addresses, and the secret to that of the receiver",
         )
+    read_prefect_settings()
     server = os.environ["PREFECT_API_URL"].removesuffix("/").removesuffix("/api")
     _wait_for("Prefect", f"{server}/api/health")
     if receiver:
@@ -59,8 +60,10 @@ def connect(pool: str, kind: str, template: Path | None, receiver: str) -> None:
 
 def _wait_for(name: str, url: str) -> None:
     """Servers that are started together with this take a while."""
-    deadline = time.monotonic() + _UP_SECONDS
+    deadline = clock.monotonic() + seconds_of(START)
     while not answers(url):
-        if time.monotonic() > deadline:
-            raise TargetUnavailableError(f"{name} does not answer at {url}", fix="start it, and run this again")
-        time.sleep(1)
+        if clock.monotonic() > deadline:
+            raise TargetUnavailableError(
+                f"{name} does not answer at {url}", fix=f"start it, and run this again; {START} says how long to wait"
+            )
+        clock.sleep(1)

@@ -8,11 +8,15 @@ import sys
 import httpx
 
 from headgate.credentials import separate_credentials
-from headgate.errors import TargetUnavailableError
+from headgate.errors import HomeError, TargetUnavailableError
 from headgate.home import Home
+from headgate.proxies import ask_loopback_directly
+from headgate.servers import PATIENT, PREFECT, how_to_sign_in, own_servers, server_env
+from headgate.sign_in import PrefectSignIn, refuses
 from headgate.stack import Ports
-from headgate.stack.programs import client_env
 
+_AT_ONCE = httpx.Timeout(2.0)
+"""For commands that do without the server, such as a rollback."""
 _QUIET = {
     # The command line shows progress itself; the run's log is in the Prefect UI.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
@@ -20,43 +24,77 @@ _QUIET = {
 }
 
 
-def use_stack(*, quiet: bool = True) -> Home:
-    """Set what Prefect and MLflow need to reach the local stack; what the user has set stays.
+def use_stack(*, quiet: bool = True, required: bool = True, prefect: bool = True) -> Home:
+    """Set what Prefect and MLflow need to reach the local stack, and sign in; what the user has set stays.
+
+    Args:
+        quiet: keep Prefect's log off the terminal.
+        required: whether the command needs these servers.
+        prefect: whether the command asks Prefect; reading its settings again takes a tenth of a second of CPU.
 
     Raises:
         TargetUnavailableError: there is no local stack, and the user names no servers.
+        HomeError: the file of the stack's secrets cannot be read.
     """
     home = Home.from_env()
     ports = Ports.remembered(home)
-    if ports is None and not {"PREFECT_API_URL", "MLFLOW_TRACKING_URI"} <= set(os.environ):
+    if required and ports is None and not {"PREFECT_API_URL", "MLFLOW_TRACKING_URI"} <= set(os.environ):
         raise TargetUnavailableError("the local stack was never started", fix="headgate up")
-    settings = {**(client_env(home, ports) if ports else {}), **(_QUIET if quiet else {})}
-    for name, value in settings.items():
-        os.environ.setdefault(name, value)
+    # Which servers these are is told by their addresses alone.
     separate_credentials()
-    if "prefect" in sys.modules:
-        # As in the stack's engine.
-        from tasks.prefect_settings import read_again
-
-        read_again()
+    try:
+        os.environ.update(server_env(home, ports))
+    except HomeError:
+        # What can do without these servers, such as a rollback, does without.
+        if required:
+            raise
+    for name, value in (_QUIET if quiet else {}).items():
+        os.environ.setdefault(name, value)
+    ask_loopback_directly()
+    if prefect:
+        read_prefect_settings()
     return home
 
 
-def prefect_is_up() -> bool:
-    """Whether the Prefect server answers."""
+def read_prefect_settings() -> None:
+    """Have Prefect read its settings, where it read those of another environment: in the stack's engine."""
+    if "prefect" in sys.modules:
+        from tasks.prefect_settings import read_again
+
+        read_again()
+
+
+def prefect_is_up(timeout: httpx.Timeout = _AT_ONCE) -> bool:
+    """Whether the Prefect server answers in time, and accepts the sign-in."""
     try:
-        return httpx.get(f"{os.environ.get('PREFECT_API_URL', '')}/health", timeout=2).is_success
+        return _ask_prefect(timeout).is_success
     except (httpx.HTTPError, httpx.InvalidURL):
         return False
 
 
 def require_prefect() -> None:
-    """Refuse to go on without a Prefect server.
+    """Refuse to go on without a Prefect server that accepts the sign-in.
 
     Raises:
-        TargetUnavailableError: it does not answer.
+        TargetUnavailableError: it does not answer, or does not accept the sign-in.
     """
-    if not prefect_is_up():
+    api = os.environ.get(PREFECT, "")
+    try:
+        reply = _ask_prefect(PATIENT)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise TargetUnavailableError(f"the Prefect server at {api} does not answer", fix="headgate up") from error
+    if refuses(reply):
+        own = own_servers(Ports.remembered(Home.from_env())).prefect
         raise TargetUnavailableError(
-            f"the Prefect server at {os.environ.get('PREFECT_API_URL')} does not answer", fix="headgate up"
+            f"the Prefect server at {api} does not accept the sign-in", fix=how_to_sign_in(PREFECT, own=bool(own))
         )
+    if not reply.is_success:
+        raise TargetUnavailableError(
+            f"the Prefect server at {api} answers {reply.status_code}", fix="headgate status; headgate up"
+        )
+
+
+def _ask_prefect(timeout: httpx.Timeout) -> httpx.Response:
+    """Ask what needs a sign-in, and no database."""
+    api = os.environ.get(PREFECT, "")
+    return httpx.get(f"{api}/admin/version", timeout=timeout, auth=PrefectSignIn.of(api))

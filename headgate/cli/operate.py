@@ -56,7 +56,7 @@ def abort(endpoint: str, reason: str, actor: str, as_json: bool) -> None:  # noq
         result = wait_for_end(journal, asked)
     if result is None:
         # No process holds it, or it waits for an approval: it is taken back here.
-        use_stack()
+        use_stack(required=False)
         from flows.abort import abort as abort_flow
 
         result = run_flow((abort_flow if prefect_is_up() else abort_flow.fn)(endpoint, reason, actor, asked.release_id))

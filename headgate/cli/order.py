@@ -10,7 +10,8 @@ import click
 
 from headgate.cli.change import actor_option, print_result, run_flow
 from headgate.cli.environment import prefect_is_up, use_stack
-from headgate.cli.output import Progress, json_option, print_json
+from headgate.cli.output import json_option, print_json
+from headgate.cli.progress import Progress
 
 
 @click.command()
@@ -24,7 +25,7 @@ def reconcile(endpoint: str, dry_run: bool, actor: str, as_json: bool) -> None: 
     Releases whose process died, traffic or revisions that were changed by hand, aliases and reports that MLflow was
     away for, and what was left behind.
     """
-    use_stack()
+    use_stack(required=False)
     from flows.reconcile import reconcile as reconcile_flow
     from tasks import job
 
@@ -53,7 +54,7 @@ def guard(once: bool, actor: str) -> None:  # noqa: FBT001
 
     `headgate up` runs one. Any number may run, on any machine that reaches the journal and the target.
     """
-    home = use_stack()
+    home = use_stack(required=False).ensure()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     from registry.journal import open_journal
     from tasks.guard import Guard

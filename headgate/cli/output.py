@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from headgate.records import Verdict
-from headgate.units import BASIS_POINTS
+from headgate.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from registry import Entry
-
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 
-_COLOURS = {"phase": "cyan", "live": "green", "decision": "yellow", "note": "dim", "check": "magenta"}
+_WIDEST = 10_000
 
 
 def print_json(content: Any) -> None:  # noqa: ANN401
@@ -29,59 +26,27 @@ def print_json(content: Any) -> None:  # noqa: ANN401
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table on stdout."""
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for place, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=place == 0)
-    for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console(soft_wrap=False).print(table)
+    title = printable(title)
+    cells = [["" if cell is None else printable(str(cell)) for cell in row] for row in rows]
+    table = Table()
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    for row in cells:
+        table.add_row(*row)
+    console, needed = Console(), Console(width=_WIDEST).measure(table).maximum
+    if console.is_terminal and needed > console.width:
+        # A broken line cannot be copied, so each cell gets one of its own, which the terminal wraps.
+        click.echo(title)
+        for row in cells:
+            shown = [f"{column}: {cell}" for column, cell in zip(columns[1:], row[1:], strict=True) if cell]
+            click.echo("\n  ".join([row[0], *shown]))
+        return
+    # A file, or a pipe, has no width. A title of the table itself would be wrapped at the table's.
+    wide = Console(width=max(console.width, needed))
+    wide.print(title, style="bold", markup=False, soft_wrap=True)
+    wide.print(table)
 
 
 def say(message: str) -> None:
     """A line for people, on stderr."""
-    click.echo(message, err=True)
-
-
-class Progress:
-    """Shows a release while it runs: a live line on a terminal, plain lines elsewhere."""
-
-    def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
-        self._status = self._console.status("") if self._console.is_terminal else None
-        self._last_shown = ""
-        self._last_reason = ""
-
-    def __enter__(self) -> Self:
-        if self._status:
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._status:
-            self._status.stop()
-
-    def show(self, entry: Entry) -> None:
-        """Show one row of the journal."""
-        if entry.kind == "look":
-            self._look(entry)
-            return
-        stamp = entry.at.astimezone().strftime("%H:%M:%S")
-        # The same reason ends a look, a release and its outcome; once is enough to read.
-        reason = entry.reason.removesuffix(self._last_reason).rstrip(": ")
-        self._last_reason = entry.reason or self._last_reason
-        text = f"{entry.what}: {reason}" if reason else entry.what
-        colour = _COLOURS.get(entry.kind, "default")
-        self._console.print(f"[dim]{stamp}[/] [{colour}]{entry.kind:>8}[/] ", end="")
-        self._console.print(text, markup=False)
-
-    def _look(self, entry: Entry) -> None:
-        share = entry.evidence["share"] / BASIS_POINTS * 100
-        if self._status:
-            self._status.update(f"{share:g}% {entry.reason}")
-        # Without a terminal, one line a step is enough to follow.
-        if entry.what != Verdict.RUNNING or (not self._status and self._last_shown != str(share)):
-            stamp = entry.at.astimezone().strftime("%H:%M:%S")
-            self._console.print(f"[dim]{stamp}[/]     look ", end="")
-            self._console.print(entry.reason, markup=False)
-            self._last_reason = entry.reason
-        self._last_shown = str(share)
+    click.echo(printable(message), err=True)

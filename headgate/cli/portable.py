@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Default: ENDPOINT.jsonl.")
 def export(endpoint: str, output: Path | None) -> None:
     """Write the history and the aliases of ENDPOINT to a file; nothing is changed."""
-    home = use_stack()
+    home = use_stack(required=False, prefect=False).ensure()
     from registry.journal import open_journal
     from registry.portable import export_lines
 
@@ -31,7 +31,7 @@ def export(endpoint: str, output: Path | None) -> None:
         spec = _spec(journal, endpoint)
         text = "\n".join(export_lines(journal, endpoint, _aliases(home, spec) if spec else {}))
     try:
-        write_atomically(path, f"{text}\n")
+        write_atomically(path, f"{text}\n", mode=0o666)
     except OSError as error:
         raise BadInputError(f"{path} cannot be written: {error.strerror}", fix="--output another file") from error
     say(f"{text.count(chr(10))} rows of {endpoint} are in {path}")
@@ -45,14 +45,15 @@ def import_(path: Path, as_json: bool) -> None:  # noqa: FBT001
 
     What the journal has of it already stays; another history of the same endpoint is refused.
     """
-    home = use_stack()
+    home = use_stack(required=False, prefect=False).ensure()
     from registry.journal import open_journal
     from registry.portable import import_rows, read_file
 
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInputError(f"{path} cannot be read: {error}", fix="name a file of headgate export") from error
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise BadInputError(f"{path} cannot be read: {why}", fix="name a file of headgate export") from error
     header, rows = read_file(text.splitlines())
     with open_journal(home.journal_url) as journal:
         new = import_rows(journal, header, rows)
@@ -81,7 +82,7 @@ def _versions(home: Home, spec: ReleaseSpec) -> Versions:
 def _aliases(home: Home, spec: ReleaseSpec) -> dict[str, int]:
     try:
         return _versions(home, spec).aliases()
-    except RegistryError as error:
+    except (BadInputError, RegistryError) as error:
         say(f"without aliases: {error.message}")
         return {}
 
@@ -99,6 +100,6 @@ def _set_champion(home: Home, journal: Journal, endpoint: str) -> str:
         if found is None:
             return f"MLflow has no version of {spec.model} with the image of {reign.revision.name}"
         versions.set_champion(found)
-    except RegistryError as error:
+    except (BadInputError, RegistryError) as error:
         return error.message
     return ""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from headgate.cli.output import json_option, print_json, print_table, say
 from headgate.errors import BadInputError
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from headgate.spec import ReleaseSpec
-    from monitoring.replay import Rule, Trace, Trial, Verdict
+    from monitoring.replay import Case, Rule, Trace, Trial, Verdict
 
 
 def _unit(parse: Callable[[object], float]) -> Callable[[click.Context, click.Parameter, str], float]:
@@ -41,6 +43,7 @@ def _unit(parse: Callable[[object], float]) -> Callable[[click.Context, click.Pa
 @click.option("--canary", default="1%", callback=_unit(parse_percent), show_default=True, help="Its failure rate.")
 @click.option("--slower", type=click.FloatRange(1, 100), default=1.0, help="Multiplies the canary's latencies.")
 @click.option("--after", default="0s", callback=_unit(parse_duration), help="When the fault begins.")
+@click.option("--world", "world_name", help="In place of these five: a world of docs/judge.md, with its own seed.")
 @click.option("--minutes", type=click.FloatRange(1, 24 * 60), default=60.0, show_default=True)
 @click.option("--replications", type=click.IntRange(10, 10_000), default=200, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -48,8 +51,8 @@ def _unit(parse: Callable[[object], float]) -> Callable[[click.Context, click.Pa
 @click.option("--plot", type=click.Path(path_type=Path), help="Write a picture: .png, .svg or .pdf.")
 @json_option
 def replay(
-    path: Path | None, release_id: str | None, counts: Path | None, *, compare: bool, plot: Path | None, as_json: bool,
-    **simulated: Any,  # noqa: ANN401 - the options of the simulation
+    path: Path | None, release_id: str | None, counts: Path | None, *, world_name: str | None, compare: bool,
+    plot: Path | None, as_json: bool, **simulated: Any,  # noqa: ANN401 - the options of the simulation
 ) -> None:  # fmt: skip
     """Try the judge of a release file (PATH; else the defaults) on recorded counts, or on simulated traffic.
 
@@ -65,7 +68,7 @@ def replay(
         trace, rule = _recorded(spec, release_id, counts)
         _show_verdicts(_rules(rule, compare=compare), trace, plot, as_json=as_json)
     else:
-        _show_trials(spec, plot, compare=compare, as_json=as_json, **simulated)
+        _show_trials(spec, plot, world_name, compare=compare, as_json=as_json, **simulated)
 
 
 def _load(path: Path | None) -> ReleaseSpec | None:
@@ -89,7 +92,9 @@ def _recorded(spec: ReleaseSpec | None, release_id: str | None, counts: Path | N
     from registry.journal import open_journal
 
     if counts is not None:
-        return read_counts(counts), Headgate(policy_of(spec, ()) if spec else Policy([ErrorRate()]))
+        return read_counts(counts), Headgate(
+            policy_of(spec, (), client_errors=False) if spec else Policy([ErrorRate()])
+        )
     with open_journal(Home.from_env().ensure().journal_url) as journal:
         shift = history.shift_of(journal, release_id or "")
     if shift is None:
@@ -120,35 +125,67 @@ def _verdict_row(verdict: Verdict) -> tuple[str, str, str, str]:
     return verdict.rule, did, _seconds(verdict.seconds), f"{verdict.bad:.0f}"
 
 
+_WORLD_OPTIONS = ("rate", "stable", "canary", "slower", "after")
+
+
+def _case(name: str | None, options: dict[str, Any]) -> Case:
+    """The world of this name, or the one that the options describe.
+
+    Raises:
+        BadInputError: there is none of this name, or nothing is wrong with its canary.
+    """
+    from monitoring.replay import CASES, KEPT_APART, Case, World
+
+    if name is None:
+        world = World(**{option: options[option] for option in _WORLD_OPTIONS})
+        if world.is_good:
+            raise BadInputError("--canary is as --stable, and --slower is 1", fix="say what is wrong with the canary")
+        return Case("", options["seed"], replace(world, canary=world.stable, slower=1.0), world)
+    context = click.get_current_context()
+    given = [
+        f"--{option}" for option in (*_WORLD_OPTIONS, "seed")
+        if context.get_parameter_source(option) is not ParameterSource.DEFAULT
+    ]  # fmt: skip
+    if given:
+        raise BadInputError(f"--world {name} and {', '.join(given)}: a world has its own", fix="give one of them")
+    worlds = {one.name: one for one in (*CASES, *KEPT_APART)}
+    if name not in worlds:
+        raise BadInputError(f"--world: there is no world {name!r}", fix=f"one of {', '.join(worlds)}")
+    return worlds[name]
+
+
 def _show_trials(
-    spec: ReleaseSpec | None, plot: Path | None, *, compare: bool, as_json: bool, **options: Any  # noqa: ANN401
+    spec: ReleaseSpec | None, plot: Path | None, world_name: str | None, *, compare: bool, as_json: bool,
+    **options: Any,  # noqa: ANN401 - those of the simulation
 ) -> None:  # fmt: skip
     from monitoring.judge import ErrorRate, Policy
-    from monitoring.replay import Headgate, World, trial
+    from monitoring.replay import Headgate, trial
     from monitoring.replay.picture import trial_picture
     from monitoring.replay.traffic import BOUNDS
     from monitoring.rollout import policy_of
 
-    world = World(**{name: options[name] for name in ("rate", "stable", "canary", "slower", "after")})
-    if world.is_good:
-        raise BadInputError("--canary is as --stable, and --slower is 1", fix="say what is wrong with the canary")
-    latency = world.slower != 1
+    tried = _case(world_name, options)
+    world, latency = tried.broken, tried.broken.slower != 1
     if spec is not None:
         ours = Headgate(policy_of(spec, BOUNDS if latency else ()))
     else:
         ours = Headgate.default(latency=True) if latency else Headgate(Policy([ErrorRate()]))
-    chosen = {name: options[name] for name in ("replications", "minutes", "seed")}
+    chosen = {"seed": tried.seed, **{name: options[name] for name in ("replications", "minutes")}}
     trials = []
     for rule in _rules(ours, compare=compare):
         say(f"trying {rule.name}")
-        trials.append(trial(rule, world, latency=latency, look=5.0 if latency else 1.0, **chosen))
+        trials.append(trial(
+            rule, world, tried.good, latency=latency, look=5.0 if latency else 1.0,
+            reading=tried.settled if rule is ours else tried.reading, is_dispersed=world_name is not None, **chosen,
+        ))  # fmt: skip
     if plot is not None:
         trial_picture(trials, plot)
         say(f"wrote {plot}")
     if as_json:
         print_json([_numbers(one) for one in trials])
         return
-    fault = f"{format_percent(world.stable)} -> {format_percent(world.canary)} of requests fail"
+    where = f"{tried.name}: " if tried.name else ""
+    fault = f"{where}{format_percent(world.stable)} -> {format_percent(world.canary)} of requests fail"
     slower = f", {world.slower:g} times slower" if latency else ""
     print_table(
         f"{fault}{slower}, {world.rate:g} requests/s, {chosen['replications']} replications of "

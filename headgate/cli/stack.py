@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import time
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,30 +10,42 @@ from typing import TYPE_CHECKING
 import click
 import httpx
 
+from headgate import clock
 from headgate.cli.environment import use_stack
 from headgate.cli.output import json_option, print_json, print_table, say
-from headgate.errors import HeadgateError, HomeError
+from headgate.cli.progress import SHOW_SECONDS
+from headgate.errors import HeadgateError, HomeError, RevisionFailedError
 from headgate.home import Home
+from headgate.limits import START, seconds_of
+from headgate.servers import MLFLOW, PREFECT, OwnServers, own_servers, require_answers
+from headgate.sign_in import VARIABLES, PrefectSignIn
 from headgate.stack import Ports, Supervisor
 from headgate.stack.deployed import deploy_all, is_deployed, remember
 from headgate.stack.ports import is_free, listener
-from headgate.stack.programs import WORK_POOL, client_env, stack_programs
+from headgate.stack.programs import STACK, WORK_POOL, client_env, stack_programs
 from headgate.stack.secrets import Secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from deploy_targets.envoy import Gateway
     from headgate.findings import Finding
-
-_UP_SECONDS = 180.0
 
 
 @click.command()
 @click.option("--new-ports", is_flag=True, help="Forget the remembered ports and choose free ones.")
 @json_option
 def up(new_ports: bool, as_json: bool) -> None:  # noqa: FBT001
-    """Start the local stack; what runs already is left alone."""
+    """Start the local stack; what runs already is left alone.
+
+    Where PREFECT_API_URL and MLFLOW_TRACKING_URI name servers of your own, these are used, and only the gateway and the
+    guard are started.
+    """
     home = Home.from_env().ensure()
+    if had := home.tighten():
+        say(f"{home.root} is readable by its owner only from now on (it had mode {had})")
+    own = own_servers(Ports.remembered(home))
+    require_answers(own)
     supervisor = Supervisor(home)
     if new_ports:
         supervisor.stop()
@@ -51,27 +61,48 @@ def up(new_ports: bool, as_json: bool) -> None:  # noqa: FBT001
 
     gateway = Gateway(home.gateway, ports)
     gateway.prepare()
-    for program in stack_programs(home, ports):
+    programs = stack_programs(home, ports, prefect=own.prefect, mlflow=own.mlflow)
+    _say_own(own, {program.name for program in programs}, set(supervisor.states()))
+    for program in programs:
         supervisor.ensure(program)
-    start_containers(home)
-    _wait("gateway", gateway.is_up, supervisor)
-    _wait("mlflow-server", lambda: answers(f"{ports.mlflow_url}/health"), supervisor)
-    _wait("prefect-server", lambda: answers(f"{ports.prefect_url}/api/health"), supervisor)
-    _wait("worker", lambda: _work_pool_is_online(ports), supervisor)
-    _wait("receiver", lambda: answers(f"{ports.receiver_url}/health"), supervisor)
-    env = client_env(home, ports)
-    _connect(home, ports)
+    try:
+        start_containers(home)
+    except RevisionFailedError as problem:
+        say(f"not every container was started: {problem}")
+    _wait_for_all({program.name for program in programs}, gateway, ports, Secrets.of(home), supervisor)
+    env = client_env(home, ports, prefect=own.prefect, mlflow=own.mlflow)
+    _connect(home, ports, own)
     if as_json:
-        print_json({"ports": ports.model_dump(), "env": env})
+        # Such output is kept in logs; `headgate env` has the passwords.
+        shown = {name: value for name, value in env.items() if name not in VARIABLES}
+        print_json({"ports": ports.model_dump(), "env": shown})
         return
-    print_table(
-        f"local stack in {home.root}", ["program", "where"],
-        [("gateway", f"{ports.gateway_url}/<endpoint>/invocations"), ("prefect-server", ports.prefect_url),
-         ("mlflow-server", ports.mlflow_url), ("worker", f"work pool {WORK_POOL}"),
-         ("receiver", f"{ports.receiver_url}/mlflow and /alertmanager"), ("guard", "watches the leases of releases")],
-    )  # fmt: skip
-    click.echo(f"To log models here:     export MLFLOW_TRACKING_URI={env['MLFLOW_TRACKING_URI']}")
-    click.echo(f"To use Prefect's CLI:   export PREFECT_API_URL={env['PREFECT_API_URL']}")
+    _say_where(home, ports, own)
+
+
+def _say_where(home: Home, ports: Ports, own: OwnServers) -> None:
+    """Print where each program is, and how to sign in."""
+    where = {
+        "gateway": f"{ports.gateway_url}/<endpoint>/invocations",
+        "prefect-server": own.prefect or ports.prefect_url,
+        "mlflow-server": own.mlflow or ports.mlflow_url,
+        "worker": f"work pool {WORK_POOL}" if not own.prefect else "yours",
+        "receiver": f"{ports.receiver_url}/mlflow and /alertmanager" if not own.mlflow else "yours",
+        "guard": "watches the leases of releases",
+        "engine": "carries out flow runs and commands" if not own.prefect else "not used",
+    }
+    print_table(f"local stack in {home.root}", ["program", "where"], list(where.items()))
+    click.echo('To log models here, and to use Prefect\'s CLI:  eval "$(headgate env)"    (addresses and passwords)')
+    click.echo("To see the pages, with what signs in:           headgate open mlflow, headgate open prefect")
+
+
+def _say_own(own: OwnServers, started: set[str], running: set[str]) -> None:
+    """Say which servers are used in place of the stack's own, and what of these runs nevertheless."""
+    for variable, url in ((PREFECT, own.prefect), (MLFLOW, own.mlflow)):
+        if url:
+            say(f"{variable} names {url}, which is used; headgate connect has it know Headgate")
+    if needless := [name for name in STACK if name in running and name not in started]:
+        say(f"{', '.join(needless)} run here from before, and are not used: headgate down, then headgate up, ends them")
 
 
 @click.command()
@@ -129,17 +160,16 @@ def _upkeep(home: Home) -> list[Finding]:
         return [Finding(severity="error", subject="journal", problem=error.message, fix=error.fix)]
 
 
-def _connect(home: Home, ports: Ports) -> None:
-    """Deploy the flows, say what events lead to, and have MLflow tell the receiver; all of it once."""
+def _connect(home: Home, ports: Ports, own: OwnServers) -> None:
+    """Deploy the flows, say what events lead to, and have MLflow tell the receiver, on the stack's own servers."""
     from registry.webhooks import ensure_webhook
 
-    ensure_webhook(ports.mlflow_url, f"{ports.receiver_url}/mlflow", Secrets.of(home).webhook)
     use_stack()
-    if not is_deployed(home, ports.prefect_url):
+    if not own.mlflow:
+        ensure_webhook(ports.mlflow_url, f"{ports.receiver_url}/mlflow", Secrets.of(home).webhook)
+    if not own.prefect and not is_deployed(home, ports.prefect_url):
         say("deploying the flows")
         deploy_all(ports.prefect_url)
-        # The stack's own server, also where this shell works with another one.
-        os.environ["PREFECT_API_URL"] = f"{ports.prefect_url}/api"
         from tasks.automations import apply_automations
 
         apply_automations()
@@ -156,18 +186,40 @@ def _require_ports(ports: Ports) -> None:
             )
 
 
-def _wait(name: str, ready: Callable[[], bool], supervisor: Supervisor) -> None:
-    say(f"waiting for {name}")
-    deadline = time.monotonic() + _UP_SECONDS
+def _wait_for_all(started: set[str], gateway: Gateway, ports: Ports, secrets: Secrets, supervisor: Supervisor) -> None:
+    """Return once every program that was started is ready.
+
+    Raises:
+        HomeError: one does not start.
+    """
+    ready = {
+        "gateway": gateway.is_up,
+        "mlflow-server": lambda: answers(f"{ports.mlflow_url}/health"),
+        "prefect-server": lambda: answers(f"{ports.prefect_url}/api/health"),
+        "worker": lambda: _work_pool_is_online(ports, secrets),
+        "receiver": lambda: answers(f"{ports.receiver_url}/health"),
+    }
+    began = clock.monotonic()
+    for name in [name for name in ready if name in started]:
+        _wait(name, ready[name], supervisor, began)
+
+
+def _wait(name: str, ready: Callable[[], bool], supervisor: Supervisor, began: float) -> None:
+    said, limit = clock.monotonic(), seconds_of(START)
     while not ready():
+        now = clock.monotonic()
         state = supervisor.states().get(name)
-        if state is None or state.has_ended or time.monotonic() > deadline:
+        if state is None or state.has_ended or now > began + limit:
             raise HomeError(
                 f"{name} does not start ({state.state + ': ' + state.detail if state else 'gone'}); its log ends:\n"
                 + supervisor.log_tail(name),
-                fix=f"read {supervisor.log_file(name)}",
+                fix=f"read {supervisor.log_file(name)}; {START} says how long to wait",
             )
-        time.sleep(0.1)
+        if now - said >= SHOW_SECONDS:
+            said = now
+            say(f"waiting for {name}, for {now - began:.0f} s so far, at most {limit:g} s")
+        clock.sleep(0.1)
+    say(f"{name} is ready after {clock.monotonic() - began:.1f} s")
 
 
 def answers(url: str) -> bool:
@@ -184,9 +236,10 @@ def _client() -> httpx.Client:
     return httpx.Client(timeout=2)
 
 
-def _work_pool_is_online(ports: Ports) -> bool:
+def _work_pool_is_online(ports: Ports, secrets: Secrets) -> bool:
+    api = f"{ports.prefect_url}/api"
     try:
-        reply = _client().get(f"{ports.prefect_url}/api/work_pools/{WORK_POOL}")
+        reply = _client().get(f"{api}/work_pools/{WORK_POOL}", auth=PrefectSignIn(api, secrets.prefect_sign_in))
     except httpx.HTTPError:
         return False
     return reply.is_success and reply.json().get("status") == "READY"

@@ -28,7 +28,7 @@ def labels(endpoint: str, file: Path | None, database_env: str | None, query: st
     url = os.environ.get(database_env) if database_env else ""
     if url is None:
         raise BadInputError(f"--database-env is {database_env}, and that variable is not set", fix="export it")
-    home = use_stack()
+    home = use_stack(prefect=False)
     from monitoring.truth import labels_from_file, labels_from_query
     from registry.journal import open_journal
     from tasks.truth import add_labels

@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import os
 import subprocess
-import sys
 import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
 from headgate.errors import HeadgateError
 from headgate.home import write_atomically
+from headgate.safe_path import ROOT, clean, python
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from headgate.home import Home
 
 
 def prefect_file() -> Path:
     """prefect.yaml: in a checkout beside the packages, in an installation among the flows."""
-    folder = _source("flows").parent
-    beside = folder.parent / "prefect.yaml"
-    return beside if beside.exists() else folder / "prefect.yaml"
-
-
-def _source(module: str) -> Path:
-    found = importlib.util.find_spec(module)
-    assert found is not None  # noqa: S101 - it is installed with this module
-    return Path(str(found.origin))
+    beside = ROOT / "prefect.yaml"
+    return beside if beside.exists() else ROOT / "flows" / "prefect.yaml"
 
 
 def is_deployed(home: Home, server: str) -> bool:
@@ -79,8 +71,8 @@ def make_pool(server: str, name: str, kind: str, template: Path | None) -> None:
 
 def _prefect(otherwise: str, server: str, *arguments: str) -> None:
     """Run Prefect's own command line, where it looks for the flows."""
-    command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
-    environment = {**os.environ, "PREFECT_API_URL": f"{server}/api"}
+    command = python("prefect", "--no-prompt", *arguments)
+    environment = {**clean(), "PREFECT_API_URL": f"{server}/api"}
     folder = prefect_file().parent
     ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
     if ran.returncode != 0:
@@ -99,7 +91,7 @@ def _remembered(home: Home) -> Path:
 def _fingerprint(server: str) -> str:
     """Of the server, prefect.yaml, and what the flows' parameters and the automations are made from."""
     file = prefect_file()
-    modules = [_source(name) for name in ("headgate.spec", "headgate.operating", "tasks.automations")]
-    sources = [file, *sorted(_source("flows").parent.glob("*.py")), *modules]
+    modules = [ROOT / "tasks" / name for name in ("watched.py", "automations.py")]
+    sources = [file, *sorted((ROOT / "flows").glob("*.py")), *modules]
     content = [server, *(path.read_text(encoding="utf-8") for path in sources)]
     return hashlib.sha256("\n".join(content).encode()).hexdigest()

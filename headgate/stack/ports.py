@@ -8,13 +8,13 @@ import random
 import socket
 
 import psutil
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from headgate.errors import HomeError
 from headgate.home import Home, write_atomically
 
 HOST = "127.0.0.1"
-"""Everything of the local stack listens here only: nothing asks for a password."""
+"""Everything of the local stack listens here only."""
 
 DEFAULT_RANGE = "24000-31999"
 """Below Linux's ephemeral range (32768 and up), so that no outgoing connection takes a port of ours."""
@@ -26,7 +26,8 @@ class Ports(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     gateway: int
-    gateway_admin: int
+    gateway_metrics: int = Field(validation_alias=AliasChoices("gateway_metrics", "gateway_admin"))
+    """Earlier versions of stack.json call it `gateway_admin`."""
     prefect: int
     mlflow: int
     receiver: int = 0
@@ -37,9 +38,9 @@ class Ports(BaseModel):
         return f"http://{HOST}:{self.gateway}"
 
     @property
-    def admin_url(self) -> str:
-        """Envoy's admin endpoint."""
-        return f"http://{HOST}:{self.gateway_admin}"
+    def metrics_url(self) -> str:
+        """What the gateway tells Prometheus."""
+        return f"http://{HOST}:{self.gateway_metrics}/stats/prometheus"
 
     @property
     def prefect_url(self) -> str:

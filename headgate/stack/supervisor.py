@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -22,7 +23,10 @@ from supervisor import xmlrpc as supervisor_rpc
 from tenacity import retry, retry_if_exception, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from headgate.errors import HomeError, TargetError, TargetUnavailableError
-from headgate.home import Home, write_atomically
+from headgate.home import Home, require_short, write_atomically
+from headgate.safe_path import clean, python
+from headgate.stack import launch
+from headgate.stack.sockets import Sockets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,13 +34,15 @@ if TYPE_CHECKING:
 _NO_SUCH_PROGRAM = 10  # supervisor.xmlrpc.Faults.BAD_NAME
 _STILL_RUNNING = 91  # supervisor.xmlrpc.Faults.STILL_RUNNING
 _ALREADY_ADDED = 90  # supervisor.xmlrpc.Faults.ALREADY_ADDED
-_OWNER = "HEADGATE_SUPERVISED_BY"
+
+_NOT_IN_PATHS = re.compile(r"[*?\[%\n\r]|\s[;#]")
+"""Patterns, expansions (the paths of logs are expanded twice), ends of lines, and what begins a comment."""
 
 SOCKET_PATH_BYTES = 98
 """Linux allows 107; supervisord adds its pid while it makes the socket."""
 
-LOAD_FAILED = 3
-"""A program that exits with this, or with 0, has said that starting it again will not help."""
+LOAD_FAILED = launch.LOAD_FAILED
+"""A program that exits with this, or with 0, has said that starting it again will not help, unless it is `for_ever`."""
 
 
 def _is_still_running(error: BaseException) -> bool:
@@ -50,10 +56,14 @@ class Program:
     Args:
         name: letters, digits, '-' and '_'.
         command: what to run, as a list.
-        env: added to supervisord's own environment.
+        env: added to what it inherits.
+        secrets: variables whose values launch.py reads at each start, by reference (headgate/references.py).
+        inherits: patterns of the variables of supervisord's own environment that it gets.
         folder: where it runs.
         stop_seconds: how long it may take to end after SIGTERM.
         settle_seconds: one that ends sooner is started again ever more slowly.
+        for_ever: whether it is started again however it ends, also with 0.
+        most_files: whether it may have as many files open as this user may.
     """
 
     name: str
@@ -62,6 +72,10 @@ class Program:
     folder: Path | None = None
     stop_seconds: int = 10
     settle_seconds: int = 0
+    inherits: Sequence[str] = ("*",)
+    for_ever: bool = False
+    most_files: bool = False
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,6 +113,10 @@ class Supervisor:
             return False
         return True
 
+    def should_run(self) -> bool:
+        """Whether `headgate up` was its last order; one that was killed leaves its pid behind."""
+        return (self._home.supervisor / "supervisord.pid").exists()
+
     def start(self) -> None:
         """Start supervisord, and with it every program that it ran before, if it is not up.
 
@@ -107,18 +125,18 @@ class Supervisor:
         """
         if self.is_up():
             return
-        if len(os.fsencode(self._socket)) > SOCKET_PATH_BYTES:
+        require_short(self._socket, SOCKET_PATH_BYTES)
+        if found := _NOT_IN_PATHS.search(str(self._home.root)):
             raise HomeError(
-                f"HEADGATE_HOME is too long: the path of a Unix socket has at most {SOCKET_PATH_BYTES} bytes here, and "
-                f"{self._socket} has {len(os.fsencode(self._socket))}",
-                fix="set HEADGATE_HOME to a shorter path",
+                f"HEADGATE_HOME, {self._home.root}, has {found[0]!r} in it, which supervisord cannot have in a path",
+                fix="set HEADGATE_HOME to a path without *, ?, [, %, a line break, and ; or # after a space",
             )
         self.end_leftovers()
         self._write_main_file()
         done = subprocess.run(
-            [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._main_file)],
-            capture_output=True, text=True, check=False,
-            env={**os.environ, _OWNER: str(self._home.root)},
+            python("supervisor.supervisord", "-c", str(self._main_file)),
+            capture_output=True, text=True, check=False, umask=0o077,
+            env={**clean(), launch.SUPERVISED_BY: str(self._home.root)},
         )  # fmt: skip
         if done.returncode != 0:
             raise HomeError(
@@ -129,9 +147,14 @@ class Supervisor:
 
     def stop(self) -> None:
         """Stop every program and supervisord itself; returns when all have ended."""
-        if not self.is_up():
+        if self.is_up():
+            self._shut_down()
+        else:
             self.end_leftovers()
-            return
+        # Servers that were killed have left theirs.
+        Sockets(self._home).remove_all()
+
+    def _shut_down(self) -> None:
         daemon = psutil.Process(self._call("getPID"))
         family = [daemon, *daemon.children(recursive=True)]
         self._call("shutdown")
@@ -187,6 +210,12 @@ class Supervisor:
         except FileNotFoundError:
             return {}
         return content["env"]
+
+    def inherited(self) -> dict[str, str] | None:
+        """Return the environment that supervisord was started with, that of `headgate up`; None when it is down."""
+        if not self.is_up():
+            return None
+        return psutil.Process(self._call("getPID")).environ()
 
     def log_file(self, name: str) -> Path:
         """Where a program's output goes."""
@@ -254,7 +283,7 @@ class Supervisor:
         found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get(_OWNER) == str(self._home.root) and process.pid != os.getpid():
+                if process.environ().get(launch.SUPERVISED_BY) == str(self._home.root) and process.pid != os.getpid():
                     process.send_signal(signal.SIGTERM)
                     found.append(process)
             except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
@@ -278,12 +307,14 @@ logfile = {_quoted(self._home.logs / "supervisord.log")}
 pidfile = {_quoted(folder / "supervisord.pid")}
 childlogdir = {_quoted(self._home.logs)}
 directory = {_quoted(self._home.root)}
+umask = 077
 
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 
 [include]
-files = {_quoted(folder / "programs" / "*.conf")}
+; From this file's folder: supervisord takes a space in this line for the end of a pattern.
+files = programs/*.conf
 """,
         )
 
@@ -293,7 +324,10 @@ def _description(program: Program, home: Home) -> str:
     content = {
         "command": [str(part) for part in program.command],
         "env": dict(program.env),
+        **({"secrets": dict(program.secrets)} if program.secrets else {}),
+        "inherits": list(program.inherits),
         "folder": str(program.folder or home.root),
+        "most_files": program.most_files,
     }
     return json.dumps(content, indent=1)
 
@@ -305,7 +339,7 @@ def _section(program: Program, home: Home, description: Path) -> str:
 [program:{program.name}]
 command = {_quoted(command)}
 autostart = true
-autorestart = unexpected
+autorestart = {"true" if program.for_ever else "unexpected"}
 exitcodes = 0,{LOAD_FAILED}
 startsecs = {program.settle_seconds}
 startretries = 1000000

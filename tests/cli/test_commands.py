@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import shutil
 import signal
 import socket
@@ -13,22 +14,39 @@ from contextlib import ExitStack
 
 import psutil
 import pytest
-from support.stack import HEADGATE, headgate, wait_for
+from support.stack import HEADGATE, headgate, http, wait_for
 from support.watched_logs import PREFECT_AWAY
 
-from headgate.cli import COMMANDS
+from headgate.cli import COMMANDS, main
 from headgate.home import Home
 from headgate.stack.ports import HOST, Ports
 
 GOOD = "model: wine\nartifact: {}\ntarget: {{kind: local}}\n"
 
 
-def test_help_lists_every_command_and_every_command_has_help(tmp_path):
+@pytest.fixture
+def called(monkeypatch, capsys, tmp_path):
+    """The command line in this process, which has imported what a process of its own imports for a second."""
+    monkeypatch.setattr("headgate.cli.ask_loopback_directly", lambda: None)
+    monkeypatch.setenv("HEADGATE_HOME", str(tmp_path / "called"))
+
+    def call(*arguments: str, expect: int = 0):
+        monkeypatch.setattr("sys.argv", ["headgate", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        assert (ended.value.code or 0) == expect, said.out + said.err
+        return said
+
+    return call
+
+
+def test_help_lists_every_command_and_every_command_has_help(tmp_path, called):
     text = headgate("--help", root=tmp_path).stdout
     assert "Exit codes: 0 done, 1 failed, 2 bad input, 3 rejected by a gate" in text
     for name in COMMANDS:
         assert f"  {name} " in text
-        assert "Usage: headgate" in headgate(name, "--help", root=tmp_path).stdout
+        assert f"Usage: headgate {name} " in called(name, "--help").out
 
 
 def test_a_mistyped_command_is_guessed(tmp_path):
@@ -61,6 +79,27 @@ def test_init_writes_a_file_that_is_valid(tmp_path, models):
     assert headgate("validate", str(file), root=tmp_path).stdout.startswith(f"{file} is valid: wine")
     assert (tmp_path / "release.schema.json").exists()
     assert "exists" in headgate("init", "x", "--file", str(file), root=tmp_path, expect=2).stderr
+    missing = headgate("init", "x", "--file", str(tmp_path / "other.yaml"), root=tmp_path, expect=2).stderr
+    assert "x is not a folder here, and not an address in MLflow" in missing
+
+
+@pytest.mark.parametrize("command", [
+    ["status", "wine"], ["history", "wine"], ["export", "wine"], ["reconcile", "wine"],
+    *([what, "wine", "--reason", "x"] for what in ("rollback", "pause", "resume", "abort")),
+])  # fmt: skip
+def test_what_does_not_exist_is_refused_in_one_way_also_without_a_stack(called, command):
+    said = called(*command, expect=2).err
+    assert "there is no endpoint wine\n  fix: nothing was released here yet: headgate release release.yaml" in said
+
+
+def test_a_process_of_its_own_refuses_in_the_same_way(tmp_path, called):
+    asked = ("rollback", "wine", "--reason", "x")
+    assert headgate(*asked, root=tmp_path / "fresh", expect=2).stderr == called(*asked, expect=2).err
+
+
+def test_a_fresh_home_has_nothing_to_guard_and_nothing_up(tmp_path):
+    assert headgate("guard", "--once", root=tmp_path / "fresh").stdout == ""
+    assert f"{tmp_path / 'fresh'} is not up: headgate up" in headgate("status", root=tmp_path / "fresh").stdout
 
 
 def test_doctor_prints_what_whoever_releases_needs(tmp_path):
@@ -76,8 +115,20 @@ def test_doctor_prints_what_whoever_releases_needs(tmp_path):
 def test_without_a_stack_it_says_what_to_do(tmp_path):
     file = tmp_path / "release.yaml"
     file.write_text(GOOD.format("x"))
-    for command in ("plan", "release"):
-        assert "fix: headgate up" in headgate(command, str(file), root=tmp_path / "home", expect=1).stderr
+    assert "fix: headgate up" in headgate("release", str(file), root=tmp_path / "home", expect=1).stderr
+
+
+def test_without_a_stack_a_plan_says_what_it_could_not_look_at(tmp_path, models):
+    file = tmp_path / "release.yaml"
+    file.write_text(GOOD.format("runs:/x/model"))
+    said = headgate("plan", str(file), root=tmp_path / "home", expect=2)
+    assert "error: local: the local stack was never started; fix: headgate up" in said.stderr
+    assert "runs:/x/model was not looked at, nor scanned" in said.stderr
+    assert "deploy" in said.stdout
+    file.write_text(GOOD.format(models("wine")))
+    planned = json.loads(headgate("plan", str(file), "--json", root=tmp_path / "home", expect=2).stdout)
+    assert planned["content"]["inputs"]["alcohol"] == "double"
+    assert {one["subject"] for one in planned["problems"]} == {"local", "mlflow"}
 
 
 def test_a_home_that_cannot_be_written_is_named(tmp_path):
@@ -114,7 +165,9 @@ def test_a_port_that_another_program_has_taken_is_named(tmp_path):
 
 def test_doctor_finds_nothing_wrong_here(stack):
     findings = stack.json("doctor")
-    assert {finding["severity"] for finding in findings} == {"ok"}, findings
+    # A machine may let a process open few files.
+    wrong = [one for one in findings if one["severity"] != "ok" and one["subject"] != "gateway connections"]
+    assert wrong == []
     assert {"packages", "envoy", "HEADGATE_HOME", "prefect lease storage"} <= {item["subject"] for item in findings}
 
 
@@ -160,7 +213,13 @@ def test_a_release_from_the_terminal(stack, models, tmp_path):
     shown = stack.json("status", "cli")["endpoints"][0]
     assert (shown["champion"]["version"], shown["in_flight"], shown["holder"]) == ("cli@v1", None, None)
     assert [(r["weight"], r["ready"]) for r in shown["revisions"]] == [(10_000, True)]
-    assert "cli@v1" in stack.headgate("status").stdout
+    said = stack.headgate("status", "cli").stdout
+    assert "cli@v1" in said
+    # What people copy works as it is.
+    curl = shlex.split(next(line for line in said.splitlines() if "to ask it: " in line).partition("to ask it: ")[2])
+    assert curl[:4] == ["curl", "-H", "Content-Type: application/json", "-d"]
+    asked = http.post(curl[5], content=curl[4], headers={"content-type": "application/json"})
+    assert (asked.status_code, asked.json()) == (200, {"predictions": [{"x": 2.0}]})
     assert [reign["release_id"] for reign in stack.json("history", "cli")] == ["cli-1"]
     assert "every hash matches" in stack.headgate("history", "cli", "--all").stdout
     assert stack.headgate("rollback", "cli", "--reason", "x", expect=1).stderr.count("no earlier version") == 1
@@ -255,33 +314,43 @@ def test_replay_tells_what_a_policy_is_worth(tmp_path):
     assert (tmp_path / "plot.svg").stat().st_size > 1000
 
 
-def test_replay_of_a_file_of_counts(tmp_path):
+def test_replay_of_a_world_by_its_name(called):
+    arguments = ("--replications", "10", "--minutes", "2")
+    (named,) = json.loads(called("replay", "--world", "clean-1%", *arguments, "--json").out)
+    same = ("--stable", "1%", "--canary", "20%", "--seed", "202")
+    (described,) = json.loads(called("replay", *same, *arguments, "--json").out)
+    # The judge knows the past of a named world by second and server, which changes its bets.
+    assert named.pop("bad_requests") == pytest.approx(described.pop("bad_requests"), abs=2)
+    assert named == described
+    assert "clean-1%: 1% -> 20% of requests fail" in called("replay", "--world", "clean-1%", *arguments).out
+
+
+def test_replay_of_a_file_of_counts(tmp_path, called):
     file = tmp_path / "counts.csv"
     file.write_text(
         "seconds,stable_requests,stable_failures,canary_requests,canary_failures\n"
         + "".join(f"{second},{100 * second},0,{5 * second},{second}\n" for second in range(1, 60))
     )
-    (verdict,) = json.loads(headgate("replay", "--counts", str(file), "--json", root=tmp_path).stdout)
+    (verdict,) = json.loads(called("replay", "--counts", str(file), "--json").out)
     assert (verdict["phase"], verdict["bad"]) == ("rollback", verdict["seconds"])
-    assert "rolled back" in headgate("replay", "--counts", str(file), root=tmp_path).stdout
+    assert "rolled back" in called("replay", "--counts", str(file)).out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "code", "says"),
     [
-        (["--counts", "nowhere.csv"], "cannot be read"),
-        (["--release", "nothing"], "no release nothing shifted live traffic"),
-        (["--release", "a", "--counts", "b.csv"], "two records"),
-        (["--canary", "0.1%"], "say what is wrong with the canary"),
-        (["--canary", "lots"], "a percentage is a number with its sign"),
-        (["--plot", "picture.txt"], "no picture"),
+        (["--counts", "nowhere.csv"], 1, "cannot be read"),
+        (["--release", "nothing"], 2, "no release nothing shifted live traffic"),
+        (["--release", "a", "--counts", "b.csv"], 2, "two records"),
+        (["--canary", "0.1%"], 2, "say what is wrong with the canary"),
+        (["--world", "tron-1s-1.0%"], 2, "one of clean-0.1%"),
+        (["--world", "clean-1%", "--rate", "20"], 2, "--world clean-1% and --rate: a world has its own"),
+        (["--canary", "lots"], 2, "a percentage is a number with its sign"),
+        (["--plot", "picture.txt"], 2, "no picture"),
     ],
 )
-def test_replay_refuses_what_cannot_be(tmp_path, arguments, says):
-    done = subprocess.run(
-        [HEADGATE, "replay", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False,
-        env={**os.environ, "HEADGATE_HOME": str(tmp_path / "home")},
-    )  # fmt: skip
-    assert done.returncode in {1, 2}
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
+def test_replay_refuses_what_cannot_be(tmp_path, called, monkeypatch, arguments, code, says):
+    monkeypatch.chdir(tmp_path)
+    said = called("replay", *arguments, expect=code).err
+    assert says in said
+    assert "Traceback" not in said

@@ -58,6 +58,8 @@ def test_phases_are_entered_in_order():
     assert may_enter(None, Phase.STARTED)
     assert not may_enter(None, Phase.PROMOTED)
     assert may_enter(Phase.SHIFTING, Phase.HELD)
+    assert may_enter(Phase.SMOKED, Phase.HELD)
+    assert not may_enter(Phase.DEPLOYED, Phase.HELD)
     assert may_enter(Phase.SMOKED, Phase.PROMOTED)
     assert not may_enter(Phase.PACKAGED, Phase.PROMOTED)
     assert not may_enter(Phase.UNDONE, Phase.STARTED)
@@ -116,7 +118,10 @@ def test_a_first_release_is_planned_without_comparison():
 def test_a_plan_tells_traffic_and_gates():
     steps = {step.name: step for step in plan_of("strategy: {steps: [1%, 10%]}", revision()).steps}
     assert steps["shift"].does == "live traffic to 1% ► 10%"
-    assert "500 pairs within 10m" in steps["shadow"].gate
+    assert steps["shadow"].gate == (
+        "shown that fewer than 0.5% of answers differ (false pass 5%): after 1000 pairs where none does; within 10m, "
+        "else hold"
+    )
     assert "stays warm for 1h" in steps["promote"].does
     assert "shadow" not in {step.name for step in plan_of("gates: {shadow: off}", revision()).steps}
 
