@@ -1,16 +1,30 @@
 {{- define "headgate.image" -}}
-{{ required "image.repository has to name an image with Headgate in it" .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- $repository := required "image.repository has to name an image with Headgate in it" .Values.image.repository }}
+{{- with .Values.image.digest }}{{ $repository }}@{{ . }}{{ else }}{{ $repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
 {{- end }}
 
 {{- define "headgate.secret" -}}
 {{ .Values.existingSecret | default (printf "%s-secrets" .Release.Name) }}
 {{- end }}
 
+{{/* Of objects. Pods have headgate.podLabels: an upgrade of the chart alone starts no pod anew. */}}
 {{- define "headgate.labels" -}}
 app.kubernetes.io/name: headgate
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* What a program's pods are chosen by; it cannot be changed once they are there. root, name. */}}
+{{- define "headgate.selector" -}}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .name }}
+{{- end }}
+
+{{/* root, name. */}}
+{{- define "headgate.podLabels" -}}
+app.kubernetes.io/name: headgate
+{{ include "headgate.selector" . }}
 {{- end }}
 
 {{- define "headgate.database" -}}
@@ -39,10 +53,37 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- end }}
 
-{{- define "headgate.workerEnvFrom" -}}
-- secretRef: {name: {{ include "headgate.secret" . }}}
-{{- with .Values.worker.envFrom }}
-{{ toYaml . }}
+{{/*
+The keys of the Secret that each program reads. Its pods have these and no others: a worker whose flow runs are Jobs asks
+only Prefect. root.
+*/}}
+{{- define "headgate.keys" -}}
+{{- $signIn := list "PREFECT_API_AUTH_STRING" "MLFLOW_TRACKING_USERNAME" "MLFLOW_TRACKING_PASSWORD" }}
+{{- $releases := concat (list "HEADGATE_JOURNAL_URL" "HEADGATE_SEALING_KEY") $signIn }}
+{{- dict
+  "prefect" (list "PREFECT_API_DATABASE_CONNECTION_URL" "PREFECT_API_AUTH_STRING")
+  "mlflow" (list "MLFLOW_BACKEND_STORE_URI" "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY" "MLFLOW_TRACKING_USERNAME" "MLFLOW_TRACKING_PASSWORD" "MLFLOW_FLASK_SERVER_SECRET_KEY")
+  "receiver" (list "HEADGATE_JOURNAL_URL" "HEADGATE_WEBHOOK_SECRET" "HEADGATE_ALERT_TOKEN" "PREFECT_API_AUTH_STRING")
+  "guard" $releases
+  "worker" (ternary $releases (list "PREFECT_API_AUTH_STRING") (eq .root.Values.worker.type "process"))
+  "flow-run" $releases
+  "connect" (concat (list "HEADGATE_WEBHOOK_SECRET") $signIn)
+  "postgresql" (list "POSTGRES_PASSWORD")
+  "first-secret" list
+| toJson }}
+{{- end }}
+
+{{/* What a server calls a key that its clients call by the key's name. */}}
+{{- define "headgate.serverNames" -}}
+prefect: {PREFECT_API_AUTH_STRING: PREFECT_SERVER_API_AUTH_STRING}
+mlflow: {MLFLOW_TRACKING_USERNAME: MLFLOW_AUTH_ADMIN_USERNAME, MLFLOW_TRACKING_PASSWORD: MLFLOW_AUTH_ADMIN_PASSWORD}
+{{- end }}
+
+{{/* The keys as entries of a container's env: root, name. */}}
+{{- define "headgate.secretEnv" -}}
+{{- $names := index (include "headgate.serverNames" . | fromYaml) .name | default dict }}
+{{- range index (include "headgate.keys" . | fromJson) .name }}
+- {name: {{ get $names . | default . }}, valueFrom: {secretKeyRef: {name: {{ include "headgate.secret" $.root }}, key: {{ . }}}}}
 {{- end }}
 {{- end }}
 
@@ -73,124 +114,21 @@ nodeSelector: {{ toJson . }}
 {{- with .Values.tolerations }}
 tolerations: {{ toJson . }}
 {{- end }}
+{{- with .Values.affinity }}
+affinity: {{ toJson . }}
+{{- end }}
 {{- with .Values.hostAliases }}
 hostAliases: {{ toJson . }}
 {{- end }}
 {{- end }}
 
-{{/*
-A program of the one image. root: the chart's context; name; command: a list; and, where it has them, port, probe (a path),
-env and envFrom (more), releases (whether it releases, as worker.* says), replicas, resources, claim (its storage).
-*/}}
-{{- define "headgate.program" -}}
-{{- $name := printf "%s-%s" .root.Release.Name .name }}
-apiVersion: apps/v1
-kind: Deployment
-metadata:
-  name: {{ $name }}
-  labels:
-    {{- include "headgate.labels" .root | nindent 4 }}
-    app.kubernetes.io/component: {{ .name }}
-spec:
-  replicas: {{ if hasKey . "replicas" }}{{ .replicas }}{{ else }}1{{ end }}
-  {{- if .claim }}
-  strategy: {type: Recreate}
+{{/* How the pods of one program are spread: each constraint is about these, where it does not say about which. root, name. */}}
+{{- define "headgate.spread" -}}
+{{- with .root.Values.topologySpreadConstraints }}
+{{- $own := dict "labelSelector" (dict "matchLabels" (include "headgate.selector" $ | fromYaml)) }}
+topologySpreadConstraints:
+  {{- range . }}
+  - {{ toJson (ternary . (merge (deepCopy .) $own) (hasKey . "labelSelector")) }}
   {{- end }}
-  selector:
-    matchLabels: {app.kubernetes.io/instance: {{ .root.Release.Name }}, app.kubernetes.io/component: {{ .name }}}
-  template:
-    metadata:
-      labels:
-        {{- include "headgate.labels" .root | nindent 8 }}
-        app.kubernetes.io/component: {{ .name }}
-    spec:
-      {{- if .releases }}
-      serviceAccountName: {{ .root.Release.Name }}-worker
-      {{- else }}
-      automountServiceAccountToken: false
-      {{- end }}
-      {{- include "headgate.placement" .root | nindent 6 }}
-      enableServiceLinks: false
-      securityContext:
-        {{- include "headgate.podSecurity" .root | nindent 8 }}
-      containers:
-        - name: {{ .name }}
-          image: {{ include "headgate.image" .root }}
-          imagePullPolicy: {{ .root.Values.image.pullPolicy }}
-          command: {{ toJson .command }}
-          env:
-            {{- include (ternary "headgate.workerEnv" "headgate.env" (default false .releases)) .root | nindent 12 }}
-            {{- with .env }}
-            {{- toYaml . | nindent 12 }}
-            {{- end }}
-          envFrom:
-            {{- if .releases }}
-            {{- include "headgate.workerEnvFrom" .root | nindent 12 }}
-            {{- else }}
-            - secretRef: {name: {{ include "headgate.secret" .root }}}
-            {{- with .envFrom }}
-            {{- toYaml . | nindent 12 }}
-            {{- end }}
-            {{- end }}
-          {{- if .port }}
-          ports: [{name: http, containerPort: {{ .port }}, protocol: TCP}]
-          readinessProbe:
-            httpGet: {path: {{ .probe }}, port: http}
-            periodSeconds: 5
-            timeoutSeconds: 5
-          startupProbe:
-            httpGet: {path: {{ .probe }}, port: http}
-            periodSeconds: 5
-            timeoutSeconds: 5
-            failureThreshold: 60
-          {{- end }}
-          resources: {{ toJson (.resources | default (dict "requests" (dict "cpu" "100m" "memory" "512Mi"))) }}
-          securityContext:
-            {{- include "headgate.containerSecurity" .root | nindent 12 }}
-          volumeMounts:
-            - {name: home, mountPath: /var/lib/headgate}
-            - {name: tmp, mountPath: /tmp}
-            {{- if .releases }}
-            {{- with .root.Values.worker.volumeMounts }}
-            {{- toYaml . | nindent 12 }}
-            {{- end }}
-            {{- end }}
-      volumes:
-        - name: home
-          {{- if .claim }}
-          persistentVolumeClaim: {claimName: {{ $name }}}
-          {{- else }}
-          emptyDir: {sizeLimit: {{ .root.Values.worker.home }}}
-          {{- end }}
-        - {name: tmp, emptyDir: {sizeLimit: 4Gi}}
-        {{- if .releases }}
-        {{- with .root.Values.worker.volumes }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
-        {{- end }}
-{{- if .claim }}
----
-apiVersion: v1
-kind: PersistentVolumeClaim
-metadata:
-  name: {{ $name }}
-  labels:
-    {{- include "headgate.labels" .root | nindent 4 }}
-  annotations: {helm.sh/resource-policy: keep}
-spec:
-  accessModes: [ReadWriteOnce]
-  resources: {requests: {storage: {{ .claim }}}}
-{{- end }}
-{{- if .port }}
----
-apiVersion: v1
-kind: Service
-metadata:
-  name: {{ $name }}
-  labels:
-    {{- include "headgate.labels" .root | nindent 4 }}
-spec:
-  selector: {app.kubernetes.io/instance: {{ .root.Release.Name }}, app.kubernetes.io/component: {{ .name }}}
-  ports: [{name: http, port: {{ .port }}, targetPort: http, protocol: TCP}]
 {{- end }}
 {{- end }}

@@ -1,9 +1,11 @@
 {{/*
 What a flow run is in the cluster: the base job template of Prefect's pool, by
-https://docs.prefect.io/integrations/prefect-kubernetes. It has the release's secrets by reference, and not in Prefect.
+https://docs.prefect.io/integrations/prefect-kubernetes. It has the release's secrets by reference, and not in Prefect: Prefect
+puts what a run's `env` says before what the container's has.
 Prefect wants completions and parallelism where they are here; Kubernetes leaves them out.
 */}}
 {{- define "headgate.jobTemplate" -}}
+{{- $of := dict "root" . "name" "flow-run" }}
 {{- $pod := dict
   "serviceAccountName" (printf "%s-worker" .Release.Name)
   "restartPolicy" "Never"
@@ -16,8 +18,8 @@ Prefect wants completions and parallelism where they are here; Kubernetes leaves
     "image" "{{ image }}"
     "imagePullPolicy" .Values.image.pullPolicy
     "args" "{{ command }}"
-    "env" "{{ env }}"
-    "envFrom" (include "headgate.workerEnvFrom" . | fromYamlArray)
+    "env" (include "headgate.secretEnv" $of | fromYamlArray)
+    "envFrom" .Values.worker.envFrom
     "resources" .Values.worker.resources
     "securityContext" (include "headgate.containerSecurity" . | fromYaml)
     "volumeMounts" (concat (list (dict "name" "home" "mountPath" "/var/lib/headgate") (dict "name" "tmp" "mountPath" "/tmp")) .Values.worker.volumeMounts)))
@@ -25,7 +27,7 @@ Prefect wants completions and parallelism where they are here; Kubernetes leaves
     (dict "name" "home" "emptyDir" (dict "sizeLimit" .Values.worker.home))
     (dict "name" "tmp" "emptyDir" (dict "sizeLimit" "4Gi"))) .Values.worker.volumes)
 }}
-{{- $pod = merge $pod (include "headgate.placement" . | fromYaml) }}
+{{- $pod = merge $pod (include "headgate.placement" . | fromYaml) (include "headgate.spread" $of | fromYaml) }}
 {{- $env := dict }}
 {{- range (include "headgate.workerEnv" . | fromYamlArray) }}{{ $_ := set $env .name .value }}{{ end }}
 {{- $string := dict "type" "string" }}
@@ -36,7 +38,7 @@ Prefect wants completions and parallelism where they are here; Kubernetes leaves
     "backoffLimit" 0
     "ttlSecondsAfterFinished" "{{ finished_job_ttl }}"
     "template" (dict
-      "metadata" (dict "labels" (dict "app.kubernetes.io/instance" .Release.Name "app.kubernetes.io/component" "flow-run"))
+      "metadata" (dict "labels" (include "headgate.podLabels" $of | fromYaml))
       "spec" $pod))
 }}
 {{- $configuration := dict
