@@ -20,7 +20,7 @@ DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.expects_errors("serving: request .*: the model raised")
+@pytest.mark.expects_errors("headgate_server: request .*: the model raised")
 def test_the_demo_ends_as_it_is_told(tmp_path):
     watched_logs.watch(tmp_path / "home" / "logs")
     done = subprocess.run(

@@ -41,4 +41,4 @@ def test_a_model_of_ones_own(stack, tmp_path, script):
     answer = predictions["label"][0] if isinstance(predictions, dict) else predictions[0]
     assert isinstance(answer, expected) if isinstance(expected, type) else answer == expected
     assert reply.headers["x-headgate-revision"].startswith("v1-")
-    assert json.loads(http.post(result["url"], content=b"{}").text)["error"]
+    assert json.loads(http.post(result["url"], content=b"{}").text)["error_code"]

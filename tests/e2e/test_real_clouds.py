@@ -18,6 +18,7 @@ import time
 import warnings
 
 import pytest
+from support.stack import prefect_settings
 
 from deploy_targets import open_target
 from headgate.errors import RejectedError
@@ -84,8 +85,6 @@ def test_a_good_version_is_promoted_a_bad_one_is_not_and_a_rollback_goes_back(
 ):
     for name, value in stack.env.items():
         monkeypatch.setenv(name, value)
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
     from flows.release import release
     from flows.rollback import rollback
 
@@ -95,7 +94,7 @@ def test_a_good_version_is_promoted_a_bad_one_is_not_and_a_rollback_goes_back(
             artifact = models("pyfunc", does=does)
         return FILE.format(name=endpoint, artifact=artifact, target=os.environ["HEADGATE_E2E_TARGET"])
 
-    with temporary_settings({PREFECT_API_URL: stack.env["PREFECT_API_URL"]}):
+    with prefect_settings(stack.env):
         first = asyncio.run(release(parse_release(text("double"))))
         assert first.outcome is Outcome.PROMOTED
         with clients(target, endpoint):

@@ -17,7 +17,7 @@ from client import Client
 from support import cluster
 from support.cloud_worlds import on_sagemaker
 from support.oci_registry import registry
-from support.stack import HEADGATE, http, wait_for
+from support.stack import HEADGATE, http, prefect_settings, wait_for
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from deploy_targets import open_target
@@ -74,12 +74,10 @@ class World:
         return f"model: {self.endpoint}\nartifact: {json.dumps(str(artifact))}\ntarget: {target}\n{more}"
 
     def release(self, artifact: Path | str, more: str = QUICK, **options: Any) -> ReleaseResult:
-        from prefect.settings import PREFECT_API_URL, temporary_settings
-
         from flows.release import release
 
         # Also in a thread, which knows no other settings than those that Prefect was imported with.
-        with temporary_settings({PREFECT_API_URL: self.stack.env["PREFECT_API_URL"]}):
+        with prefect_settings(self.stack.env):
             return asyncio.run(release(parse_release(self.text(artifact, more)), **options))
 
     def submit(self, artifact: Path | str, more: str = QUICK, **parameters: str) -> str:
@@ -101,7 +99,7 @@ class World:
 
     def run_state(self, run: str) -> str:
         """What Prefect says about a flow run."""
-        return str(http.get(f"{self.stack.env['PREFECT_API_URL']}/flow_runs/{run}").json()["state"]["name"])
+        return str(self.stack.prefect.get(f"/flow_runs/{run}").json()["state"]["name"])
 
     def rollback(self, reason: str = "test", **options: Any) -> ReleaseResult:
         from flows.rollback import rollback
@@ -168,9 +166,7 @@ class World:
 def open_world(stack, monkeypatch, kind: str = "local", **settings: Any) -> Iterator[World]:
     for name, value in stack.env.items():
         monkeypatch.setenv(name, value)
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    with temporary_settings({PREFECT_API_URL: stack.env["PREFECT_API_URL"]}):
+    with prefect_settings(stack.env):
         opened = World(stack, kind, **settings)
         yield opened
         opened.delete()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from types import SimpleNamespace
 
 import pytest
 from conftest import LONG, QUICK
@@ -17,6 +15,7 @@ from support.chaos import problems_of
 from support.stack import wait_for
 from support.watched_logs import PREFECT_AWAY
 
+from deploy_targets.server_address import ServerAddress
 from flows.reconcile import reconcile
 from headgate.errors import HeadgateError, TargetUnavailableError
 from headgate.phases import Outcome, Phase
@@ -192,7 +191,7 @@ def test_aliases_that_were_moved_by_hand_are_set_again(released):
 
 def test_what_nothing_needs_is_removed_and_strangers_are_only_reported(released):
     home, strange = released.stack.home, released.state.revisions[released.state.traffic.holder]
-    released.target._gateway.add("stranger", strange.name, int(strange.address.rpartition(":")[2]), strange.version)
+    released.target._gateway.add("stranger", strange.name, ServerAddress.of(strange.address), strange.version)
     unused, half, fresh = home.bundles / "0ld", home.bundles / ".1ld.building", home.bundles / "n3w"
     written = home.gateway / ".routes.1"
     unread = home.root / "references" / "profiles-0ld"
@@ -247,12 +246,11 @@ def test_a_run_that_died_before_it_began_is_ended_and_others_are_not(released, m
     assert settled(released) == []
 
 
-def test_what_cannot_be_mended_is_said_once_to_people_and_tried_again(world, shifting, monkeypatch):
+@pytest.mark.usefixtures("unguarded")
+def test_what_cannot_be_mended_is_said_once_to_people_and_tried_again(world, shifting, monkeypatch, ahead):
     shifting.kill()
     shifting.wait()
-    guard, clock = Guard(world.stack.home, world.journal), itertools.count(1, 1000)
-    # The guard's own clock alone: everybody else has deadlines.
-    monkeypatch.setattr("tasks.guard.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    guard = Guard(world.stack.home, world.journal)
 
     def away(*_: object) -> None:
         raise TargetUnavailableError("the platform is on fire")
@@ -262,6 +260,7 @@ def test_what_cannot_be_mended_is_said_once_to_people_and_tried_again(world, shi
         for _ in range(4):
             assert world.endpoint in guard.look()
             guard.finish()
+            ahead.skip(3600)
     assert notes(world).count("needs a person") == 1
     guard.look()
     guard.finish()

@@ -10,12 +10,13 @@ import pytest
 from conftest import QUICK
 from support.approving import ASKS, answer_in_browser, waiting
 from support.browser import keep_page
-from support.stack import http, wait_for
+from support.stack import wait_for
 from support.watched_logs import PREFECT_AWAY
 
 from headgate.cli.environment import prefect_is_up
 from headgate.errors import BadInputError, EndpointBusyError
 from headgate.phases import Outcome
+from headgate.sign_in import PREFECT_SIGN_IN
 from headgate.stack import Supervisor
 from registry import Kind, history
 
@@ -47,7 +48,7 @@ def asked(world, models):
 def test_it_is_approved_in_the_browser(world, asked):
     wait_for(lambda: processes_of(asked["flow_run"]) == [])
     assert world.state.traffic.holder.startswith("v1-")
-    shown = answer_in_browser(asked, "approve", "ann", "looks good")
+    shown = answer_in_browser(world, asked, "approve", "ann", "looks good")
     assert asked["digest"] in shown
     assert asked["spec_hash"] in shown
     for evidence in (
@@ -70,13 +71,13 @@ def test_it_is_approved_in_the_browser(world, asked):
 
 
 def test_it_is_rejected_in_the_browser(world, asked):
-    answer_in_browser(asked, "reject", "ann", "not on a Friday")
+    answer_in_browser(world, asked, "reject", "ann", "not on a Friday")
     result = world.ended(2)
     assert result.outcome is Outcome.REJECTED
     assert result.reason == "ann rejected it before shift: not on a Friday"
     world.assert_only(1)
     assert world.processes() == {"v1"}
-    keep_page(asked["url"], "approval-rejected")
+    keep_page(asked["url"], "approval-rejected", world.stack.env[PREFECT_SIGN_IN])
 
 
 def test_nobody_answers_in_time_and_everything_is_put_back(world, models):
@@ -88,7 +89,7 @@ def test_nobody_answers_in_time_and_everything_is_put_back(world, models):
     assert world.aliases == {}
     assert world.processes() == set()
     base = world.stack.env["PREFECT_API_URL"].removesuffix("/api")
-    keep_page(f"{base}/runs/flow-run/{run}", "approval-expired")
+    keep_page(f"{base}/runs/flow-run/{run}", "approval-expired", world.stack.env[PREFECT_SIGN_IN])
 
 
 @pytest.mark.expects_errors(PREFECT_AWAY)
@@ -137,9 +138,9 @@ def test_a_release_that_waits_can_be_aborted(world, asked):
 def test_a_run_that_is_cancelled_while_it_waits_is_put_back(world, models):
     world.submit(models("pyfunc", does="double"), ASKS.replace("shift", "deploy"))
     asked = waiting(world)
-    api = f"{world.stack.env['PREFECT_API_URL']}/flow_runs/{asked['flow_run']}/set_state"
     assert world.stack.json("reconcile", world.endpoint) == [], "it waits by right"
-    http.post(api, json={"state": {"type": "CANCELLED", "name": "Cancelled"}, "force": True}).raise_for_status()
+    cancelled = {"state": {"type": "CANCELLED", "name": "Cancelled"}, "force": True}
+    world.stack.prefect.post(f"/flow_runs/{asked['flow_run']}/set_state", json=cancelled).raise_for_status()
     result = world.ended()
     assert result.outcome is Outcome.ROLLED_BACK
     assert result.reason == "its run was ended while it waited for approval before deploy"

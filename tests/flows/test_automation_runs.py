@@ -1,6 +1,6 @@
 """Each automation of docs/events.md on the real server: its event, and the run or the message that follows.
 
-Alerts, aliases, tags and killed releases are in test_events.py.
+Drift and an alias are in test_by_itself.py; alerts, tags and killed releases in test_events.py.
 """
 
 from __future__ import annotations
@@ -15,26 +15,10 @@ from support.small_server import answering
 from support.stack import wait_for
 
 from flows.rollback import rollback
-from headgate.events import DRIFT_DETECTED, resource_of
+from headgate.events import resource_of
 from headgate.phases import Outcome
-from registry import Kind
 from tasks.automations import PREFIX, apply_automations
 from tasks.deployments import open_client
-
-
-def test_drift_that_something_else_has_found_takes_the_version_back(world, models):
-    world.release(models("pyfunc", does="double"))
-    with world.traffic():
-        world.release(models("pyfunc", does="negative"))
-    payload = {"endpoint": world.endpoint, "reason": "the nightly job found drift"}
-    # Without the label that asks for it, nothing follows.
-    emit_event(DRIFT_DETECTED, resource=resource_of(world.endpoint), payload={**payload, "reason": "only said"})
-    emit_event(DRIFT_DETECTED, resource=resource_of(world.endpoint, action="rollback"), payload=payload)
-    (run,) = wait_for(lambda: by_automation(world, "rollback", endpoint=world.endpoint), 180)
-    assert run["parameters"]["reason"] == "the nightly job found drift"
-    world.assert_only(1)
-    last = world.journal.read(world.endpoint, kinds=(Kind.LIVE,))[-1]
-    assert (last.actor, last.reason) == (f"automation ({DRIFT_DETECTED})", "the nightly job found drift")
 
 
 @pytest.mark.parametrize("ending", [Crashed, Failed, Cancelled])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import QUICK
+from support import light
 from support.cloud_worlds import CLOUDS
 from support.faults import Fault
 from support.oci_registry import REGISTRY
@@ -32,7 +33,8 @@ def cloud(in_cloud, where):
 
 
 def test_good_versions_are_promoted_and_others_are_not_and_a_rollback_goes_back(cloud, models, where):
-    assert cloud.release(models("pyfunc", does="double"), cloud.more).outcome is Outcome.PROMOTED
+    with light.real_server():
+        assert cloud.release(models("pyfunc", does="double"), cloud.more).outcome is Outcome.PROMOTED
     with cloud.traffic(rate=40) as client:
         wait_for(lambda: client.total > 20)
         assert cloud.release(models("pyfunc", does="negative"), cloud.more).outcome is Outcome.PROMOTED

@@ -17,6 +17,7 @@ from conftest import QUICK
 from prefect.client.base import PrefectHttpxSyncClient
 from support.stack import wait_for
 
+from headgate.sign_in import PrefectSignIn
 from registry import Kind
 
 REPOSITORY = Path(__file__).parents[2]
@@ -68,8 +69,8 @@ def test_release_and_rollback(world, models, run, tmp_path):
 
 def test_monitor_sees_the_drift_and_rolls_back(world, models, run, tmp_path):
     reference = tmp_path / "reference.parquet"
-    pd.DataFrame({"x": np.random.default_rng(0).uniform(1, 21, 500)}).to_parquet(reference)
-    drift = f"window: 30s, min_rows: 50, trigger: {{violations: 1, of: 1}}, reference: {json.dumps(str(reference))}"
+    pd.DataFrame({"x": np.tile(np.arange(1.0, 21.0), 25)}).to_parquet(reference)
+    drift = f"window: 10m, min_rows: 50, trigger: {{violations: 1, of: 1}}, reference: {json.dumps(str(reference))}"
     text = f"{QUICK}monitor: {{{drift}}}\nrollback: {{on: [errors, drift]}}\n"
     world.release(models("pyfunc", does="periodic"), text)
     with world.traffic():
@@ -113,7 +114,8 @@ def test_a_watched_release_streams_its_phases_and_has_the_documented_exit_code(w
 def test_servers_of_ones_own_are_connected_and_what_people_have_set_of_a_pool_stays(world, tmp_path):
     headgate = Path(sys.executable).parent / "headgate"
     # A busy server whose database is locked says so with 503; Prefect's own client asks again, and its replies raise.
-    api = PrefectHttpxSyncClient(base_url=f"{world.stack.env['PREFECT_API_URL']}/")
+    url = f"{world.stack.env['PREFECT_API_URL']}/"
+    api = PrefectHttpxSyncClient(base_url=url, auth=PrefectSignIn.of(url, world.stack.env))
 
     def connect(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

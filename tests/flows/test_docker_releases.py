@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import LONG, QUICK, in_background
+from support import light
 from support.stack import wait_for
 
 from headgate.errors import HeadgateError, RejectedError, RolledBackError, UnsafeArtifactError
@@ -27,8 +28,9 @@ class Harmful:
 
 @pytest.fixture
 def released(docker_world, models):
-    """A world with a first version that is live."""
-    result = docker_world.release(models("pyfunc", does="double"), LIMITS)
+    """A world with a first version that is live, which the server itself serves."""
+    with light.real_server():
+        result = docker_world.release(models("pyfunc", does="double"), LIMITS)
     assert result.outcome == "promoted"
     return docker_world
 

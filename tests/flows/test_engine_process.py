@@ -70,30 +70,39 @@ def test_it_ends_as_prefects_own_engine_does(served, tmp_path):
     assert (tmp_path / "log").read_text() == "", "what a run says is the run's"
 
 
-def test_a_command_is_carried_out_there_as_it_would_be_here(served, tmp_path):
+@pytest.mark.parametrize(("command", "code", "says"), [
+    (["plan", "release.yaml"], 2, "release.yaml has 1 problem"), (["history", "wine"], 2, "there is no endpoint wine"),
+    (["status"], 0, "is not up: headgate up"), (["export", "wine"], 2, "there is no endpoint wine"),
+    (["labels", "wine", "labels.csv"], 1, "the local stack was never started"),
+])  # fmt: skip
+def test_a_command_is_carried_out_there_as_it_would_be_here(served, tmp_path, command, code, says):
     process, _ = served
     file = tmp_path / "release.yaml"
     file.write_text("model: wine\nartifact: x\ntarget: {kind: cloud}\n")
 
-    def said(**more):
+    def said(*python, **more):
         done = subprocess.run(
-            [HEADGATE, "plan", "release.yaml"], env={**os.environ, "HEADGATE_HOME": str(tmp_path), **more},
+            [*python, HEADGATE, *command], env={**os.environ, "HEADGATE_HOME": str(tmp_path), **more},
             capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60,
         )  # fmt: skip
         return done.returncode, done.stdout, done.stderr
 
     forked, here = said(), said(HEADGATE_ENGINE="off")
     assert forked == here
-    assert forked[0] == 2
-    assert "release.yaml has 1 problem" in forked[2]
-    children = psutil.Process(process.pid).children()
-    assert not children, "none is left"
+    assert forked[0] == code
+    assert says in forked[1] + forked[2]
+    imported = said(sys.executable, "-X", "importtime")[2]
+    assert "headgate.engine" in imported
+    assert not {"sqlalchemy", "prefect", "mlflow", "pandas"} & set(imported.split()), "it is not this process's work"
+    wait_for(lambda: not psutil.Process(process.pid).children(), 10)
 
 
 def test_who_kills_the_asking_process_kills_the_one_that_does_the_work(served, tmp_path):
     process, _ = served
+    # A release file that never comes: the work waits for as long as it lives.
+    os.mkfifo(file := tmp_path / "release.yaml")
     asking = subprocess.Popen(
-        [HEADGATE, "monitor", "--all"], env={**os.environ, "HEADGATE_HOME": str(tmp_path)}, stderr=subprocess.PIPE,
+        [HEADGATE, "plan", str(file)], env={**os.environ, "HEADGATE_HOME": str(tmp_path)}, stderr=subprocess.PIPE,
         umask=0o027,
     )  # fmt: skip
     (working,) = wait_for(psutil.Process(process.pid).children)

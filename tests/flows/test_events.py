@@ -52,7 +52,7 @@ def events_of(world, wanted: set[str]):
     ask = {"filter": about, "limit": 50}
 
     def events():
-        reply = http.post(f"{world.stack.env['PREFECT_API_URL']}/events/filter", json=ask).json()
+        reply = world.stack.prefect.post("/events/filter", json=ask).json()
         return sorted(reply["events"], key=lambda event: event["occurred"])
 
     wait_for(lambda: wanted <= {event["event"] for event in events()})
@@ -103,7 +103,7 @@ def test_an_alias_in_mlflow_releases_the_version(world, models, tmp_path):
 def runs_of(world, flow: str):
     """The states of a flow's runs for the endpoint."""
     ask = {"flows": {"name": {"any_": [flow]}}, "limit": 100}
-    found = http.post(f"{world.stack.env['PREFECT_API_URL']}/flow_runs/filter", json=ask).json()
+    found = world.stack.prefect.post("/flow_runs/filter", json=ask).json()
     return [run["state"]["name"] for run in found if run["parameters"].get("endpoint") == world.endpoint]
 
 
@@ -243,8 +243,7 @@ def switch(automation, *, on):
 def test_automations_are_made_once_and_stay_off_when_switched_off(world):
     applied = world.stack.json("automations", "apply")
     assert [one["state"] for one in applied] == ["unchanged"] * 5
-    api = world.stack.env["PREFECT_API_URL"]
-    known = {one["name"]: one["id"] for one in http.post(f"{api}/automations/filter", json={}).json()}
+    known = {one["name"]: one["id"] for one in world.stack.prefect.post("/automations/filter", json={}).json()}
     changed = known["headgate: drift or alert → rollback"]
     switch(changed, on=False)
     assert [one["state"] for one in world.stack.json("automations", "apply")] == ["unchanged"] * 5
@@ -292,8 +291,7 @@ def test_a_run_that_died_with_its_worker_is_ended(world, monkeypatch, last, name
 
 
 def schedules(world):
-    api = world.stack.env["PREFECT_API_URL"]
-    deployment = http.get(f"{api}/deployments/name/monitor/local").json()
+    deployment = world.stack.prefect.get("/deployments/name/monitor/local").json()
     return [one for one in deployment["schedules"] if one["slug"] == world.endpoint]
 
 

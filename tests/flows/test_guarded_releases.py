@@ -51,7 +51,7 @@ def test_sagemaker_shifts_and_its_alarms_take_back_during_the_shift_and_after(cl
             assert going_on.result().outcome is Outcome.PROMOTED
         assert aws.double.faults.calls.count("update_endpoint_weights_and_capacities") == 0, "it was not us"
         cloud.assert_only(2)
-        with in_background(release, "quadruple") as going_on:
+        with aws.double.steps.held(), in_background(release, "quadruple") as going_on:
             wait_for(lambda: aws.double.endpoints[cloud.endpoint].production[LIVE].taking_over is not None, 240)
             ring(aws.double, ALARM, on=True)
             with pytest.raises(RolledBackError, match=ALARM):

@@ -92,7 +92,7 @@ def is_approved_in_the_browser(world, models):
         world.submit(models("pyfunc", does="negative"), QUICK + ASKS, actor="dana")
         asked = waiting(world)
         assert world.state.traffic.holder.startswith("v4-")
-        shown = answer_in_browser(asked, "approve", "ann", "looks good")
+        shown = answer_in_browser(world, asked, "approve", "ann", "looks good")
         assert asked["digest"] in shown
         assert "asked for by dana" in shown
         released = world.ended(ended + 1)
@@ -107,9 +107,12 @@ def is_approved_in_the_browser(world, models):
 
 def is_rolled_back_for_drift(world, models, tmp_path):
     reference = tmp_path / "reference.parquet"
-    pd.DataFrame({"x": np.random.default_rng(0).uniform(1, 21, 500)}).to_parquet(reference)
-    more = QUICK + f"monitor: {{reference: {json.dumps(str(reference))}, window: 5s, min_rows: 50, "
-    more += "trigger: {violations: 2, of: 3}}\nrollback: {on: [errors, drift], keep_warm: 1h}\n"
+    pd.DataFrame({"x": np.tile(np.arange(1.0, 21.0), 25)}).to_parquet(reference)
+    more = QUICK + f"monitor: {{reference: {json.dumps(str(reference))}, window: 10m, min_rows: 50, "
+    # The client asks for the same twenty numbers in turn: such rows are not independent, as the bound of chance takes
+    # them to be. What is to be told apart here moves by 86.
+    more += "drift: {thresholds: {x: 1}}, trigger: {violations: 2, of: 3}}\n"
+    more += "rollback: {on: [errors, drift], keep_warm: 1h}\n"
     spec = parse_release(world.text("unused", more))
     with world.traffic(low=500) as client:
         wait_for(lambda: client.total > 150)
@@ -134,6 +137,7 @@ def is_aborted(world, models, background):
     assert result["outcome"] == Outcome.ROLLED_BACK
     assert "took it back: not now" in result["reason"]
     world.assert_only(4)
+    assert "no release" in world.stack.headgate("abort", world.endpoint, "--reason", "again", expect=1).stderr
 
 
 def is_killed_and_resumed(world, models, background):

@@ -13,7 +13,7 @@ from headgate.operating import Freeze
 from headgate.phases import Outcome, Phase
 from registry import Kind, history
 from registry.orders import PAUSE, RESUME, ask
-from registry.queue import Place, waiting
+from registry.queue import TICKET_SECONDS, Place, waiting
 
 
 def looks(world):
@@ -54,16 +54,6 @@ def test_a_paused_release_is_taken_back_when_it_does_harm(world, shifting):
     world.assert_only(1)
 
 
-def test_an_aborted_release_is_put_back_and_the_command_says_so(world, shifting):
-    result = world.stack.json("abort", world.endpoint, "--reason", "not now")
-    assert world.share(2) == 0
-    assert shifting.wait(180) == 4
-    assert result["outcome"] == Outcome.ROLLED_BACK
-    assert "took it back: not now" in result["reason"]
-    world.assert_only(1)
-    assert "no release" in world.stack.headgate("abort", world.endpoint, "--reason", "again", expect=1).stderr
-
-
 def test_releases_wait_in_line_first_come_first_served(world, models, background):
     queued = QUICK + "when_busy: queue\n"
     world.release(models("pyfunc", does="double"))
@@ -90,13 +80,13 @@ def test_releases_wait_in_line_first_come_first_served(world, models, background
     assert waiting(world.journal, world.endpoint) == []
 
 
-def test_nobody_overtakes_those_who_wait_and_the_dead_hold_nobody_up(world, models, monkeypatch):
+def test_nobody_overtakes_those_who_wait_and_the_dead_hold_nobody_up(world, models, ahead):
     place = Place(world.journal, world.endpoint, "someone-else")
     with pytest.raises(EndpointBusyError, match=r"1 release\(s\) wait for .* the first is someone-else"):
         world.release(models("pyfunc", does="double"))
-    monkeypatch.setattr("registry.queue.TICKET_SECONDS", 1.0)
     assert place.ahead() == []
-    wait_for(lambda: waiting(world.journal, world.endpoint) == [], 180)
+    ahead.skip(TICKET_SECONDS + 1)
+    assert waiting(world.journal, world.endpoint) == []
     assert world.release(models("pyfunc", does="double"), QUICK + "when_busy: queue\n").outcome is Outcome.PROMOTED
 
 

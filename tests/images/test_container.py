@@ -8,16 +8,21 @@ import shutil
 import socket
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
+from support import before_rename
 from support.oci_registry import REGISTRY, registry
 from support.stack import wait_for
 
-from headgate.errors import ImageError
+from deploy_targets.kubernetes import manifests
+from deploy_targets.kubernetes.settings import KubernetesSettings
+from headgate.errors import ArtifactError, ImageError
 from headgate.home import Home
+from headgate.records import ModelVersion, Revision
 from headgate.spec import ImageSettings
-from images import build_container, fetch_artifact
+from images import build_container, fetch_artifact, model_in_image
 from images.daemon import Daemon
 
 ASK = {"instances": [{"x": 2.0}]}
@@ -92,13 +97,55 @@ def test_the_one_image_serves_on_every_platform(daemon, image, platform):
         assert seen <= {0, 503, 200}
         reply = httpx.post(f"{url}/invocations", json=ASK)
         assert (reply.status_code, reply.json()) == (200, {"predictions": [{"x": 4.0}]}), logs(container)
-        assert container.exec_run(["python3", "-m", "serving.health"]).exit_code == 0
+        assert container.exec_run(["python3", "-m", "headgate_server.health"]).exit_code == 0
         began = time.monotonic()
         container.stop(timeout=20)
         assert container.wait()["StatusCode"] == 0
         assert time.monotonic() - began < 15, "SIGTERM ends it; SIGKILL is not needed"
         container.reload()
         assert not [change for change in container.diff() or [] if change["Path"].startswith("/opt")]
+
+
+@pytest.fixture(scope="module")
+def older(home, models, docker_base, daemon, tmp_path_factory):
+    """The model's image and its record, as they were made when the server's package was `serving`."""
+    artifact = fetch_artifact(str(models("pyfunc", does="double")), home.root)
+    with before_rename.packaging(tmp_path_factory.mktemp("older")):
+        built = build_container(home, artifact, "contained", ImageSettings(base=docker_base))
+    yield before_rename.recorded(built)
+    daemon.images.remove(built.reference, force=True)
+
+
+@pytest.mark.parametrize("made", ["image", "older"])
+def test_in_a_pod_the_server_answers_and_what_is_beside_it_sends_its_log(daemon, made, request, tmp_path):
+    """The containers of the Deployment, with the same network and the same folders."""
+    image = request.getfixturevalue(made)
+    revision = Revision.of(
+        ModelVersion(name="wine", version=1, digest=image.digest), image, env={}, workers=1, ready_timeout=60.0
+    )
+    settings = KubernetesSettings(kind="kubernetes", captures="file:///captures", captures_claim="log")
+    kinds = dict(manifests.of_revision(settings, "wine", revision, 1, lambda _: "/apis/apps/v1"))
+    server, log = kinds["deployments"]["spec"]["template"]["spec"]["containers"]
+    assert "command" not in server, "the image says it"
+    folders = {str(tmp_path / name): {"bind": where, "mode": "rw"}
+               for name, where in (("scratch", manifests.SCRATCH), ("captures", "/captures"))}  # fmt: skip
+    for folder in folders:
+        Path(folder).mkdir()
+        Path(folder).chmod(0o777)
+    env = {one["name"]: one["value"] for one in server["env"]}
+    with running(daemon, image.reference, environment=env, volumes=folders) as (container, url):
+        wait_for(lambda: status(url) == 200, 60)
+        beside = daemon.containers.run(
+            image.reference, entrypoint=log["command"], environment=env, volumes=folders, detach=True,
+            network_mode=f"container:{container.id}",
+        )  # fmt: skip
+        try:
+            assert httpx.post(f"{url}/invocations", json=ASK).json() == {"predictions": [{"x": 4.0}]}
+            sent = tmp_path / "captures" / "wine" / revision.name
+            wait_for(lambda: list(sent.glob("*/*.arrows")) or beside.reload() or beside.status != "running", 60)
+            assert list(sent.glob("*/*.arrows")), logs(beside)
+        finally:
+            beside.remove(force=True)
 
 
 def test_googles_own_runner_serves_it(image, daemon, tmp_path, monkeypatch):
@@ -130,7 +177,7 @@ def test_what_the_image_says_of_itself(daemon, image):
     assert config["Labels"]["org.opencontainers.image.title"] == "contained"
     assert config["Labels"]["io.headgate.lock"] == image.lock_digest
     assert config["Labels"]["org.opencontainers.image.base.digest"].startswith("sha256:")
-    assert config["Entrypoint"] == ["python3", "-m", "serving"]
+    assert config["Entrypoint"] == ["python3", "-m", image.server] == ["python3", "-m", "headgate_server"]
     assert config["User"] == "65532:65532"
     assert "org.opencontainers.image.source" not in config["Labels"], "a path of this machine says nothing elsewhere"
 
@@ -168,6 +215,12 @@ def test_a_pushed_image_runs_and_only_what_changed_is_pushed_again(home, daemon,
 def _manifest(host, digest):
     accept = {"accept": "application/vnd.docker.distribution.manifest.v2+json"}
     return httpx.get(f"http://{host}/v2/team/wine/manifests/{digest}", headers=accept).raise_for_status().json()
+
+
+@pytest.mark.parametrize("name", ["headgate-nothing:there", "No Name", "a/../b", "-", "x" * 300])
+def test_what_is_no_image_is_named(daemon, tmp_path, name):
+    with pytest.raises(ArtifactError, match="neither a folder nor an image of this machine's daemon"):
+        model_in_image(name, tmp_path)
 
 
 def test_a_base_that_cannot_be_pulled_is_named_with_what_to_do(home, models, daemon):

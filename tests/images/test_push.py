@@ -227,7 +227,8 @@ def test_a_base_of_a_registry_needs_no_daemon_and_is_mounted(host, weights, tmp_
     home, base = Home(tmp_path / "home").ensure(), f"bases/python-{kind}"
     config = {
         "architecture": this_platform().architecture, "os": "linux", "rootfs": {"diff_ids": [weights.digest]},
-        "config": {"Env": ["PATH=/usr/bin", "PYTHON_VERSION=3.11.9"], "Cmd": ["bash"], "Labels": {"theirs": "kept"}},
+        "config": {"Env": ["PATH=/usr/bin", "A=a", "PYTHON_VERSION=3.11.9"], "Cmd": ["bash"],
+                   "Labels": {"theirs": "kept"}},
     }  # fmt: skip
     layer = Blob(weights.digest, weights.size, TAR, weights.read, weights.digest)
     ours = Layer({"opt/headgate/model/a": Content(b"model")})
@@ -257,7 +258,7 @@ def test_a_base_of_a_registry_needs_no_daemon_and_is_mounted(host, weights, tmp_
     assert [part["digest"] for part in made["layers"]] == [weights.digest, ours.digest]
     assert stored_config["rootfs"]["diff_ids"] == [weights.digest, ours.digest]
     assert stored_config["config"]["Labels"] == {"theirs": "kept", "ours": "too"}
-    assert stored_config["config"]["Env"] == ["PATH=/usr/bin", "PYTHON_VERSION=3.11.9", "A=b"]
+    assert stored_config["config"]["Env"] == ["PATH=/usr/bin", "A=b", "PYTHON_VERSION=3.11.9"]
     assert "Cmd" not in stored_config["config"], "arguments of a base are not ours"
 
 

@@ -38,7 +38,7 @@ class Fault:
         file: of the product, from the root of the repository.
         find: a text that occurs once in that file.
         put: what takes its place.
-        slow: whether only a test of real servers, containers or flows is expected to find it.
+        ring: where only a test of real servers, containers or flows is expected to find it, that test, or its file.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Fault:
     file: str
     find: str
     put: str
-    slow: bool = False
+    ring: str = ""
 
     @property
     def key(self) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from headgate.sign_in import PREFECT_SIGN_IN
 from registry import history
 from registry.lease import holder
-from support.browser import open_browser, picture
+from support.browser import open_browser, picture, sign_in_to_prefect
 from support.stack import wait_for
 
 ASKS = "approvals: [{before: shift, expires: 10m}]\n"
@@ -20,10 +21,10 @@ def waiting(world, seconds: float = 180.0):
     return request
 
 
-def answer_in_browser(request, decision: str, approver: str, reason: str) -> str:
+def answer_in_browser(world, request, decision: str, approver: str, reason: str) -> str:
     """What the form shows, and an answer to it."""
     with open_browser() as page:
-        page.goto(request["url"])
+        sign_in_to_prefect(page, request["url"], world.stack.env[PREFECT_SIGN_IN])
         page.get_by_role("button", name="Resume").first.click()
         form = page.locator(".p-modal, [role=dialog]").first
         form.get_by_text("Your answer").wait_for()

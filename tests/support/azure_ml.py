@@ -39,8 +39,7 @@ REGISTRY = f"{IN_GROUP}/providers/Microsoft.ContainerRegistry/registries/images"
 PLACE = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.MachineLearningServices/locations/{LOCATION}"
 SIZE = {"name": "Standard_DS3_v2", "family": "standardDSv2Family", "vCPUs": 4}
 ACCOUNT, CONTAINER = "store", "azureml-blobstore"
-TICK, STEP_SECONDS = 0.1, 0.15
-"""How long a change takes at least."""
+TICK = 0.1
 LATE_SECONDS = 0.4
 """Counts and what is collected come this much later."""
 
@@ -72,13 +71,21 @@ class AzureMl:
     def __init__(self, machines: Machines) -> None:
         self.machines, self.faults = machines, Faults()
         self.url = ""
+        self.retry_after = ""
+        """What Retry-After says where requests are throttled."""
+        self.may_end = threading.Event()
+        """Cleared, changes go on until it is set."""
+        self.may_end.set()
         self.sites: dict[str, Site] = {}
         self.environments: dict[tuple[str, str], dict[str, Any]] = {}
+        self.containers: dict[str, dict[str, Any]] = {}
         self.operations: dict[str, dict[str, Any]] = {}
         self.scaled: dict[str, dict[str, Any]] = {}
         self.actions, self.exceptions = ["*"], ["Microsoft.Authorization/*/Write"]
         self.registry: str | None = REGISTRY
         self.capacity, self.cores = True, 100
+        self.used: dict[str, list[dict[str, Any]]] = {}
+        """What Azure Monitor says of the memory of a deployment's machines: a point a minute."""
         self._answers: list[tuple[float, str, str, int]] = []
         self._blobs: defaultdict[str, list[tuple[float, bytes]]] = defaultdict(list)
         self._lock = threading.RLock()
@@ -213,7 +220,9 @@ class AzureMl:
 
     def delete_environment(self, name: str, version: str = "") -> dict[str, Any]:
         with self._lock:
-            if not (keys := [key for key in self.environments if key[0] == name and version in {"", key[1]}]):
+            gone = None if version else self.containers.pop(name, None)
+            keys = [key for key in self.environments if key[0] == name and version in {"", key[1]}]
+            if not keys and gone is None:
                 raise Refusal(404, "NotFound", f"There is no environment {name}:{version}.")
             for key in keys:
                 del self.environments[key]
@@ -314,6 +323,18 @@ class AzureMl:
             ]
         }
 
+    def memory(self, endpoint: str, name: str, query: Mapping[str, str]) -> dict[str, Any]:
+        """A metric of a deployment, which has its own; one that is not asked for by its name is refused."""
+        self.get_deployment(endpoint, name)
+        if query["metricnames"] != "CpuMemoryUtilizationPercentage" or query["aggregation"] != "Maximum":
+            raise Refusal(400, "BadRequest", f"Failed to find metric configuration for {query}")
+        since, until = (datetime.fromisoformat(moment) for moment in query["timespan"].split("/"))
+        data = [
+            point for point in self.used.get(name, []) if since <= datetime.fromisoformat(point["timeStamp"]) < until
+        ]
+        series = [{"metadatavalues": [], "data": data}] if data else []
+        return {"value": [{"name": {"value": query["metricnames"]}, "errorCode": "Success", "timeseries": series}]}
+
     # What happens by itself
 
     def kill(self, endpoint: str, deployment: str) -> None:
@@ -321,6 +342,7 @@ class AzureMl:
         self.sites[endpoint].machines[deployment].container.kill()
 
     def close(self) -> None:
+        self.may_end.set()
         for task in self._tasks:
             task.join(60)
 
@@ -352,7 +374,8 @@ class AzureMl:
         operation = self.operations[name] = {"name": name, "status": "InProgress"}
 
         def carry_out() -> None:
-            time.sleep(STEP_SECONDS)
+            time.sleep(self.machines.step_seconds)
+            self.may_end.wait()
             try:
                 act()
                 outcome: dict[str, Any] = {"status": "Succeeded"}

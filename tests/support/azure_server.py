@@ -11,6 +11,7 @@ import uuid
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from http import HTTPStatus
 from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from support.pretended import Pretended
+
 _SAID = {
     Fault.THROTTLED: (429, "TooManyRequests", "The request is throttled."),
     Fault.BROKEN: (503, "ServiceUnavailable", "The service is currently unavailable."),
@@ -48,7 +51,7 @@ _SAID = {
 }  # fmt: skip
 _BODIES = {
     "onlineEndpoints.put": models.OnlineEndpoint, "deployments.put": models.OnlineDeployment,
-    "versions.put": models.EnvironmentVersion,
+    "versions.put": models.EnvironmentVersion, "environments.put": models.EnvironmentContainer,
 }  # fmt: skip
 _INSTEAD = {
     "OnlineDeploymentProperties": models.ManagedOnlineDeployment,
@@ -82,7 +85,8 @@ class _Handler(CloudHandler):
         except Refusal as refusal:
             self._refuse(refusal.status, refusal.code, refusal.message)
         except FaultError as error:
-            self._refuse(*_SAID[error.fault])
+            if not self.fails_unlike_the_cloud(self.double.faults, error.fault):
+                self._refuse(*_SAID[error.fault])
 
     def _manage(self, path: str, query: dict[str, str], body: bytes) -> None:
         if found := re.fullmatch(r"/endpoints/([^/]+)/score", path):
@@ -140,7 +144,9 @@ class _Handler(CloudHandler):
                 "resource": "any"}  # fmt: skip
 
     def _refuse(self, status: int, code: str, message: str) -> None:
-        self.send(status, {"error": {"code": code, "message": message}})
+        said, after = json.dumps({"error": {"code": code, "message": message}}).encode(), self.double.retry_after
+        asks = {"Retry-After": after} if after and status == HTTPStatus.TOO_MANY_REQUESTS else {}
+        self.write(status, said, "application/json", asks)
 
 
 def _route(
@@ -173,13 +179,16 @@ def _route(
         ("POST", f"{deployment}/getLogs", "getLogs", lambda endpoint, name: double.logs(endpoint, name, asked["tail"])),
         ("GET", f"{endpoint}/providers/Microsoft.Insights/metrics", "metrics.get",
          lambda endpoint: double.metrics(endpoint, query)),
+        ("GET", f"{deployment}/providers/Microsoft.Insights/metrics", "metrics.get",
+         lambda endpoint, name: double.memory(endpoint, name, query)),
         ("GET", f"{environment}/versions", "versions.get", lambda named: _listed(double.list_environments(named))),
         ("GET", rf"{environment}/versions/([^/]+)", "versions.get", lambda named, version: _one(
             double.environments, (named, version))),
         ("PUT", rf"{environment}/versions/([^/]+)", "versions.put",
          lambda named, version: double.put_environment(named, version, asked)),
         ("DELETE", rf"{environment}/versions/([^/]+)", "versions.delete", double.delete_environment),
-        ("GET", environment, "environments.get", lambda named: {"value": double.list_environments(named)}),
+        ("GET", environment, "environments.get", lambda named: _container(double, named)),
+        ("PUT", environment, "environments.put", lambda named: double.containers.update({named: asked}) or asked),
         ("DELETE", environment, "environments.delete", double.delete_environment),
         ("GET", scaled, "autoscaleSettings.get", lambda setting: _one(double.scaled, setting)),
         ("PUT", scaled, "autoscaleSettings.put", lambda setting: double.scaled.update({setting: asked}) or asked),
@@ -195,6 +204,13 @@ def _route(
 
 def _listed(found: list[Any]) -> dict[str, Any]:
     return {"value": found}
+
+
+def _container(double: AzureMl, named: str) -> dict[str, Any]:
+    """An environment without its versions, the first of which makes it."""
+    if named not in double.containers:
+        double.list_environments(named)
+    return {"name": named, "properties": {}, **double.containers.get(named, {})}
 
 
 def _one(known: Mapping[Any, Any], key: Any) -> dict[str, Any]:
@@ -234,9 +250,11 @@ def _check_type(kind: str, value: Any, where: str) -> None:
 
 
 @contextmanager
-def azure_ml(name: str, folder: Path) -> Iterator[tuple[AzureMl, dict[str, str]]]:
+def azure_ml(
+    name: str, folder: Path, machines: Machines | Pretended | None = None
+) -> Iterator[tuple[AzureMl, dict[str, str]]]:
     """A running double, and the environment that leads Azure's own libraries to it."""
-    machines = Machines(name)
+    machines = machines or Machines(name)
     double = AzureMl(machines)
     handler = type("Handler", (_Handler,), {"double": double, "tokens": set()})
     own = certificate(folder)
@@ -250,7 +268,7 @@ def azure_ml(name: str, folder: Path) -> Iterator[tuple[AzureMl, dict[str, str]]
         threading.Thread(target=server.serve_forever, daemon=True).start()
     double.url = f"https://127.0.0.1:{servers[0].server_port}"
     try:
-        with hurried():
+        with hurried(machines):
             yield double, {
                 "AZURE_RESOURCE_MANAGER_URL": double.url, "IDENTITY_HEADER": "secret",
                 "REQUESTS_CA_BUNDLE": str(own), "SSL_CERT_FILE": str(own),

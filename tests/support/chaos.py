@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from headgate.records import Traffic
 from registry import history
 from registry.lease import holder
+from support.stack import prefect_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -115,7 +116,7 @@ def trip(kill: Kill | None, trail: Path) -> None:
     watch = die_at(kill, _watched(), trail)
     # A subclass calls this one too.
     Job.write = watch.over(
-        Job.write, lambda _, kind, what, *__, **___: f"row {kind if kind in {'look', 'live'} else what}"
+        Job.write, lambda _, kind, what, *__, **___: f"row {kind if kind in {'look', 'wait', 'live'} else what}"
     )
 
 
@@ -130,12 +131,12 @@ def release_in_child(env: Mapping[str, str], text: str, release_id: str, kill: K
     os.environ.update(env)
     os.setsid()
     trip(kill, trail)
-    from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_LEVEL, temporary_settings
+    from prefect.settings import PREFECT_LOGGING_LEVEL, temporary_settings
 
     from flows.release import release
     from headgate.release_file import parse_release
 
-    with temporary_settings({PREFECT_API_URL: env["PREFECT_API_URL"], PREFECT_LOGGING_LEVEL: "CRITICAL"}):
+    with prefect_settings(env), temporary_settings({PREFECT_LOGGING_LEVEL: "CRITICAL"}):
         asyncio.run(release(parse_release(text), release_id, "chaos"))
 
 

@@ -8,8 +8,12 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
+from support.faults import Fault
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from support.faults import Faults
 
 
 class Refusal(Exception):  # noqa: N818 - what a service says
@@ -67,6 +71,14 @@ class CloudHandler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+    def fails_unlike_the_cloud(self, faults: Faults, fault: Fault) -> bool:
+        """Whether a fault is none that the cloud would say; then this is its answer, or none."""
+        if fault is Fault.PAGE:
+            self.write(200, *faults.page, {})
+        elif fault is Fault.CLOSED:
+            self.close_connection = True
+        return fault in {Fault.PAGE, Fault.CLOSED}
 
 
 def single(query: str) -> dict[str, str]:

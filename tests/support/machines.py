@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from ipaddress import ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import docker
 import pytest
@@ -20,6 +20,8 @@ from deploy_targets import clouds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from support.pretended import Pretended
 
 LABEL = "headgate.tests.machine"
 PORT = 8080
@@ -83,17 +85,21 @@ class Machine:
 
 
 @contextlib.contextmanager
-def hurried() -> Iterator[None]:
-    """What takes a cloud minutes takes its double seconds, so it is looked at more often."""
+def hurried(machines: Machines | Pretended) -> Iterator[None]:
+    """What takes a cloud minutes takes its double a part of a second, so it is looked at more often."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clouds, "_POLL_SECONDS", (0.05, 0.3))
-        patch.setattr(clouds, "_READY_SECONDS", 0.2)
+        patch.setattr(clouds, "_POLL_SECONDS", machines.poll_seconds)
+        patch.setattr(clouds, "_READY_SECONDS", machines.poll_seconds[1])
         yield
 
 
 @dataclass
 class Machines:
     """Starts them, and ends those that are left."""
+
+    step_seconds: ClassVar[float] = 0.15
+    """How long each operation of the cloud takes at least."""
+    poll_seconds: ClassVar[tuple[float, float]] = (0.05, 0.3)
 
     name: str
     started: list[Machine] = field(default_factory=list)

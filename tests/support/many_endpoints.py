@@ -13,9 +13,9 @@ import pandas as pd
 from headgate.phases import Phase
 from headgate.records import Image, ModelVersion, Revision
 from headgate.release_file import parse_release
+from headgate_server.prediction_log import PredictionLog, Row
 from registry import Entry, Kind
 from registry.watches import watch
-from serving.prediction_log import PredictionLog, Row
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +38,8 @@ def add_endpoint(
     """One that is live and has just answered `rows` requests, `moved` from its reference."""
     text = f"model: {name}\nartifact: nowhere\ntarget: {{kind: local}}\n"
     spec = parse_release(text + f"monitor: {{reference: {json.dumps(str(file))}, window: 10m, min_rows: 50}}\n")
+    # Before anything else: what is live for no time was not live yet when it was asked.
+    now = time.time_ns() // 1000
     earlier = datetime.now(UTC) - live_for
     version = ModelVersion(name=name, version=1, digest="sha256:" + "0" * 64)
     image = Image(
@@ -53,7 +55,6 @@ def add_endpoint(
         journal.append(row)
     watch(journal, spec, "test")
     dice = np.random.default_rng(len(name) + rows)
-    now = time.time_ns() // 1000
     lost: list[int] = []
     log = PredictionLog(home.revisions / name / revision.name / "predictions", lost.append)
     for number, values in enumerate(dice.normal(moved, 1, size=(rows, columns)).tolist()):

@@ -12,16 +12,52 @@ import mlflow
 import numpy as np
 import pandas as pd
 from filelock import FileLock
-from mlflow.models import infer_signature
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.models import ModelSignature, infer_signature
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_diabetes, load_wine
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeRegressor
 
-BEHAVIOUR = Path(__file__).parent / "behaviour.py"
+BEHAVIOUR, ECHO = (Path(__file__).with_name(name) for name in ("behaviour.py", "echo.py"))
+
+_SIMPLE = ("double", "float", "long", "integer", "string", "boolean")
+_ANSWER = Schema([ColSpec(DataType.string)])
+SIGNATURES = {
+    **{kind: ModelSignature(Schema([ColSpec(DataType[kind], name) for name in "ab"]), _ANSWER) for kind in _SIMPLE},
+    "simple": ModelSignature(Schema([ColSpec(DataType[kind], kind) for kind in _SIMPLE]), _ANSWER),
+    "every": ModelSignature(Schema([ColSpec(kind, kind.name) for kind in DataType]), _ANSWER),
+    "optional": ModelSignature(
+        Schema([ColSpec(DataType[kind], kind, required=kind == "string") for kind in _SIMPLE]), _ANSWER
+    ),
+    "params": ModelSignature(
+        Schema([ColSpec(DataType.double, "x")]), _ANSWER, ParamSchema([ParamSpec("depth", DataType.long, 1)])
+    ),
+    "unnamed": ModelSignature(Schema([ColSpec(DataType.double), ColSpec(DataType.string)]), _ANSWER),
+    "tensor": ModelSignature(Schema([TensorSpec(np.dtype("float32"), (-1, 2))]), _ANSWER),
+    "tensors": ModelSignature(
+        Schema([TensorSpec(np.dtype("float64"), (-1, 2), "a"), TensorSpec(np.dtype("int64"), (-1,), "b")]), _ANSWER
+    ),
+    "none": None,
+}
+"""Signatures of every kind that MLflow has, by name, for a model that answers what it was asked."""
+
+ASKED: dict[str, tuple[str, dict[str, Any], str]] = {
+    **{f"echo of {kind}": ("echo", {"inputs": kind}, "frame") for kind in (*_SIMPLE, "simple")},
+    **{
+        f"echo of {kind}": ("echo", {"inputs": kind}, "mlflow")
+        for kind in ("every", "optional", "params", "unnamed", "tensor", "tensors", "none")
+    },
+    **{
+        f"untouched {dtype}": ("untouched", {"dtype": dtype}, "array")
+        for dtype in ("float64", "float32", "mixed", "narrow")
+    },
+    "text in columns": ("strings", {}, "columns"),
+    "onnx tensor": ("onnx", {"table": False}, "array"),
+}
+"""Models of every kind of signature: how each is made, and the way that the server asks it."""
 
 
 def pinned(*packages: str) -> list[str]:
@@ -127,6 +163,24 @@ class Models:
         )  # fmt: skip
         # For support/light_server.py, which does not read MLflow's files.
         (Path(path) / "behaviour.json").write_text(json.dumps({"does": does, "after": after}), encoding="utf-8")
+
+    def _echo(self, path: str, inputs: str) -> None:
+        """A model that answers what it was asked; `inputs` names one of `SIGNATURES`."""
+        import echo
+
+        mlflow.pyfunc.save_model(
+            path, python_model=echo.Echo(), code_paths=[str(ECHO)], signature=SIGNATURES[inputs],
+            pip_requirements=pinned("mlflow", "pandas"),
+        )  # fmt: skip
+
+    def _untouched(self, path: str, dtype: str) -> None:
+        """A scikit-learn model that answers the numbers that it was asked: of several types, or all of one."""
+        table = pd.DataFrame({"a": [0.5, 1.5, 2.5], "b": [1.0, 2.0, 3.0]})
+        kinds = {"mixed": {"b": "int64"}, "narrow": {"a": "float32", "b": "int32"}}
+        table = table.astype(kinds.get(dtype, dtype))
+        model = LinearRegression().fit(table, table)
+        model.coef_, model.intercept_ = np.eye(table.shape[1]), np.zeros(table.shape[1])
+        self._sklearn(model, path, table, model.predict(table))
 
     def _sklearn(self, model: Any, path: str, features: pd.DataFrame, answers: Any) -> None:
         mlflow.sklearn.save_model(

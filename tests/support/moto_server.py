@@ -36,6 +36,8 @@ from support.sagemaker_evidence import BUCKET
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from support.pretended import Pretended
+
     Act = Callable[[dict[str, Any]], dict[str, Any]]
 
 HOSTING = (
@@ -64,13 +66,13 @@ _SAID = {
 
 
 @contextmanager
-def sagemaker(name: str) -> Iterator[SageMaker]:
+def sagemaker(name: str, machines: Machines | Pretended | None = None) -> Iterator[SageMaker]:
     """A running double, with a bucket and a role."""
-    machines = Machines(name)
+    machines = machines or Machines(name)
     double = SageMaker(machines)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server, worker = ThreadedMotoServer("127.0.0.1", 0, verbose=False), threading.Thread(target=double.run, daemon=True)
-    with _exposed(double), hurried():
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    with _exposed(double), hurried(machines):
         server.start()
         host, port = server.get_host_and_port()
         double.url = f"http://{host}:{port}"
@@ -79,6 +81,8 @@ def sagemaker(name: str) -> Iterator[SageMaker]:
         inner.start()
         double.inside = {**double.environment, "AWS_ENDPOINT_URL": "http://{}:{}".format(*inner.get_host_and_port())}
         _prepare(double)
+        # Its client is made here: boto3 makes no two at once.
+        worker = threading.Thread(target=double.run, args=(double.client("s3"),), daemon=True)
         worker.start()
         try:
             yield double

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import os
 import subprocess
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from headgate.sign_in import PREFECT_SIGN_IN
 from headgate.stack.logs import PREFECT_DATES
 from headgate.stack.ports import HOST, free_port
 from support import watched_logs
@@ -27,14 +29,16 @@ _END_SECONDS = 15
 
 
 @contextmanager
-def running(folder: Path, name: str, *command: str, **env: str) -> Iterator[None]:
+def running(
+    folder: Path, name: str, *command: str, python: str = sys.executable, **env: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a Python module as a program, with its log in the folder."""
-    with (folder / f"{name}.log").open("wb") as log:
+    with (folder / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", *command], env={**os.environ, **PREFECT_DATES, **env}, stdout=log, stderr=log
+            [python, "-m", *command], env={**os.environ, **PREFECT_DATES, **env}, stdout=log, stderr=log, cwd=folder
         )
         try:
-            yield
+            yield process
         finally:
             process.terminate()
             try:
@@ -46,30 +50,79 @@ def running(folder: Path, name: str, *command: str, **env: str) -> Iterator[None
 
 
 @contextmanager
-def prefect_server(folder: Path, database: str = "", **env: str) -> Iterator[str]:
+def prefect_server(folder: Path, database: str = "", port: int = 0, **env: str) -> Iterator[str]:
     """Start a Prefect server; gives its API's address.
 
     Args:
         folder: for its state and its log.
         database: an SQLAlchemy URL; a SQLite file in the folder by default.
+        port: where it listens; a free one by default.
         env: settings of the server's.
     """
-    port = free_port(for_what="Prefect")
-    own = {"PREFECT_HOME": str(folder / "prefect")}
+    port = port or free_port(for_what="Prefect")
+    url = f"http://{HOST}:{port}/api"
+    # What a browser asks; by default that of Prefect's own port, wherever the server listens.
+    own = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_UI_API_URL": url}
     if database:
         own["PREFECT_API_DATABASE_CONNECTION_URL"] = database
-    url = f"http://{HOST}:{port}/api"
-
-    def answers() -> bool:
-        try:
-            return http.get(f"{url}/health", timeout=2).is_success
-        except httpx.HTTPError:
-            return False
 
     server = ("prefect", "server", "start", "--host", HOST, "--port", str(port))
     with running(folder, "prefect-server", *server, **own, **env):
-        wait_for(answers, 120)
+        wait_for(lambda: is_well(f"{url}/health"), 120)
         yield url
+
+
+@contextmanager
+def mlflow_server(folder: Path, database: str) -> Iterator[str]:
+    """Start an MLflow server that may send webhooks to this machine; gives its address.
+
+    Args:
+        folder: for its artifacts and its log.
+        database: an SQLAlchemy URL.
+    """
+    port = free_port(for_what="MLflow")
+    url = f"http://{HOST}:{port}"
+    key = base64.urlsafe_b64encode(os.urandom(32)).decode()
+    settings = {
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": key, "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "https,http",
+        "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }  # fmt: skip
+    command = (
+        "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1", "--backend-store-uri", database,
+        "--artifacts-destination", str(folder / "artifacts"),
+    )  # fmt: skip
+    with running(folder, "mlflow-server", *command, **settings):
+        wait_for(lambda: is_well(f"{url}/health"), 120)
+        yield url
+
+
+@contextmanager
+def receiver(folder: Path, secret: str, **env: str) -> Iterator[str]:
+    """Start the receiver of webhooks; gives its address."""
+    port = free_port(for_what="the receiver")
+    own = {"HEADGATE_RECEIVER_PORT": str(port), "HEADGATE_WEBHOOK_SECRET": secret, "HEADGATE_ALERT_TOKEN": secret}
+    url = f"http://{HOST}:{port}"
+    with running(folder, "receiver", "tasks.receiver", **own, **env):
+        wait_for(lambda: is_well(f"{url}/health"), 60)
+        yield url
+
+
+@contextmanager
+def worker(folder: Path, name: str, python: str = sys.executable, **env: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a worker of the work pool `headgate`, as docs/own-servers.md has it."""
+    path = os.pathsep.join([str(Path(python).parent), os.environ["PATH"]])
+    command = ("tasks.worker", "start", "--pool", "headgate", "--type", "process", "--name", name)
+    settings = {**env, "PATH": path, "PREFECT_WORKER_QUERY_SECONDS": "0.5"}
+    with running(folder, name, *command, python=python, **settings) as process:
+        yield process
+
+
+def is_well(url: str) -> bool:
+    """Whether a server answers that it is well."""
+    try:
+        return http.get(url, timeout=2).is_success
+    except httpx.HTTPError:
+        return False
 
 
 @contextmanager
@@ -84,15 +137,14 @@ def own_servers(stack: Stack, folder: Path, database: str, journal: str) -> Iter
     """
     with ExitStack() as opened:
         url = opened.enter_context(prefect_server(folder, database))
-        env = {**stack.env, "PREFECT_API_URL": url, "PREFECT_HOME": str(folder), "HEADGATE_JOURNAL_URL": journal}
+        own = {"PREFECT_API_URL": url, "PREFECT_HOME": str(folder), "HEADGATE_JOURNAL_URL": journal}
+        env = {name: value for name, value in {**stack.env, **own}.items() if name != PREFECT_SIGN_IN}
         connected = subprocess.run(
             [HEADGATE, "connect"], env={**os.environ, **env, "HEADGATE_ENGINE": "off"}, capture_output=True, text=True,
             check=False,
         )  # fmt: skip
         assert connected.returncode == 0, connected.stderr
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        worker = ("tasks.worker", "start", "--pool", "headgate", "--type", "process")
-        opened.enter_context(running(folder, "worker", *worker, **env, PATH=path, PREFECT_WORKER_QUERY_SECONDS="0.5"))
+        opened.enter_context(worker(folder, "worker", **env))
         watched_logs.watch(folder)
         yield dataclasses.replace(stack, env=env)
     watched_logs.unwatch(folder)

@@ -1,8 +1,9 @@
 """Which tests a command runs, how long each group may take, and what the machine lacks for them.
 
-`--ring` is what `make test` runs: every unit test, and of the others those that tests/ring.txt names, which have every
-real part once; they get the mark `ring`. `--share 2/5` runs the second of five parts of the rest. Without either every
-test runs.
+`--ring` is what `make test` runs: the unit tests, but for those that tests/ring.txt leaves to the rest, and of the
+others those that it names, which have every real part once; they get the mark `ring`. `--share 2/5` runs the second of
+five parts of the rest, `--changed HEAD` the unit tests that what is not committed may concern (support/changed.py).
+Without any of them every test runs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import pytest
 
 MARK = "ring"
+LEFT_OUT = "!"
+"""What a line of tests/ring.txt begins with that leaves unit tests to the rest."""
 NAMED = Path(__file__).parents[1] / "ring.txt"
 BUDGETS = Path(__file__).parents[2] / "docs" / "contributing.md"
 TOO_LONG = 1.5
@@ -37,14 +40,16 @@ PARTS = {
 
 
 def named() -> list[str]:
-    """Return the patterns of test ids in tests/ring.txt."""
+    """Return the patterns of test ids in tests/ring.txt; one that begins with `!` is of unit tests outside the ring."""
     lines = (line.strip() for line in NAMED.read_text(encoding="utf-8").splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
 
 def is_quick(nodeid: str, patterns: Iterable[str]) -> bool:
     """Whether a test belongs to the ring."""
-    return nodeid.startswith("tests/unit/") or any(fnmatchcase(nodeid, pattern) for pattern in patterns)
+    if nodeid.startswith("tests/unit/"):
+        return not any(fnmatchcase(nodeid, pattern[1:]) for pattern in patterns if pattern.startswith(LEFT_OUT))
+    return any(fnmatchcase(nodeid, pattern) for pattern in patterns)
 
 
 def share_of(nodeid: str, shares: int) -> int:
@@ -56,6 +61,8 @@ def choose(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the ring, and leave out the tests that the command does not run."""
     ring, share, patterns = config.getoption("ring"), config.getoption("share"), named()
     number, shares = parse_share(share) if share else (0, 1)
+    since = config.getoption("changed")
+    concerned = set(_concerned(since)) if since else None
     kept, left = [], []
     for item in items:
         quick = is_quick(item.nodeid, patterns)
@@ -63,9 +70,18 @@ def choose(config: pytest.Config, items: list[pytest.Item]) -> None:
             item.add_marker(MARK)
         in_share = share is not None and not quick and share_of(item.nodeid, shares) == number
         wanted = (ring and quick) or in_share or not (ring or share)
+        if concerned is not None:
+            wanted = item.nodeid.partition("::")[0] in concerned
         (kept if wanted else left).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=left)
+
+
+def _concerned(since: str) -> list[str]:
+    # It takes a while to import, and few commands need it.
+    from support.changed import UnitTests, changed_files
+
+    return UnitTests().concerned(changed_files(since))
 
 
 def parse_share(text: str) -> tuple[int, int]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from prefect.client.schemas.schedules import IntervalSchedule
 
-from support.stack import http
 from tasks.deployments import open_client
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 def _runs(world: Any, flow: str) -> list[dict[str, Any]]:
     ask = {"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_DESC", "limit": 100}
-    found: list[dict[str, Any]] = http.post(f"{world.stack.env['PREFECT_API_URL']}/flow_runs/filter", json=ask).json()
+    found: list[dict[str, Any]] = world.stack.prefect.post("/flow_runs/filter", json=ask).json()
     return found
 
 
@@ -39,15 +38,18 @@ def by_schedule(world: Any, flow: str) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def every_ten_seconds(name: str) -> Iterator[None]:
-    """Have a deployment's own schedule come due more often meanwhile."""
+def every_ten_seconds(name: str, endpoint: str | None = None) -> Iterator[None]:
+    """Have a deployment's own schedule, or that of a watched endpoint, come due more often meanwhile."""
     with open_client() as client:
         deployment = client.read_deployment_by_name(name)
-        (schedule,) = client.read_deployment_schedules(deployment.id)
+        known = client.read_deployment_schedules(deployment.id)
+        (schedule,) = known if endpoint is None else [one for one in known if one.slug == endpoint]
         assert schedule.active
+        # Prefect's server forgets what an update does not name.
+        same = {"active": True, "parameters": schedule.parameters, "slug": schedule.slug}
         often = IntervalSchedule(interval=timedelta(seconds=10))
-        client.update_deployment_schedule(deployment.id, schedule.id, schedule=often)
+        client.update_deployment_schedule(deployment.id, schedule.id, schedule=often, **same)
         try:
             yield
         finally:
-            client.update_deployment_schedule(deployment.id, schedule.id, schedule=schedule.schedule)
+            client.update_deployment_schedule(deployment.id, schedule.id, schedule=schedule.schedule, **same)

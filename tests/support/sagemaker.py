@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/headgate-endpoints"
 TICK = 0.1
-STEP_SECONDS = 0.15
-"""How long a change of weights takes."""
 COPIES_LATE_SECONDS = 0.4
 """Captures of shadow variants are written this much after the others."""
 
@@ -79,6 +77,8 @@ class SageMaker(Catalog, ComponentHosting):
         self.url, self.inside = "", {}
         self._stop = threading.Event()
         self._random = random.Random(7)
+        self._clients = threading.Lock()
+        self._session = boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name=REGION)  # noqa: S106 - of nobody
 
     # Endpoints
 
@@ -114,7 +114,7 @@ class SageMaker(Catalog, ComponentHosting):
             endpoint.status = "Updating"
 
         def weigh() -> None:
-            time.sleep(STEP_SECONDS)
+            time.sleep(self.machines.step_seconds)
             with self._lock:
                 for name, one in wanted.items():
                     endpoint.production[name].weight = one.get("DesiredWeight", endpoint.production[name].weight)
@@ -158,7 +158,7 @@ class SageMaker(Catalog, ComponentHosting):
             endpoint.status = "Deleting"
 
         def end() -> None:
-            time.sleep(STEP_SECONDS)
+            time.sleep(self.machines.step_seconds)
             for variant in (*endpoint.production.values(), *endpoint.shadow.values()):
                 if variant.machine is not None:
                     variant.machine.end()
@@ -227,9 +227,8 @@ class SageMaker(Catalog, ComponentHosting):
         known = self.endpoints[endpoint]
         (known.production | known.shadow)[variant].machine.container.kill()
 
-    def run(self) -> None:
+    def run(self, s3: Any) -> None:
         """Write captures, and replace machines that failed, until `close`."""
-        s3 = self.client("s3")
         while not self._stop.wait(TICK):
             self.evidence.write_captures(s3)
             with self._lock:
@@ -254,28 +253,40 @@ class SageMaker(Catalog, ComponentHosting):
         }  # fmt: skip
 
     def client(self, service: str) -> Any:
-        return boto3.client(
-            service,
-            region_name=REGION,
-            endpoint_url=self.url,
-            aws_access_key_id="test",
-            aws_secret_access_key="test",  # noqa: S106 - of nobody
-        )
+        # A session makes one client at a time; in two threads one of them fails with KeyError.
+        with self._clients:
+            return self._session.client(service, endpoint_url=self.url)
 
     def _replace_failed(self, endpoint: Endpoint, variant: Variant) -> None:
         if variant.machine is None or variant.machine.is_running():
             variant.running = variant.count
-        elif variant.running:
+        elif variant.running and self._holder(endpoint, variant.machine) is not None:
             variant.running = 0
             # A new machine, as the old one's container is gone with it.
-            self._later(endpoint, lambda: self._restart(variant))
+            self._later(endpoint, lambda: self._restart(endpoint, variant.machine))
 
-    def _restart(self, variant: Variant) -> None:
+    def _restart(self, endpoint: Endpoint, failed: Machine) -> None:
         time.sleep(1)
-        machine = self._start(variant.config)
+        # An update may have removed the variant, and its model may be deleted, in the meantime.
+        holder = self._holder(endpoint, failed)
+        if holder is None:
+            return
+        machine = self._start(holder.config)
         while not machine.answers("/ping") and machine.is_running():
             time.sleep(TICK)
-        variant.machine = machine
+        with self._lock:
+            holder = self._holder(endpoint, failed)
+            if holder is not None:
+                holder.machine = machine
+        if holder is None:
+            machine.end()
+
+    def _holder(self, endpoint: Endpoint, machine: Machine) -> Variant | None:
+        """Return the variant that the endpoint has on this machine, or None."""
+        with self._lock:
+            known = (*endpoint.production.values(), *endpoint.shadow.values())
+            is_there = self.endpoints.get(endpoint.name) is endpoint
+            return next((one for one in known if is_there and one.machine is machine), None)
 
     def _start(self, config: dict[str, Any]) -> Machine:
         container = self.models[config["ModelName"]]["PrimaryContainer"]
@@ -287,7 +298,7 @@ class SageMaker(Catalog, ComponentHosting):
         production, shadow = made["ProductionVariants"], made["ShadowProductionVariants"]
         if not problem and "DeploymentConfig" in asked:
             problem = shift_in_steps(
-                self.client("cloudwatch"), endpoint.production, production, asked["DeploymentConfig"]
+                self.steps, self.client("cloudwatch"), endpoint.production, production, asked["DeploymentConfig"]
             )
         with self._lock:
             if problem:
@@ -299,7 +310,7 @@ class SageMaker(Catalog, ComponentHosting):
                 self.evidence.where[endpoint.name] = config.get("DataCaptureConfig", {}).get("DestinationS3Uri", "")
             stay = [variant.machine for variant in (endpoint.production | endpoint.shadow).values()]
         # Requests that are on their way still get their answers.
-        time.sleep(STEP_SECONDS)
+        time.sleep(self.machines.step_seconds)
         for variant in leaves.values():
             if variant.machine is not None and variant.machine not in stay:
                 variant.machine.end()

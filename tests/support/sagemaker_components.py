@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from docker.errors import DockerException
 
 from support.sagemaker_catalog import Refusal, arn_of
-from support.sagemaker_guardrails import FASTER, TICK, ringing
+from support.sagemaker_guardrails import TICK, Steps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,6 +57,7 @@ class ComponentHosting:
     def __init__(self) -> None:
         self.components: dict[str, Component] = {}
         self.asked_to_update: list[dict[str, Any]] = []
+        self.steps = Steps()
         self.answered: dict[str, str] = {}
         """Which revision each request was answered by, which SageMaker tells nobody."""
 
@@ -199,10 +200,7 @@ class ComponentHosting:
             names = [one["AlarmName"] for one in deployment.get("AutoRollbackConfiguration", {}).get("Alarms", [])]
             for share in range(step, 101, step):
                 found.taking_over = machine, share / 100
-                deadline = time.monotonic() + rolling["WaitIntervalInSeconds"] / FASTER
-                while not (problem := ringing(watch, names)) and time.monotonic() < deadline:
-                    time.sleep(TICK)
-                if problem:
+                if problem := self.steps.last(watch, names, rolling["WaitIntervalInSeconds"]):
                     break
         with self._lock:
             if problem:

@@ -24,6 +24,13 @@ class Evidence:
     def __init__(self) -> None:
         self._metrics: list[tuple[float, tuple[str, str], int, float]] = []
         self._captured: list[tuple[float, str, dict[str, Any]]] = []
+        self.used: defaultdict[tuple[str, str, frozenset[tuple[str, str]]], list[tuple[datetime, float]]]
+        self.used = defaultdict(list)
+        """Percents of what machines and copies have, by the metric's namespace, name and dimensions."""
+        self.in_part = ""
+        """What GetMetricData says of a query instead of Complete."""
+        self.page = 0
+        """So many values of a query are on a page; all of them where 0."""
         self.where: dict[str, str] = {}
         """Each endpoint's, as its configuration says."""
         self._lock = threading.Lock()
@@ -63,6 +70,9 @@ class Evidence:
         for query in asked["MetricDataQueries"]:
             stat, period = query["MetricStat"], query["MetricStat"]["Period"]
             named = {one["Name"]: one["Value"] for one in stat["Metric"]["Dimensions"]}
+            if stat["Metric"]["Namespace"] != "AWS/SageMaker":
+                results.append(self._measured(query, named, asked))
+                continue
             sums: dict[float, float] = defaultdict(float)
             wanted = (named.get("EndpointName", ""), named.get("VariantName") or named["InferenceComponentName"])
             for at, of, status, micros in known:
@@ -74,7 +84,26 @@ class Evidence:
                 "Timestamps": [datetime.fromtimestamp(one, UTC) for one in moments],
                 "Values": [sums[one] for one in moments],
             })  # fmt: skip
-        return {"MetricDataResults": results}
+        return self._page(results, int(asked.get("NextToken", 0)))
+
+    def _measured(self, query: dict[str, Any], named: dict[str, str], asked: dict[str, Any]) -> dict[str, Any]:
+        """Of what does not exist nothing is said, and no error; the newest minute is the first."""
+        metric, stat = query["MetricStat"]["Metric"], query["MetricStat"]["Stat"]
+        assert (query["MetricStat"]["Period"], stat) == (60, "Maximum"), query
+        known = self.used.get((metric["Namespace"], metric["MetricName"], frozenset(named.items())), [])
+        # Moto leaves the zone out.
+        start, end = (asked[key].replace(tzinfo=UTC) for key in ("StartTime", "EndTime"))
+        there = sorted((one for one in known if start <= one[0] < end), reverse=True)
+        return {
+            "Id": query["Id"], "Label": metric["MetricName"], "StatusCode": self.in_part or "Complete",
+            "Timestamps": [at for at, _ in there], "Values": [number for _, number in there],
+        }  # fmt: skip
+
+    def _page(self, results: list[dict[str, Any]], first: int) -> dict[str, Any]:
+        last = first + self.page if self.page else None
+        shown = [{**one, **{key: one[key][first:last] for key in ("Timestamps", "Values")}} for one in results]
+        more = last is not None and any(len(one["Values"]) > last for one in results)
+        return {"MetricDataResults": shown, **({"NextToken": str(last)} if more else {})}
 
     def write_captures(self, s3: Any) -> None:
         now = time.time()

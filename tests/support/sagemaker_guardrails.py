@@ -8,10 +8,11 @@ all goes over at once and nothing is watched.
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from support.sagemaker import Variant
 
@@ -20,12 +21,37 @@ FASTER = 300
 """Ten minutes of waiting are two seconds here."""
 
 
+class Steps:
+    """How long each step of a shift lasts: its time, and as long as a test holds it to do something meanwhile."""
+
+    def __init__(self) -> None:
+        self._are_held = False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Have steps end by an alarm alone."""
+        self._are_held = True
+        try:
+            yield
+        finally:
+            self._are_held = False
+
+    def last(self, alarms: Any, names: list[str], seconds: float) -> str:
+        """Wait for the end of a step of so many seconds of SageMaker's; return why it is taken back, if it is."""
+        deadline = time.monotonic() + seconds / FASTER
+        while not (reason := ringing(alarms, names)) and (self._are_held or time.monotonic() < deadline):
+            time.sleep(TICK)
+        return reason
+
+
 def shift_in_steps(
-    alarms: Any, before: Mapping[str, Variant], after: Mapping[str, Variant], deployment: Mapping[str, Any]
-) -> str:
+    steps: Steps, alarms: Any, before: Mapping[str, Variant], after: Mapping[str, Variant],
+    deployment: Mapping[str, Any],
+) -> str:  # fmt: skip
     """Give the new fleets their shares; why that was undone, if it was.
 
     Args:
+        steps: how long they last.
         alarms: a client of CloudWatch.
         before: the production variants, which requests are given to until all is over.
         after: those of the new configuration.
@@ -39,10 +65,7 @@ def shift_in_steps(
     for share in _shares(routing):
         for name, variant in before.items():
             variant.taking_over = (after[name].machine, share)
-        deadline = time.monotonic() + routing["WaitIntervalInSeconds"] / FASTER
-        while not (reason := ringing(alarms, names)) and time.monotonic() < deadline:
-            time.sleep(TICK)
-        if reason:
+        if reason := steps.last(alarms, names, routing["WaitIntervalInSeconds"]):
             break
     for variant in before.values():
         variant.taking_over = None

@@ -22,14 +22,9 @@ from headgate.errors import (
     TargetUnavailableError,
 )
 from headgate.phases import Phase
-from headgate.records import (
-    Artifact,
-    Image,
-    Look,
-    Traffic,
-    Verdict,
-)
+from headgate.records import Artifact, Image, Traffic
 from headgate.release_file import parse_release
+from headgate.verdicts import Look, Verdict
 from registry import Journal, Kind, history
 from registry.journal import leases
 from registry.lease import holder
@@ -66,6 +61,7 @@ class Simulation:
         self.verdicts: list[Verdict] = []
         self.releases: dict[str, str] = {}
         self.only_the_platform_fails = False
+        self.gates = "{smoke: off, shadow: off}"
         self.went_wrong = 0
         self._patch(patch, folder)
 
@@ -217,7 +213,7 @@ class Simulation:
     # The real world is taken away.
 
     def _spec(self) -> Any:
-        text = f"model: {ENDPOINT}\nartifact: /a\ntarget: {{kind: local}}\ngates: {{shadow: off}}\n"
+        text = f"model: {ENDPOINT}\nartifact: /a\ntarget: {{kind: local}}\ngates: {self.gates}\n"
         return parse_release(text)
 
     def _look(self, _job: Any, judge: Any, seconds: float, *_: Any) -> Look:
@@ -266,7 +262,6 @@ class Simulation:
         patch.setattr(tasks.job.Job, "wait_until", lambda job, _: job.obey())
         patch.setattr(images, "bill_of_materials", lambda *_: "")
         patch.setattr(flows.release, "package", SimpleNamespace(fn=self._package))
-        patch.setattr(tasks.gates, "_examples", lambda *_: [])
         patch.setattr(tasks.shift, "_judge", lambda *_: (SimpleNamespace(share=2000), 0.0))
         patch.setattr(tasks.shift, "_one_look", self._look)
         patch.setattr(tasks.report, "_store", lambda *_: self.gate("report", RegistryUnavailableError, lambda: ""))

@@ -6,10 +6,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from headgate.counts import Counts
 from headgate.errors import HeadgateError, LeaseLostError, RegistryUnavailableError, TargetError, TargetUnavailableError
 from headgate.records import (
     Artifact,
-    Counts,
     EndpointState,
     Image,
     ModelVersion,

@@ -12,12 +12,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def answering(reply: Callable[[str], tuple[int, bytes]], received: list[bytes] | None = None) -> Iterator[str]:
+def answering(
+    reply: Callable[[str], tuple[int, bytes]], received: list[bytes] | None = None, hosts: list[str] | None = None
+) -> Iterator[str]:
     """Serve on a free port.
 
     Args:
         reply: the status and the body, by the path.
         received: gets every request's body.
+        hosts: gets every request's host.
 
     Yields:
         The address.
@@ -28,6 +31,8 @@ def answering(reply: Callable[[str], tuple[int, bytes]], received: list[bytes] |
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             if received is not None:
                 received.append(body)
+            if hosts is not None:
+                hosts.append(self.headers["host"])
             status, content = reply(self.path)
             self.send_response(status)
             self.send_header("content-length", str(len(content)))

@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +17,38 @@ import httpx
 
 from deploy_targets.envoy import Gateway
 from headgate.home import Home
+from headgate.sign_in import PREFECT_SIGN_IN, PrefectSignIn
 from headgate.stack import Ports, Supervisor
 from headgate.stack.programs import client_env, stack_programs
 from support import watched_logs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 http = httpx.Client(timeout=90, limits=httpx.Limits(max_keepalive_connections=0))
 """For questions that are asked again and again: `httpx.get` reads certificates for a tenth of a second each time.
 
 A Prefect server on SQLite may stand still for a minute, as long as it waits for a lock of its database.
 """
+
+
+def prefect_client(env: Mapping[str, str]) -> httpx.Client:
+    """A client of the Prefect server that an environment names, signed in as it says; paths begin below its API."""
+    api = env["PREFECT_API_URL"]
+    limits = httpx.Limits(max_keepalive_connections=0)
+    return httpx.Client(base_url=api, timeout=90, limits=limits, auth=PrefectSignIn.of(api, env))
+
+
+@contextmanager
+def prefect_settings(env: Mapping[str, str]) -> Iterator[None]:
+    """Have this process's Prefect, which was imported in another environment, use and sign in to an environment's."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    with temporary_settings(
+        {PREFECT_API_URL: env["PREFECT_API_URL"], PREFECT_API_AUTH_STRING: env.get(PREFECT_SIGN_IN)}
+    ):
+        yield
+
 
 HEADGATE = str(Path(sys.executable).parent / "headgate")
 
@@ -43,6 +64,11 @@ class Stack:
     @property
     def home(self) -> Home:
         return Home(self.root)
+
+    @cached_property
+    def prefect(self) -> httpx.Client:
+        """Asks the Prefect server's API, signed in."""
+        return prefect_client(self.env)
 
     def headgate(
         self, *arguments: str, expect: int = 0, env: dict[str, str] | None = None
@@ -67,7 +93,7 @@ def headgate(
 
 
 @contextmanager
-def start_gateway(root: Path) -> Iterator[Home]:
+def start_gateway(root: Path, threads: int = 2) -> Iterator[Home]:
     home = Home(root).ensure()
     ports = Ports.choose(home)
     gateway, supervisor = Gateway(home.gateway, ports), Supervisor(home)
@@ -75,7 +101,9 @@ def start_gateway(root: Path) -> Iterator[Home]:
     supervisor.start()
     watched_logs.watch(home.logs)
     try:
-        supervisor.ensure(next(program for program in stack_programs(home, ports) if program.name == "gateway"))
+        program = next(program for program in stack_programs(home, ports) if program.name == "gateway")
+        program.command[program.command.index("--concurrency") + 1] = str(threads)
+        supervisor.ensure(program)
         wait_for(gateway.is_up, 20)
         yield home
     finally:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from support import cluster
+
+if TYPE_CHECKING:
+    import pytest
 
 TARGETS = ("local", "docker", "sagemaker", "sagemaker_components", "vertex", "azure_ml", *cluster.KINDS)
 
@@ -27,3 +32,16 @@ def scope_of(nodeid: str, *, one_stack: bool = False) -> str:
     asked = test.partition("[")[2].rstrip("]").partition("-")[0]
     of = [target for target in TARGETS if asked == target or (named.startswith(target) and asked not in TARGETS)]
     return f"contract/{max(of, key=len)}" if of else file
+
+
+def shuffle(items: list[pytest.Item], seed: str) -> None:
+    """Put the tests of each file, and of each target in it, in a random order; files stay in theirs."""
+    places: dict[tuple[str, str], list[int]] = {}
+    for place, item in enumerate(items):
+        places.setdefault((item.nodeid.partition("::")[0], scope_of(item.nodeid)), []).append(place)
+    for group, free in places.items():
+        moved = [items[place] for place in free]
+        # Each group has its own order, which does not depend on which others run.
+        random.Random(f"{seed} {group}").shuffle(moved)
+        for place, item in zip(free, moved, strict=True):
+            items[place] = item

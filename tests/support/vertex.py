@@ -32,12 +32,21 @@ if TYPE_CHECKING:
 PROJECT, LOCATION = "a-project", "europe-west4"
 PARENT = f"projects/{PROJECT}/locations/{LOCATION}"
 DATASET = "captures"
+METRICS = "aiplatform.googleapis.com/prediction/online"
 QUOTAS = ("custom_model_serving_cpus", "custom_model_serving_g2_cpus", "custom_model_serving_nvidia_l4_gpus")
 TICK = 0.1
-STEP_SECONDS = 0.15
-"""How long an operation takes at least."""
 LATE_SECONDS = 0.4
 """Counts and rows of the log come this much later."""
+
+
+def _within(series: dict[str, Any], since: float, until: float) -> dict[str, Any]:
+    """A series without the points of other moments; one without a moment stays, as whoever reads it is to say so."""
+    points = [
+        one for one in series.get("points", [])
+        if not (at := one.get("interval", {}).get("endTime", "")).endswith("Z")
+        or since < datetime.fromisoformat(at).timestamp() <= until
+    ]  # fmt: skip
+    return {**series, "points": points}
 
 
 class FailedOperation(Exception):  # noqa: N818 - what an operation ends with
@@ -68,6 +77,15 @@ class Vertex:
         self.repositories: set[str] = set()
         self.denied: set[str] = set()
         self.capacity, self.quotas = True, dict.fromkeys(QUOTAS, 40)
+        self.lists_zeros = False
+        """Whether a split has the deployed models without traffic too, which the reference leaves open."""
+        self.may_end = threading.Event()
+        """Cleared, operations go on until it is set."""
+        self.may_end.set()
+        self.series: list[dict[str, Any]] = []
+        """What Cloud Monitoring says beside what was counted."""
+        self.used: list[dict[str, Any]] = []
+        """What it says of memory: a series of a replica."""
         self._answers: list[tuple[float, str, str, int]] = []
         self._rows: list[tuple[float, str, list[Any]]] = []
         self._logs: defaultdict[str, list[str]] = defaultdict(list)
@@ -84,7 +102,7 @@ class Vertex:
             if name in self.models:
                 raise Refusal(409, "ALREADY_EXISTS", f"Model {name} already exists.")
             self.models[name] = {**asked["model"], "name": name, "createTime": _now(), "etag": _etag()}
-        return self._begin(f"{name}/operations", lambda: {"model": name})
+        return self._begin(f"{name}/operations", lambda: {"model": name}, "UploadModel")
 
     def get_model(self, name: str) -> dict[str, Any]:
         return found(self.models, name)
@@ -108,9 +126,13 @@ class Vertex:
         with self._lock:
             if name in self.sites:
                 raise Refusal(409, "ALREADY_EXISTS", f"Endpoint {name} already exists.")
-            resource = {**asked, "name": name, "createTime": _now(), "etag": _etag(), "deployedModels": []}
+            dns = {"dedicatedEndpointDns": f"{site}.{LOCATION}-1.prediction.vertexai.goog"}
+            resource = {
+                **asked, "name": name, "createTime": _now(), "etag": _etag(), "deployedModels": [],
+                **(dns if asked.get("dedicatedEndpointEnabled") else {}),
+            }  # fmt: skip
             self.sites[name] = Site(resource)
-        return self._begin(f"{name}/operations", lambda: {"name": name})
+        return self._begin(f"{name}/operations", lambda: {"name": name}, "CreateEndpoint")
 
     def get_endpoint(self, name: str) -> dict[str, Any]:
         with self._lock:
@@ -120,7 +142,11 @@ class Vertex:
                 deployed["status"] = {"availableReplicaCount": int(running)} | (
                     {} if running else {"message": "Model server exited unexpectedly."}
                 )
-            return {**site.resource, "deployedModels": list(site.resource["deployedModels"])}
+            zeros = {one["id"]: 0 for one in _deployed(site)} if self.lists_zeros else {}
+            split = {**zeros, **site.resource.get("trafficSplit", {})}
+            return {**site.resource, "deployedModels": list(_deployed(site))} | (
+                {"trafficSplit": split} if split else {}
+            )
 
     def list_endpoints(self, wanted: str) -> dict[str, Any]:
         with self._lock:
@@ -165,7 +191,14 @@ class Vertex:
                 site.resource["etag"] = _etag()
             return {"deployedModel": deployed}
 
-        return self._begin(f"{name}/operations", carry_out, number)
+        return self._begin(f"{name}/operations", carry_out, "DeployModel", number)
+
+    def deploy_by_hand(self, name: str, display_name: str, number: str) -> None:
+        """Somebody deploys a model of theirs, by the console or the SDK, under a name for display."""
+        with self._lock:
+            deployed = {"id": number, "displayName": display_name, "model": f"{PARENT}/models/theirs"}
+            self.sites[name].resource["deployedModels"].append(deployed)
+            self.sites[name].machines[number] = self.machines.start("theirs", {})
 
     def undeploy_model(self, name: str, asked: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
@@ -183,7 +216,7 @@ class Vertex:
                 machine.end()
             return {}
 
-        return self._begin(f"{name}/operations", carry_out)
+        return self._begin(f"{name}/operations", carry_out, "UndeployModel")
 
     def delete_endpoint(self, name: str) -> dict[str, Any]:
         with self._lock:
@@ -232,7 +265,11 @@ class Vertex:
 
     def time_series(self, wanted: str, start: str, end: str) -> dict[str, Any]:
         since, until = (datetime.fromisoformat(moment).timestamp() for moment in (start, end))
-        site = re.search(r'endpoint_id="([^"]+)"', wanted)[1]
+        site, metric = re.search(r'endpoint_id="([^"]+)"', wanted)[1], re.search(r'metric.type="([^"]+)"', wanted)[1]
+        if metric == f"{METRICS}/memory/bytes_used":
+            return {"timeSeries": [_within(series, since, until) for series in self.used]}
+        if metric != f"{METRICS}/response_count":
+            raise Refusal(404, "NOT_FOUND", f"Cannot find metric(s) that match type = {metric}.")
         counted: Counter[tuple[str, str]] = Counter()
         with self._lock:
             for at, name, number, status in self._answers:
@@ -246,6 +283,7 @@ class Vertex:
                 }
                 for (code, number), count in counted.items()
             ]
+            + self.series
         }
 
     def query(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -282,6 +320,7 @@ class Vertex:
 
     def close(self) -> None:
         self._stop.set()
+        self.may_end.set()
         for task in self._tasks:
             task.join(60)
 
@@ -324,12 +363,16 @@ class Vertex:
             time.sleep(TICK)
         return machine
 
-    def _begin(self, where: str, act: Callable[[], dict[str, Any]], about: str = "") -> dict[str, Any]:
+    def _begin(
+        self, where: str, act: Callable[[], dict[str, Any]], does: str = "Delete", about: str = ""
+    ) -> dict[str, Any]:
         name = f"{where}/{uuid.uuid4().int >> 66}"
-        operation = self.operations[name] = {"name": name, "done": False, "metadata": {"about": about}}
+        metadata = {"@type": f"type.googleapis.com/google.cloud.aiplatform.v1.{does}OperationMetadata", "about": about}
+        operation = self.operations[name] = {"name": name, "done": False, "metadata": metadata}
 
         def carry_out() -> None:
-            time.sleep(STEP_SECONDS)
+            time.sleep(self.machines.step_seconds)
+            self.may_end.wait()
             try:
                 outcome: dict[str, Any] = {"response": act()}
             except FailedOperation as failed:

@@ -25,6 +25,8 @@ from support.vertex import DATASET, LOCATION, PARENT, PROJECT, Vertex
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from support.pretended import Pretended
+
 SERVICES = ("AIPLATFORM", "ARTIFACTREGISTRY", "BIGQUERY", "CLOUDRESOURCEMANAGER", "LOGGING", "MONITORING",
             "SERVICEUSAGE")  # fmt: skip
 _SAID = {
@@ -52,13 +54,17 @@ class _Handler(CloudHandler):
                 self._refuse(401, "UNAUTHENTICATED", "Request is missing required authentication credential.")
                 return
             name, act = _route(self.vertex, self.command, unquote(path), single(query), body, self.headers)
-            self.send(200, self.vertex.faults.around(name, act, _NOTHING))
-        except _Raw as raw:
-            self.write(raw.status, raw.body, raw.kind, {"x-vertex-ai-deployed-model-id": raw.number})
+            answered = self.vertex.faults.around(name, act, _NOTHING)
+            if name == "rawPredict":
+                status, said, kind, number = answered
+                self.write(status, said, kind, {"x-vertex-ai-deployed-model-id": number})
+            else:
+                self.send(200, answered)
         except Refusal as refusal:
             self._refuse(refusal.status, refusal.code, refusal.message)
         except FaultError as error:
-            self._refuse(*_SAID[error.fault])
+            if not self.fails_unlike_the_cloud(self.vertex.faults, error.fault):
+                self._refuse(*_SAID[error.fault])
 
     def _token(self) -> str:
         token = uuid.uuid4().hex
@@ -69,24 +75,12 @@ class _Handler(CloudHandler):
         self.send(code, {"error": {"code": code, "status": status, "message": message}})
 
 
-class _Raw(Exception):  # noqa: N818 - an answer
-    """What a model answered."""
-
-    def __init__(self, status: int, body: bytes, kind: str, number: str) -> None:
-        super().__init__(status)
-        self.status, self.body, self.kind, self.number = status, body, kind, number
-
-
 def _route(
     vertex: Vertex, verb: str, path: str, query: dict[str, str], body: bytes, headers: Mapping[str, str]
-) -> tuple[str, Callable[[], dict[str, Any]]]:
+) -> tuple[str, Callable[[], Any]]:
     """The name of the call, and what carries it out."""
     if found := re.fullmatch(r"v1/(.+/endpoints/[^/]+):rawPredict", path):
-
-        def predict() -> dict[str, Any]:
-            raise _Raw(*vertex.raw_predict(found[1], body, headers.get("content-type", "")))
-
-        return "rawPredict", predict
+        return "rawPredict", lambda: vertex.raw_predict(found[1], body, headers.get("content-type", ""))
     asked = json.loads(body) if body else {}
     name = re.sub(r"^v1/", "", path)
     endpoint, model = rf"{PARENT}/endpoints/[^/:]+", rf"{PARENT}/models/[^/:]+"
@@ -179,9 +173,11 @@ def _check(schema: Mapping[str, Any], value: Any, where: str) -> None:
 
 
 @contextmanager
-def vertex(name: str, folder: Path) -> Iterator[tuple[Vertex, dict[str, str]]]:
+def vertex(
+    name: str, folder: Path, machines: Machines | Pretended | None = None
+) -> Iterator[tuple[Vertex, dict[str, str]]]:
     """A running double, and the environment that leads Google's own libraries to it."""
-    machines = Machines(name)
+    machines = machines or Machines(name)
     double = Vertex(machines)
     handler = type("Handler", (_Handler,), {"vertex": double, "tokens": set()})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -200,7 +196,7 @@ def vertex(name: str, folder: Path) -> Iterator[tuple[Vertex, dict[str, str]]]:
     credentials = folder / "google.json"
     credentials.write_text(json.dumps(account))
     try:
-        with hurried():
+        with hurried(machines):
             yield double, {
                 "GOOGLE_APPLICATION_CREDENTIALS": str(credentials), "GOOGLE_CLOUD_PROJECT": PROJECT,
                 **{f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{service}": url for service in SERVICES},

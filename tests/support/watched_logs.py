@@ -29,10 +29,17 @@ PREFECT_AWAY = "FlowRunCancellingObserver|EventsWorker|ConnectionRefusedError|Al
 _WRITTEN_SECONDS = 0.2
 
 _folders: list[Path] = []
-_expected: list[str] = []
-"""What tests have made their servers log: a server may log it when the next test runs."""
+_late: list[str] = []
+"""PREFECT_AWAY once a test has expected it: a worker gives up its server minutes later, when another test runs."""
 
 _read: dict[Path, int] = {}
+_now: list[str] = []
+"""What the test that runs expects: it may end servers of its own before it ends itself."""
+
+
+def expect(patterns: Iterable[str]) -> None:
+    """Name what the test that begins makes its servers log."""
+    _now[:] = patterns
 
 
 def watch(folder: Path) -> None:
@@ -49,13 +56,13 @@ def unwatch(folder: Path) -> None:
         AssertionError: there is an error that no test has been failed for.
     """
     _folders.remove(folder)
-    problems = [one for one in unexpected([folder], (PREFECT_AWAY,)) if one[0] != "worker.log"]
+    problems = [one for one in unexpected([folder], (PREFECT_AWAY, *_now)) if one[0] != "worker.log"]
     assert not problems, report(problems)
 
 
 def unexpected(folders: Iterable[Path], expected: Iterable[str]) -> list[tuple[str, str]]:
     """The errors since they were last read, each with the name of its log."""
-    patterns = [*expected, *_expected, *ALWAYS]
+    patterns = [*expected, *_late, *ALWAYS]
     return [
         (file.name, error.text)
         for folder in folders
@@ -94,12 +101,13 @@ def _from(file: Path, start: int) -> bytes:
         return opened.read()
 
 
-def check(expected: Iterable[str]) -> None:
-    """Fail where a server has logged what neither its test nor one before it expects.
+def check() -> None:
+    """Fail where a server has logged what its test does not expect.
 
     Raises:
         AssertionError: it has; with the errors.
     """
-    _expected.extend(expected)
-    problems = unexpected(_folders, ())
+    _late.extend(pattern for pattern in _now if pattern == PREFECT_AWAY)
+    problems = unexpected(_folders, _now)
+    _now.clear()
     assert not problems, report(problems)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 from planted import planting, run
+from support import rings
 
 FAULTS = planting.load()
 FAULT = planting.Fault("a-sign", "A sum is a sum.", planting.BY_HAND, "product.py", "one + other", "one - other")
@@ -26,7 +28,15 @@ def test_there_are_enough_of_each_kind():
     assert len(FAULTS) >= 50
     assert kinds["mutation"] + kinds["fix reverted"] >= 20
     assert min(kinds["mutation"], kinds["fix reverted"]) >= 8
-    assert sum(not fault.slow for fault in FAULTS) >= 40
+    assert sum(not fault.ring for fault in FAULTS) >= 40
+
+
+def test_a_fault_that_only_the_ring_finds_names_a_test_of_it():
+    for fault in FAULTS:
+        file = fault.ring.partition("::")[0]
+        patterns = [pattern for pattern in rings.named() if pattern.partition("::")[0] == file]
+        named = any(fault.ring == file or fnmatchcase(fault.ring, pattern) for pattern in patterns)
+        assert named or not file, fault.name
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
@@ -182,6 +192,13 @@ def test_what_fails_by_chance_or_anyway_has_found_nothing(root, monkeypatch, end
     result = run.look_for(FAULT, root)
     assert (result.stage, result.test) == (stage, test)
     assert copy.ends == []
+
+
+def test_an_argument_that_pytest_refuses_finds_no_fault(root, monkeypatch):
+    Copy(root, monkeypatch, PASSED, (4, "ERROR: usage: pytest [options]\nunrecognized arguments: --changed"))
+    with pytest.raises(SystemExit, match="which says nothing of the fault:"):
+        run.look_for(FAULT, root)
+    assert (root / "product.py").read_bytes() == PRODUCT.encode()
 
 
 def test_a_run_that_is_ended_leaves_no_fault(root, monkeypatch):
