@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any
 for folder in ("tests", "tests/support", "tests/flows", "examples"):
     sys.path.insert(0, str(Path(__file__).parent.parent / folder))
 
-import httpx
 import psutil
 from conftest import QUICK, World
 from support.chaos import (
@@ -280,10 +279,10 @@ def leaks(stack: Stack, patience: float = 30.0) -> dict[str, Any]:
 
 def unended(stack: Stack, seconds: float) -> list[str]:
     """The flow runs that are neither over within so long, nor what a schedule will run some day; they are printed."""
-    api, deadline = f"{stack.env['PREFECT_API_URL']}/flow_runs/filter", time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     wanted = {"flow_runs": {"state": {"type": {"not_any_": ["CANCELLED", "COMPLETED", "CRASHED", "FAILED"]}}}}
     while True:
-        runs = httpx.post(api, json=wanted, timeout=60).raise_for_status().json()
+        runs = stack.prefect.post("/flow_runs/filter", json=wanted).raise_for_status().json()
         late = [f"{run['name']} is {run['state']['name']}" for run in runs if run["state"]["name"] != "Scheduled"]
         if not late or time.monotonic() > deadline:
             break

@@ -11,27 +11,30 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "contract"))
 
-from harness import AzureMlHarness, ComponentsHarness, SageMakerHarness, VertexHarness
+from cloud_harness import AzureMlHarness, ComponentsHarness, SageMakerHarness, VertexHarness
 from support.azure_server import azure_ml
 from support.base_image import find_base
 from support.models import Models
 from support.moto_server import sagemaker
 from support.vertex_server import vertex
 
-from deploy_targets import clouds
+from headgate import clock
 from headgate.home import Home
+from headgate.limits import SETTLE
 from headgate.records import Mirror, Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+
+# The doubles show all series of a minute together.
+os.environ[SETTLE] = "0"
 
 READS = re.compile(r"^(describe|list|get)_|\.(get|list)$|^timeSeries|^jobs\.|^rawPredict$|^score$|^blobs\.")
 
@@ -122,17 +125,21 @@ class Watch:
         finally:
             self.calls.append((operation, began, time.perf_counter()))
 
-    def over(self, caller: Any) -> None:  # noqa: ANN401 - each cloud's own
-        """Watch every call, and what is slept for between them."""
-        caller.around = self.around
-        pause = time.sleep
+    @staticmethod
+    def monotonic() -> float:
+        """As `headgate.clock.Clock`."""
+        return time.monotonic()
 
-        def sleep(seconds: float) -> None:
-            began = time.perf_counter()
-            pause(seconds)
-            self.slept.append((began, time.perf_counter()))
+    @staticmethod
+    def time() -> float:
+        """As `headgate.clock.Clock`."""
+        return time.time()
 
-        clouds.time = SimpleNamespace(sleep=sleep, monotonic=time.monotonic, perf_counter=time.perf_counter)
+    def sleep(self, seconds: float) -> None:
+        """Wait, and note it."""
+        began = time.perf_counter()
+        time.sleep(seconds)
+        self.slept.append((began, time.perf_counter()))
 
     def between(self) -> list[tuple[float, str]]:
         """Seconds from the end of each call to the beginning of the next, less what was slept; and that one's name."""
@@ -153,17 +160,25 @@ def main() -> None:
             home, models = Home(Path(folder)).ensure(), Path(folder) / "models"
             models.mkdir()
             with cloud.open(home.root, base) as (harness, double):
-                measure(cloud, harness, double, Models(models))
+                watch = Watch()
+                with clock.using(watch):
+                    measure(cloud, harness, double, Models(models), watch)
 
 
-def measure(cloud: Cloud, harness: Any, double: Any, models: Models) -> None:  # noqa: ANN401 - each cloud's own
+def measure(
+    cloud: Cloud,
+    harness: Any,  # noqa: ANN401 - each cloud's own
+    double: Any,  # noqa: ANN401 - each cloud's own
+    models: Models,
+    watch: Watch,
+) -> None:
     """One cloud's table, and what lies between its calls."""
     old = harness.revision(models("pyfunc", does="double"), 1)
     new = harness.revision(models("pyfunc", does="negative"), 2)
-    target, watch = harness.target, Watch()
+    target = harness.target
     target.deploy("bench", old)
     target.route("bench", Traffic.all_to(old.name), fence=1)
-    watch.over(cloud.caller(target))
+    cloud.caller(target).around = watch.around
     steps: dict[str, Callable[[], None]] = {
         "deploy": lambda: target.deploy("bench", new),
         "shadow": lambda: [

@@ -101,17 +101,17 @@ def false_rollbacks(number: int) -> None:
         rule = Unending(replace(HARM, policy=replace(HARM.policy, max_duration=math.inf)))
         cells = ["" if measured else taken_back(run(rule, world, size, **options))]
         if both or measured:
-            cells.append(taken_back(run(rule, world, size, dispersion=True, **options)))
+            cells.append(taken_back(run(rule, world, size, is_dispersed=True, **options)))
         row(name, *cells)
     for name, world in (("latency AR(1) 15 %, 30 s", WANDER), ("latency AR(1) 15 %, 5 min", WANDER_LONG)):
         few = max(number // 4, 40)
         plain = run(HARM_LATENCY, world, few, latency=True, look=5.0)
-        known = run(HARM_LATENCY, world, few, latency=True, look=5.0, dispersion=True)
+        known = run(HARM_LATENCY, world, few, latency=True, look=5.0, is_dispersed=True)
         row(f"{name} ({few} runs)", taken_back(plain), taken_back(known))
     rule = Unending(replace(HARM_LATENCY, policy=replace(HARM_LATENCY.policy, max_duration=math.inf)))
     days = min(48, max(number // 8, 4))
     for what, judge, minutes in (("60 min", HARM_LATENCY, 60.0), ("24 h", rule, 1440.0)):
-        known = run(judge, WANDER, days, latency=True, dispersion=True, minutes=minutes)
+        known = run(judge, WANDER, days, latency=True, is_dispersed=True, minutes=minutes)
         row(f"AR(1), looks each second, {what} ({days} runs)", "", taken_back(known))
 
 
@@ -136,7 +136,7 @@ def latency(number: int) -> None:
     worlds = (World(), World(slower=1.1), World(slower=1.5), World(tail=(0.015, 3.0)))
     outcomes = [run(HARM_LATENCY, world, few, latency=True, look=5.0) for world in worlds]
     row("headgate", taken_back(outcomes[0]), *(found(outcome, "exposed") for outcome in outcomes[1:]))
-    known = [run(HARM_LATENCY, replace(world, wander=0.15), few, latency=True, look=5.0, dispersion=True)
+    known = [run(HARM_LATENCY, replace(world, wander=0.15), few, latency=True, look=5.0, is_dispersed=True)
              for world in worlds]  # fmt: skip
     row("headgate, AR(1) 15 %, measured", taken_back(known[0]), *(found(outcome, "exposed") for outcome in known[1:]))
 
@@ -165,15 +165,15 @@ def promotion(number: int) -> None:
     ):
         cells = []
         for dispersion in (False, True):
-            outcome = run(RAMP, replace(world, canary=edge), number, dispersion=dispersion)
+            outcome = run(RAMP, replace(world, canary=edge), number, is_dispersed=dispersion)
             cells.append(interval(int((outcome.phase == PROMOTE).sum()), number))
         row(name, *cells)
     print("\nThe price of dispersion: 20% broken, failed requests and time; a good canary's promotion")
     row("", "20% broken", "good")
     worlds = {"independent": World(), "bursts": BURSTS, "four times as many": MANY_BURSTS, "sticky users": STICKY}
     for name, world in worlds.items():
-        broken = run(HARM, replace(world, canary=0.2), number, dispersion=True)
-        good = run(RAMP, world, number, dispersion=True)
+        broken = run(HARM, replace(world, canary=0.2), number, is_dispersed=True)
+        good = run(RAMP, world, number, is_dispersed=True)
         row(name, found(broken), f"{good.promoted:.0%}, {good.median('seconds', PROMOTE):.0f}s")
 
 

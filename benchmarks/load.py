@@ -25,13 +25,17 @@ class Answer(NamedTuple):
 
 
 class Connection:
-    """One keep-alive connection that sends the same request again and again."""
+    """One keep-alive connection, to a port or at a Unix socket, that sends the same request again and again."""
 
-    def __init__(self, url: str, body: object) -> None:
+    def __init__(self, url: str, body: object, at: str = "") -> None:
         parts = urlsplit(url)
         content = json.dumps(body).encode()
-        self._socket = socket.create_connection((parts.hostname, parts.port))
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if at:
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.connect(at)
+        else:
+            self._socket = socket.create_connection((parts.hostname, parts.port))
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         head = (
             f"POST {parts.path} HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(content)}\r\n\r\n"
@@ -67,8 +71,8 @@ class Connection:
 class Load:
     """Connections that ask without pause, each in its thread, until the block ends."""
 
-    def __init__(self, url: str, body: object, connections: int, rate: float = 0.0) -> None:
-        self._url, self._body = url, body
+    def __init__(self, url: str, body: object, connections: int, rate: float = 0.0, at: str = "") -> None:
+        self._url, self._body, self._at = url, body, at
         self._pause = connections / rate if rate else 0.0
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run) for _ in range(connections)]
@@ -88,7 +92,7 @@ class Load:
         self.seconds = time.perf_counter() - self.began
 
     def _run(self) -> None:
-        connection = Connection(self._url, self._body)
+        connection = Connection(self._url, self._body, self._at)
         due = time.perf_counter()
         while not self._stop.is_set():
             try:
@@ -96,7 +100,7 @@ class Load:
             except OSError as error:
                 self.errors.append(repr(error))
                 connection.close()
-                connection = Connection(self._url, self._body)
+                connection = Connection(self._url, self._body, self._at)
             due += self._pause
             if self._pause and (ahead := due - time.perf_counter()) > 0:
                 time.sleep(ahead)
@@ -113,9 +117,9 @@ class Load:
         return statistics.quantiles(times, n=1000)[round(quantile * 1000) - 1] * 1000
 
 
-def run(url: str, body: object, connections: int, seconds: float) -> Load:
-    """Load a server for a while."""
-    with Load(url, body, connections) as load:
+def run(url: str, body: object, connections: int, seconds: float, at: str = "") -> Load:
+    """Load a server for a while; `at` is the Unix socket where it listens, if at one."""
+    with Load(url, body, connections, at=at) as load:
         time.sleep(seconds)
     if load.errors or any(answer.status != 200 for answer in load.answers):
         raise RuntimeError(f"{url}: {load.errors[:3]} {[a for a in load.answers if a.status != 200][:3]}")

@@ -82,7 +82,6 @@ def spread(seconds: list[float]) -> str:
 
 def events(stack: Stack) -> None:
     """From an alert's arrival to the run that it starts being Running; nobody has the endpoint, so nothing changes."""
-    api = f"{stack.env['PREFECT_API_URL']}/flow_runs/filter"
     bearer = {"authorization": f"Bearer {Secrets.of(stack.home).alerts}"}
     seconds = []
     for number in range(REPEATS):
@@ -92,7 +91,8 @@ def events(stack: Stack) -> None:
         sent.raise_for_status()
 
         def runs(endpoint: str = f"none-{number}") -> bool:
-            found = http.post(api, json={"flows": {"name": {"any_": ["rollback"]}}, "limit": 50}).json()
+            asked = {"flows": {"name": {"any_": ["rollback"]}}, "limit": 50}
+            found = stack.prefect.post("/flow_runs/filter", json=asked).json()
             ours = [run for run in found if run["parameters"].get("endpoint") == endpoint]
             return any(run["start_time"] for run in ours)
 

@@ -27,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 import psutil
 from support.models import Models
 
-from serving.app import App
-from serving.prediction_log import PredictionLog, Row
-from serving.settings import Settings
-from serving.tracing import Tracing
+from headgate_server.app import App
+from headgate_server.prediction_log import PredictionLog, Row
+from headgate_server.settings import Settings
+from headgate_server.tracing import Tracing
 
 PAIRS, SLICE_SECONDS, BURST = 120, 0.25, 20
 RATES = ((1_000, 1_000), (5_000, 1_000), (20_000, 1_000), (50_000, 1_000), (100, 1_000_000), (1_000, 1_000_000))

@@ -117,7 +117,7 @@ def start(server: str, model: Path, folder: Path) -> Iterator[str]:
         command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model), "-p", str(port),
                    "--env-manager", "local", "--workers", "1"]  # fmt: skip
     else:
-        command = [sys.executable, "-m", "serving"]
+        command = [sys.executable, "-m", "headgate_server"]
         env |= {
             "HEADGATE_MODEL": str(model), "PORT": str(port), "HEADGATE_HOST": "127.0.0.1",
             "HEADGATE_SCRATCH": tempfile.mkdtemp(dir=folder),
