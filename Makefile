@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 TARGET ?= local
-WORKERS ?= 2
+WORKERS ?= 3
 BIN := .venv/bin
 # What is installed here is compiled once, and not by each of a hundred processes.
 unexport PYTHONDONTWRITEBYTECODE
@@ -11,15 +11,22 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
-.PHONY: demo test test-rest test-ranges test-all planted test-kubernetes check bench chaos day docs chart schema lock wheel base-image clean
+.PHONY: help demo test test-changed test-rest test-ranges test-all planted test-kubernetes check bench hostile chaos day docs chart schema lock wheel base-image clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 18
 
 demo: .venv/runtime  ## five releases of real models under live traffic, in about three minutes; TARGET=docker for containers
 	$(call say,running the demo; its state is in $${HEADGATE_HOME:-~/.headgate}; add ARGS=--keep to keep the stack up)
 	@$(BIN)/python examples/demo.py --target '$(TARGET)' $(ARGS)
 
-test: .venv/dev  ## the ring: every unit test, every real server and every path of a release once; docs/contributing.md
-	$(call say,running the ring; ten to thirty minutes on two cores; WORKERS=1 for one at a time; make test-all runs every test)
+test: .venv/dev  ## the ring: the unit tests, every real server and every path of a release once; docs/contributing.md
+	$(call say,running the ring; ten minutes on two quick cores; WORKERS=1 for one at a time; make test-all runs every test)
 	@$(PYTEST) --ring --ignore tests/ranges $(ARGS)
+
+test-changed: .venv/dev  ## the unit tests that a change may concern: of what is not committed, or SINCE=HEAD~3
+	@$(PYTEST) --changed $(or $(SINCE),HEAD) tests/unit $(ARGS) || \
+		([ $$? = 5 ] && echo "no unit test is concerned by what changed since $(or $(SINCE),HEAD); make test runs the others")
 
 test-rest: .venv/dev  ## the tests outside the ring; SHARE=2/6 for the second of six parts
 	$(call say,running the tests outside the ring; about fifty minutes on two cores; SHARE=2/6 runs the second of six parts)
@@ -51,7 +58,7 @@ check: .venv/dev  ## style, types, import contracts, schema, links of the docs
 	$(call say,mypy)
 	@$(BIN)/mypy
 	$(call say,import contracts)
-	@$(BIN)/lint-imports --no-cache | tail -n 8
+	@$(BIN)/lint-imports --no-cache
 	$(call say,release.schema.json is that of the code)
 	@$(BIN)/headgate schema | diff - release.schema.json || (echo "run: make schema" && exit 1)
 	$(call say,examples are valid and links lead somewhere)
@@ -64,6 +71,10 @@ check: .venv/dev  ## style, types, import contracts, schema, links of the docs
 bench: .venv/dev  ## every benchmark; prints ratios measured side by side
 	$(call say,running the benchmarks; about fifty minutes)
 	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+hostile: .venv/dev  ## attacks on an endpoint and input with faults; what they cost other clients
+	$(call say,attacking an endpoint; about twenty minutes)
+	@$(BIN)/python benchmarks/hostile $(ARGS)
 
 chaos: .venv/dev  ## kill releases by the hundred; ARGS="--kills 500 --seed 7"
 	$(call say,killing releases; about six seconds a kill)

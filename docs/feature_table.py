@@ -20,7 +20,10 @@ NAMES = {
     Feature.MEMORY_LIMIT: "limit of memory",
     Feature.GPU: "GPUs by number",
     Feature.IMAGE: "a base image, and a repository",
+    Feature.LIMITS: "limits of requests, by endpoint",
+    Feature.TIMEOUTS: "how long requests may take, by endpoint",
     Feature.REDACT: "fields left out before anything is written",
+    Feature.SECRETS: "secrets of the server, by reference",
     Feature.ALARMS: "alarms of the platform that take a version back",
 }
 

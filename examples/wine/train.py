@@ -1,6 +1,6 @@
 """Train the demo's four wine models on scikit-learn's own data and log each with plain MLflow.
 
-    MLFLOW_TRACKING_URI=… python examples/wine/train.py
+    eval "$(headgate env)"; python examples/wine/train.py
 
 Prints one JSON object: the artifact URI of each version.
 """
