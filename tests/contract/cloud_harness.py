@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 from harness import Reply, revision_of
 from support import azure_ml as azure
 from support.chaos import Kill
+from support.processor import patient
 from support.sagemaker import ROLE
 from support.sagemaker_evidence import BUCKET
 from support.vertex import DATASET, LOCATION, PARENT, PROJECT
@@ -190,6 +191,11 @@ class VertexHarness(_Cloud):
 
     def again(self) -> DeployTarget:
         return VertexTarget(self._settings)
+
+    def revision(self, model: Path, version: int, *, ready_timeout: float = 60.0, **more: Any) -> Revision:
+        # Vertex AI is not told how long a container may take.
+        self._double.ready_seconds = patient(ready_timeout)
+        return super().revision(model, version, ready_timeout=ready_timeout, **more)
 
     def _ask(self, endpoint: str, payload: Payload) -> Reply:
         headers = {"authorization": f"Bearer {self.target._google.token()}", "content-type": payload.content_type}

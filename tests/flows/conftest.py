@@ -17,6 +17,7 @@ from client import Client
 from support import cluster
 from support.cloud_worlds import on_sagemaker
 from support.oci_registry import registry
+from support.processor import slowness
 from support.stack import HEADGATE, http, prefect_settings, wait_for
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
@@ -128,10 +129,13 @@ class World:
 
     @contextmanager
     def traffic(self, *, low: float = 1.0, rate: float = 100.0, may_lose: bool = False) -> Iterator[Client]:
-        """Clients that ask for the double of numbers from `low` on; without `may_lose` each has to get an answer."""
+        """Clients that ask for the double of numbers from `low` on; without `may_lose` each has to get an answer.
+
+        `rate` is what a usual machine is asked a second; a slow one is asked as much less often.
+        """
         rows = pd.DataFrame({"x": [low + number for number in range(20)]})
         truth = rows["x"].map(lambda x: {"x": x * 2})
-        with Client(self.state.url, rows, truth, rate, **self.client_options) as client:
+        with Client(self.state.url, rows, truth, rate / slowness(), **self.client_options) as client:
             yield client
         assert may_lose or client.lost == 0
 
@@ -168,9 +172,11 @@ def open_world(stack, monkeypatch, kind: str = "local", **settings: Any) -> Iter
         monkeypatch.setenv(name, value)
     with prefect_settings(stack.env):
         opened = World(stack, kind, **settings)
-        yield opened
-        opened.delete()
-        opened.journal.close()
+        try:
+            yield opened
+            opened.delete()
+        finally:
+            opened.journal.close()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""How long something takes a processor, whatever else this process and this machine do."""
+"""How long something takes a processor, whatever else this machine does; and how patient a test is with a slow one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @dataclass
@@ -23,14 +23,29 @@ _WORK, _USUAL_SECONDS, _LONG_SECONDS = 10**6, 0.06, 0.3
 """Additions, how long they take a usual processor, and what is short on any."""
 
 
-def at_usual_pace(seconds: float) -> float:
-    """Return how long it would have taken a usual processor; a virtual one may be slower by times for a while."""
-    if seconds < _LONG_SECONDS:
-        return seconds
-    began, total = time.thread_time(), 0
+_SLOWEST = 4.0
+"""How many times slower than usual a virtual machine was seen to be."""
+
+
+def patient(seconds: float) -> float:
+    """Return how long a test waits for what takes a usual machine at most so many seconds."""
+    return seconds * _SLOWEST
+
+
+def slowness(clock: Callable[[], float] = time.monotonic) -> float:
+    """Return how many times longer than a usual processor this one takes now: at least 1, at most 4.
+
+    `time.monotonic` also counts what other processes take of it, `time.thread_time` does not.
+    """
+    began, total = clock(), 0
     for number in range(_WORK):
         total += number
-    return seconds / max((time.thread_time() - began) / _USUAL_SECONDS, 1.0)
+    return min(max((clock() - began) / _USUAL_SECONDS, 1.0), _SLOWEST)
+
+
+def at_usual_pace(seconds: float) -> float:
+    """Return how long it would have taken a usual processor; a virtual one may be slower by times for a while."""
+    return seconds if seconds < _LONG_SECONDS else seconds / slowness(time.thread_time)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from headgate.sign_in import PREFECT_SIGN_IN, PrefectSignIn
 from headgate.stack import Ports, Supervisor
 from headgate.stack.programs import client_env, stack_programs
 from support import watched_logs
+from support.processor import patient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -138,9 +139,9 @@ def end_stack(root: Path) -> None:
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 90.0) -> Any:
-    """What the condition gives once it is true."""
-    deadline = time.monotonic() + seconds
+    """What the condition gives once it is true, which takes a usual machine at most so many seconds."""
+    deadline = time.monotonic() + patient(seconds)
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not true after {seconds} s: {condition}"
+        assert time.monotonic() < deadline, f"not true after {patient(seconds):.0f} s: {condition}"
         time.sleep(0.05)
     return value

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from docker.errors import DockerException
 
 from support.faults import Faults
+from support.processor import patient
 from support.vertex_rules import Refusal, check_labels, check_split, checked, found, matches
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ class Vertex:
         self.capacity, self.quotas = True, dict.fromkeys(QUOTAS, 40)
         self.lists_zeros = False
         """Whether a split has the deployed models without traffic too, which the reference leaves open."""
+        self.ready_seconds = patient(30)
+        """How long a container may take to pass its health checks, of which a second is many on Vertex AI."""
         self.may_end = threading.Event()
         """Cleared, operations go on until it is set."""
         self.may_end.set()
@@ -353,8 +356,7 @@ class Vertex:
             machine = self.machines.start(container["imageUri"], env)
         except DockerException as error:
             raise FailedOperation(3, f"The image could not be pulled: {error}") from error
-        # A second here is many there.
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + self.ready_seconds
         while not machine.answers(container["healthRoute"]):
             if not machine.is_running() or time.monotonic() > deadline:
                 self._logs[name.rpartition("/")[2]] += machine.log()
