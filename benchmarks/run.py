@@ -18,6 +18,7 @@ ALL = (
     "prediction_log",
     "judge",
     "judge_worlds",
+    "resume",
     "shadow",
     "drift",
     "drift_peers",

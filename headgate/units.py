@@ -19,7 +19,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"^([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)$")
 _PERCENT = re.compile(r"^([0-9]+(?:\.[0-9]+)?)%$")
 _MOST_DAYS = 3650
-"""Of a duration: dates end in the year 9999, and no release waits for ten years."""
+"""The longest duration, in days; longer ones would lead to dates that cannot be computed."""
 
 
 def parse_duration(value: object) -> float:

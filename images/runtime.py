@@ -24,7 +24,7 @@ from headgate.errors import PackageError
 from headgate.home import write_atomically
 from headgate.safe_path import clean
 from headgate.safe_path import python as own_python
-from images.bundle import SERVER, code_of
+from images.bundle import code_of
 from images.layers import ROOT, Content, Layer
 from images.manifest import TAR_GZIP, Blob
 from images.requirements import NOTHING, install_into
@@ -96,7 +96,7 @@ def packages_layer(home: Home, lock: str, python: str, glibc: str = GLIBC, asked
     return _made_once(home, f"runtime-{key[:16]}", lambda folder: _make_packages(folder, lock, python, wheels, asked))
 
 
-def code_layer(home: Home, python: str, package: str = SERVER) -> Blob:
+def code_layer(home: Home, python: str, package: str) -> Blob:
     """Return the layer of a package of Headgate's, with its byte code; made once.
 
     Args:

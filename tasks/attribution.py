@@ -111,9 +111,9 @@ def windows_of_norms(job: ReleaseJob, champion: Reign, earlier: Reign, report: H
     span = timedelta(seconds=monitor.window)
     (live,) = job.journal.read(job.endpoint, kinds=(Kind.LIVE,), newest=1)
     rows = job.journal.read(job.endpoint, kinds=(Kind.CHECK,), what="drift", after=live.seq)
-    checks = [report, *(HealthReport.model_validate(row.evidence) for row in rows)]
+    found = [HealthReport.model_validate(row.evidence) for row in rows if row.evidence.get("violation")]
     name = champion.revision.name
-    violations = [check.window.start for check in checks if check.violation and check.revision == name]
+    violations = [check.window.start for check in (report, *found) if check.violation and check.revision == name]
     end = max(min([champion.since + span, report.window.start, *violations]), champion.since)
     left = earlier.until or champion.since
     return Window(start=champion.since, end=end), Window(start=max(left - span, earlier.since), end=left)

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 NOT_COMPARED_SECONDS = 600.0
 """How long the old version may take to be ready to be asked again before it is said."""
-_LOOKS_BETWEEN_STATES = 1000
-"""So many looks are replayed in a second, and a state takes as many bytes as 20 of them."""
+LOOKS_BETWEEN_STATES = 100
+"""Looks from one state to the next. Replaying so many takes less than a second; a state has the size of 20 looks."""
 _ZERO = Counts(requests=0, failures=0)
 
 
@@ -123,7 +123,7 @@ def _look_until_decided(job: ReleaseJob, stable: Revision, canary: Revision) -> 
             job.route(_traffic(job, stable, canary, judge.share))
             progress.update(judge.share / BASIS_POINTS * 100)
         job.write(Kind.LOOK, look.verdict, look.reason, look.model_dump(mode="json"), actor="judge")
-        if looks % _LOOKS_BETWEEN_STATES == 0:
+        if looks % LOOKS_BETWEEN_STATES == 0:
             job.write(Kind.STATE, "judge", evidence=judge.to_dict(), actor="judge")
         if look.verdict in {Verdict.ROLLBACK, Verdict.PROMOTE, Verdict.INCONCLUSIVE}:
             return look, looks

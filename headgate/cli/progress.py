@@ -58,7 +58,7 @@ class Progress:
             self._status.stop()
 
     def show(self, entry: Entry) -> None:
-        """Show one row of the history; a judge's state is for machines."""
+        """Show one row of the history, unless it is a judge's state."""
         if entry.kind == "state":
             return
         with self._lock:

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 BURST_SECONDS = 10
-"""Length of a burst of failures, in rows."""
+"""Length of a burst of failures, in seconds; a row of counts is a second."""
 
 LENGTHS = (1, 3, 10, 30)
-"""Lengths of windows in which servers are compared, in windows of the shortest that bursts are told by."""
+"""Lengths of the windows in which servers are compared, in units of BURST_SECONDS."""
 
 MIN_WINDOWS = 60
 """Windows of BURST_SECONDS with requests, of all servers together; with fewer, φ would be mostly noise."""

@@ -259,7 +259,7 @@ _OF_TEXT = [
     lambda text, _: text + b"z: &z [*z]\n",
     lambda text, _: text + b"z: !!python/object/apply:os.system [touch mark]\n",
     lambda text, _: text + b"#" + b" " * 5_000_000,
-    lambda text, _: text + b"".join(b"k%d: v\n" % number for number in range(2_000)),
+    lambda text, _: text + b"".join(b"k%d: v\n" % number for number in range(5_000)),
     lambda text, _: b"---\n" + text + b"---\n" + text,
     lambda text, _: text + b"<<: 7\n",
     lambda text, _: b"",

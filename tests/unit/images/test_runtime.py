@@ -25,7 +25,7 @@ def layer(root):
 
 
 def code(root):
-    return code_layer(Home(root).ensure(), "3.11")
+    return code_layer(Home(root).ensure(), "3.11", SERVER)
 
 
 def names_in(made):
