@@ -22,6 +22,8 @@ PASSING = (
     r"dropping \d+ events[\s\S]*NOT NULL constraint failed: events\.occurred",
     # Prefect's worker was ended while it looked for cancelled runs by polling.
     r"FlowRunCancellingObserver\._handle_polling_task_done[\s\S]*CancelledError$",
+    # A schedule was removed, and its coming runs with it, while Prefect's worker was about to start one of them.
+    r"Failed to update state of flow run '[\s\S]*Flow run with id \S+ not found",
 )
 """Errors that the program itself puts right."""
 

@@ -39,7 +39,8 @@ class Waitless(Ahead):
 
     def __init__(self) -> None:
         super().__init__()
-        self._began = time.monotonic(), time.time()
+        # Whole seconds, so that sums of seconds are exact.
+        self._began = float(int(time.monotonic())), time.time()
 
     def monotonic(self) -> float:
         return self._began[0] + self._skipped

@@ -89,13 +89,19 @@ def test_failed_runs_and_what_passes_by_itself_are_no_errors_of_a_program(tmp_pa
     log = tmp_path / "worker.log"
     stamp = "2026-11-29 01:17:37.277 | ERROR   | "
     twice = "dropping 3 events\nTraceback (most recent call last):\nNOT NULL constraint failed: events.occurred"
+    removed = (
+        "prefect.flow_runs.worker - Failed to update state of flow run '01a22de9'\nTraceback (most recent call last):\n"
+        "PrefectHTTPStatusError: Client error '404 Not Found' for url 'http://127.0.0.1:25536/api/flow_runs/01a22de9/"
+        "set_state' - Response: {'exception_message': 'Flow run with id 01a22de9 not found'}\nObjectNotFound: None"
+    )
     lines = [
         "Flow run 'release' - Finished in state Failed('rejected')",
         f"prefect.server.messaging - {twice}",
+        removed,
         "worker - it fails",
     ]
     log.write_text("\n".join(stamp + line for line in lines) + "\n")
-    assert len(find_errors(log.read_text())) == 3
+    assert len(find_errors(log.read_text())) == 4
     (found,) = recent_errors(log, datetime(2026, 1, 1, tzinfo=UTC))
     assert found.summary.endswith("worker - it fails")
     # A database that is locked costs events, and does not pass by itself.
