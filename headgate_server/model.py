@@ -7,8 +7,9 @@ Four ways, tried from the quickest when the model is loaded:
 - **frame**: inputs are scalar columns. JSON → the frame that MLflow's enforcement would build → model.
 - **mlflow**: MLflow's scoring functions, which every model has, and every unusual body takes.
 
-A quick way is only taken when it gave the same bytes as MLflow's for the model's example and for made-up
-rows; and a body that it does not read exactly goes to MLflow's, which decides about errors too.
+A quick way is only taken when it gave the same answer as MLflow's for the model's example and for made-up
+rows, and none where the model raised; and a body that it does not read exactly goes to MLflow's, which decides
+about errors too.
 """
 
 from __future__ import annotations
@@ -229,18 +230,35 @@ class ServedModel:
         return ask
 
     def _agrees(self, ask: Callable[[Any], bytes | None]) -> bool:
-        """Whether a quick way gives MLflow's own answer for the example and for made-up rows."""
-        probes = self._probes()
-        for document in probes:
+        """Whether a quick way gives MLflow's own answer for the example and for made-up rows, where the model has one.
+
+        Where it has none, as it raises for values out of its range, the quick way must have none either: MLflow's own
+        way is asked then. Rows that have no answer together are asked one by one. One answer at least is compared.
+        """
+        probes, is_compared = self._probes(), False
+        while probes:
+            document = probes.pop(0)
+            expected = self._expected(document)
             try:
                 quick = ask(document)
-                reference = self.mlflow_answer(json.dumps(document).encode(), JSON)
-            except Exception as error:  # noqa: BLE001 - a way that fails in any manner is not taken
+            except Exception as error:  # noqa: BLE001 - whatever a model raises
                 logger.info("a quicker way to ask this model fails: %r", error)
+                quick = None
+            if expected is None and quick is None:
+                probes += _one_by_one(document)
+            elif expected is None or quick is None or json.loads(quick) != expected:
                 return False
-            if quick is None or reference.status != 200 or json.loads(quick) != json.loads(reference.body):  # noqa: PLR2004
-                return False
-        return bool(probes)
+            else:
+                is_compared = True
+        return is_compared
+
+    def _expected(self, document: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+        """Return the answer by MLflow's scoring functions; None where the model raises or the body is refused."""
+        try:
+            answer = self.mlflow_answer(json.dumps(document).encode(), JSON)
+        except ModelRaisedError:
+            return None
+        return json.loads(answer.body) if answer.status == 200 else None  # noqa: PLR2004
 
     def _probes(self) -> list[dict[str, Any]]:
         probes = []
@@ -266,6 +284,14 @@ class ServedModel:
         if isinstance(example, np.ndarray) and self._columns is None:
             return {"inputs": example.tolist()}
         return None
+
+
+def _one_by_one(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a body for each row of a body with several; none for other bodies."""
+    split = document.get("dataframe_split", {"data": []})
+    if len(split["data"]) <= 1:
+        return []
+    return [{"dataframe_split": {**split, "data": [row]}} for row in split["data"]]
 
 
 class _Call:

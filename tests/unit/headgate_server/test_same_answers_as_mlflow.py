@@ -14,8 +14,10 @@ from mlflow.types import ColSpec, DataType, Schema
 from support.models import wine
 from support.same_answers import MlflowServer, compare
 
+from headgate_server import answers
 from headgate_server.incomplete import lacks_values
 from headgate_server.model import ModelRaisedError, ServedModel
+from headgate_server.payloads import Columns
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -110,8 +112,6 @@ def test_every_form_is_answered_alike(pair, caplog):
 
 
 def test_answers_without_a_number_are_written_as_mlflow_writes_them(models, tmp_path):
-    from headgate_server import answers
-
     assert answers.encode(np.array([1.0, np.nan])) == b'{"predictions": [1.0, NaN]}'
     assert answers.encode(np.array([[1, 2]])) == b'{"predictions":[[1,2]]}'
     assert json.loads(answers.encode(np.array([0.1], dtype=np.float32))) == {"predictions": [0.10000000149011612]}
@@ -121,12 +121,30 @@ def test_answers_without_a_number_are_written_as_mlflow_writes_them(models, tmp_
 
 def test_a_model_that_raises_is_told_from_a_bad_request(models):
     model = ServedModel(models("pyfunc", does="negative"))
+    assert model.way == "frame", "it raises for some made-up rows only"
     good, bad = ({"dataframe_records": [{"x": x}]} for x in (1.0, -1.0))
     assert json.loads(model.answer(json.dumps(good).encode()).body) == {"predictions": [{"x": 2.0}]}
     with pytest.raises(ModelRaisedError) as raised:
         model.answer(json.dumps(bad).encode())
     assert isinstance(raised.value.__cause__, ValueError)
     assert model.answer(b'{"dataframe_records": [{"y": 1.0}]}').status == 400
+
+
+def test_a_way_that_answers_where_the_model_raises_is_not_taken(models):
+    model = ServedModel(models("pyfunc", does="negative"))
+    columns = Columns(model._schema)
+
+    def ask(document):
+        return None if columns.rows(document) is None else b'{"predictions": [{"x": 2.0}]}'
+
+    def after_the_check(document):
+        frame = columns.frame(columns.rows(document))
+        return answers.encode(frame[frame["x"] >= 0] * 2) if (frame["x"] < 0).any() else answers.encode(frame * 2)
+
+    assert not model._agrees(ask), "the answer is another"
+    assert not model._agrees(after_the_check), "rows that the model raises for are left out"
+    assert model._agrees(model._quick)
+    assert ServedModel(models("pyfunc", does="always")).way == "mlflow", "no answer was compared"
 
 
 LETTERS = [
