@@ -1,7 +1,7 @@
 """The judge, and the documented rules of others, where evidence is not clean: monitoring/replay/worlds.py.
 
-`full` makes 2,000 runs of each in place of 60; `apart` runs the three worlds that nothing is tuned to; other arguments
-name worlds.
+`full` makes 2,000 runs of each in place of 60; `apart` runs the three worlds that nothing is tuned to; `unknown` hides
+the stable version's past, but for its rates; other arguments name worlds.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ def main() -> None:
     """Print a row for each world and rule."""
     words = sys.argv[1:]
     number = 2000 if "full" in words else 60
-    named = [word for word in words if word not in {"full", "apart"}]
+    is_dispersed = "unknown" not in words
+    named = [word for word in words if word not in {"full", "apart", "unknown"}]
     cases = KEPT_APART if "apart" in words else [one for one in CASES if not named or one.name in named]
     print(f"{number} runs of a good and a broken version in each world, an hour at most, alpha 1%, alpha_promote 5%")
     print("promoted / taken back / undecided; bad requests (5xx) until a broken one is taken back: median, p95; time")
     print(f"{'world (seed)':36}{'rule':18}{'good':>24}{'broken':>24}{'bad':>16}{'time':>9}")
     for case in cases:
         for rule in RULES:
-            row(case, rule, number)
+            row(case, rule, number, is_dispersed=is_dispersed)
 
 
-def row(case: Case, rule: Rule, number: int) -> None:
+def row(case: Case, rule: Rule, number: int, *, is_dispersed: bool) -> None:
     """One line of the table. The other rules read counters as they come; a target of Headgate's waits."""
     reading = case.settled if isinstance(rule, Headgate) else case.reading
     good, broken = (
-        simulate(rule, world, replications=number, seed=case.seed, reading=reading, is_dispersed=True)
+        simulate(rule, world, replications=number, seed=case.seed, reading=reading, is_dispersed=is_dispersed)
         for world in (case.good, case.broken)
     )
     bad = ", ".join(f"{broken.quantile('bad', ROLLBACK, level):.0f}" for level in (0.5, 0.95))

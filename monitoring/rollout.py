@@ -55,6 +55,7 @@ def policy_of(spec: ReleaseSpec, bounds: Sequence[float], *, client_errors: bool
         metrics=metrics, alpha=spec.judge.false_rollback, alpha_promote=spec.judge.false_promotion,
         shares=tuple(share / 10_000 for share in strategy.shares), ramp=strategy.ramp,
         min_requests=strategy.min_requests, min_duration=strategy.min_duration, max_duration=strategy.max_duration,
+        is_alone=spec.runtime.replicas.max == 1,
     )  # fmt: skip
 
 
@@ -85,7 +86,7 @@ class RolloutJudge:
         self._judge.measure(
             {name: counts for name, counts in _counts_of(past).items() if name in self._names},
             # With several servers that the log does not tell apart, a burst of one is not one of all.
-            is_alone=spec.runtime.replicas.max == 1, sample=spec.capture.sample,
+            is_alone=policy.is_alone, sample=spec.capture.sample,
         )  # fmt: skip
         self._judge.disperse({name: Dispersion.from_dict(known) for name, known in (dispersions or {}).items()})
         self._judge.begin(history, self._cells(canary))

@@ -245,7 +245,7 @@ class JudgeBatch:
         columns = [self.evidence.names.index(metric.name) for metric, _, _ in members]
         # Harm is the mean of all metrics' e-values.
         needed = self.policy.needed + math.log(len(self.policy.metrics))
-        group = Group(members, places, columns, self.size, needed, self._dispersions)
+        group = Group(members, places, columns, self.size, needed, self._dispersions, is_alone=self.policy.is_alone)
         # A metric without tests of no harm keeps no step waiting; the others write theirs at each look.
         self.evidence.log_harmless[:, columns] = np.inf
         self._groups.append(group)
@@ -286,6 +286,13 @@ class JudgeBatch:
         """What a metric's evidence of harm is divided by at most; 1 where it is not known."""
         group = self._group_of(name)
         return 1.0 if group is None else float(group.dispersions[group.names.index(name)].spread.max())
+
+    def live_dispersion(self) -> tuple[float, str]:
+        """Return the largest φ that was measured since the shift began, and of which metric; 1 where none was."""
+        found = [
+            (group.live_phi(self.evidence.names.index(name)), name) for group in self._groups for name in group.names
+        ]
+        return max(found, default=(1.0, ""))
 
     def past_of(self, name: str) -> tuple[float, bool]:
         """Return how many seconds of servers a metric's dispersion is known from, and whether there were bursts."""

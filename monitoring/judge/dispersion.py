@@ -44,7 +44,7 @@ MIN_WINDOWS = 60
 
 _CHANCE = 1e-9
 _DEVIATIONS, _LEAST_EXCESS = 6.0, 0.2
-"""By how many standard deviations, and by how much, φ has to be above 1."""
+"""By how many standard deviations, and by how much, φ of the past has to be above 1."""
 _LEAST_HITS = 5
 """Failures in a burst."""
 _ROUNDS = 3
@@ -145,7 +145,7 @@ def _within(hits: Array, trials: Array) -> Array:
     # Given its hits, a window's statistic has a variance of 2 (1 - 1 / hits) times its degrees of freedom.
     noise = 2 * (1 - 1 / np.maximum(total_hits[:, 0], 1))
     noise = np.divide(noise, freedom, out=np.zeros_like(squares), where=freedom > 0)
-    return _more_than_chance(ratio.sum(axis=(0, 1)) / windows, np.sqrt(noise.sum(axis=(0, 1))) / windows)
+    return more_than_chance(ratio.sum(axis=(0, 1)), windows, noise.sum(axis=(0, 1)))
 
 
 def _of_few(trials: Array) -> Array:
@@ -153,9 +153,18 @@ def _of_few(trials: Array) -> Array:
     return np.asarray(np.maximum(trials - 1, 0) / np.maximum(trials, 1))
 
 
-def _more_than_chance(phi: Array, deviation: Array) -> Array:
-    """φ where it is above 1 by more than the noise of its estimate from independent requests; else 1."""
-    return np.asarray(np.where(phi - 1 > np.maximum(_DEVIATIONS * deviation, _LEAST_EXCESS), phi, 1.0))
+def more_than_chance(squares: Array, freedom: Array, noise: Array, deviations: float = _DEVIATIONS) -> Array:
+    """Return φ where it is above 1 by more than the noise of its estimate from independent requests; else 1.
+
+    Args:
+        squares: Pearson's statistic.
+        freedom: its degrees of freedom, which are its mean for independent requests.
+        noise: its variance for independent requests.
+        deviations: by how many standard deviations φ has to be above 1.
+    """
+    phi = np.divide(squares, freedom, out=np.ones(squares.shape), where=freedom > 0)
+    deviation = np.sqrt(noise) / np.maximum(freedom, 1)
+    return np.asarray(np.where(phi - 1 > np.maximum(deviations * deviation, _LEAST_EXCESS), phi, 1.0))
 
 
 def _bursts(hits: Array, trials: Array, phi: Array) -> Flags:
@@ -182,12 +191,20 @@ def _largest(hits: Array, trials: Array, least: Array) -> Array:
         if whole * (servers - 1) < MIN_WINDOWS:
             break
         summed = [part[: whole * length].reshape(whole, length, servers, tests).sum(axis=1) for part in (hits, trials)]
-        largest = np.maximum(largest, _between(*summed))
+        largest = np.maximum(largest, more_than_chance(*pearson(*summed)))
     return largest
 
 
-def _between(hits: Array, trials: Array) -> Array:
-    """Pearson's statistic over its degrees of freedom, of all windows of one length."""
+def pearson(hits: Array, trials: Array) -> tuple[Array, Array, Array]:
+    """Return Pearson's statistic of parts against a common rate, its degrees of freedom, and its variance by chance.
+
+    Args:
+        hits: of shape (groups, parts, tests); the parts of a group have a rate in common.
+        trials: as hits.
+
+    Returns:
+        Sums over all groups and parts, each of shape (tests,).
+    """
     total = trials.sum(axis=1, keepdims=True)
     rate = np.divide(hits.sum(axis=1, keepdims=True), total, out=np.zeros_like(total, dtype=float), where=total > 0)
     variance = trials * rate * (1 - rate)
@@ -195,7 +212,6 @@ def _between(hits: Array, trials: Array) -> Array:
     squares = np.divide((hits - trials * rate) ** 2, variance, out=np.zeros_like(hits), where=is_counted)
     squares *= _of_few(total)
     freedom = np.maximum(is_counted.sum(axis=1) - 1, 0).sum(axis=0)
-    phi = np.divide(squares.sum(axis=(0, 1)), freedom, out=np.ones(hits.shape[2]), where=freedom > 0)
     # The square of a Poisson count of mean μ, over μ, has a variance of 2 + 1 / μ.
     noise = np.divide(1.0, variance, out=np.zeros_like(variance), where=is_counted) + 2 * is_counted
-    return _more_than_chance(phi, np.sqrt(noise.sum(axis=(0, 1))) / np.maximum(freedom, 1))
+    return squares.sum(axis=(0, 1)), freedom, noise.sum(axis=(0, 1))

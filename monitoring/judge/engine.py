@@ -132,6 +132,7 @@ class EProcesses:
         self._log_products = np.full((*shape, self.alternatives), -np.inf)
         self._reserve = np.ones(shape)
         self._pending = np.broadcast_to(tests.starts, shape).copy()
+        self._least = np.ones(shape)
         self.temper(np.ones(len(tests)), np.ones(len(tests)))
         self.limit(np.full(len(tests), np.inf))
         # Log-odds from the line: a multiple of the way to b, or a step of its own.
@@ -179,7 +180,8 @@ class EProcesses:
         """
         near = self.tests.near
         self._phi, self._spread, self._per_second = phi, np.where(near, phi, spread), per_second
-        self._divisor = np.broadcast_to(self._spread, (len(self._log_products), len(phi)))[..., None]
+        self._measured = np.broadcast_to(self._spread, (len(self._log_products), len(phi)))
+        self._divisor = np.maximum(self._measured, self._least)[..., None]
         fixed = np.where(near, 1.0, 1 / self._spread)[:, None] / self.alternatives
         weights = np.repeat(fixed, self.alternatives, axis=1)
         weights[:, -1] = 1 - weights[:, :-1].sum(axis=1)
@@ -212,7 +214,16 @@ class EProcesses:
             self._budget = np.minimum(fuller, _AT_ONCE * self._needed)
         if np.isfinite(self._per_second):
             part = np.minimum(canary_per_second / self._per_second, 1.0)[:, None]
-            self._divisor = np.maximum(self._phi, 1 + (self._spread - 1) * part)[..., None]
+            self._measured = np.maximum(self._phi, 1 + (self._spread - 1) * part)
+        self._divisor = np.maximum(self._measured, self._least)[..., None]
+
+    def at_least(self, phi: Array) -> None:
+        """Divide the evidence of harm of the blocks to come by so much at least.
+
+        Args:
+            phi: from earlier blocks only, at least 1, of shape (judges, tests).
+        """
+        self._least = np.where(self.tests.near, 1.0, phi)
 
     def could_have_grown(self, test: int, log_value: float) -> bool:
         """Whether the limit allows the first judge's test to have this log e-value by now."""

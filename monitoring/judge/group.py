@@ -8,6 +8,7 @@ import numpy as np
 
 from monitoring.judge.dispersion import Dispersion, unmeasured
 from monitoring.judge.engine import Array, Bets, Block, EProcesses, Hypotheses, log_e_values
+from monitoring.judge.live import LiveDispersion
 from monitoring.judge.metrics import HARM, Comparison, Indices, Metric
 from monitoring.judge.power import Power
 
@@ -54,11 +55,12 @@ class Group:
         size: how many judges.
         needed: the log e-value of harm that decides.
         dispersions: of the stable version's counts, by metric.
+        is_alone: whether each version has one server only.
     """
 
     def __init__(
         self, members: list[Member], places: list[slice], columns: list[int], size: int, needed: float,
-        dispersions: Mapping[str, Dispersion],
+        dispersions: Mapping[str, Dispersion], *, is_alone: bool = False,
     ) -> None:  # fmt: skip
         self._members = members
         self.names = [metric.name for metric, _, _ in members]
@@ -86,6 +88,7 @@ class Group:
         self._order, self._owner, self._needed = order, owner, needed
         self._since_block = np.zeros(size)
         self._power = Power(len(tests), self.processes.alternatives) if size == 1 else None
+        self._live, self._is_alone = LiveDispersion(size, len(tests)), is_alone
         self._temper()
         cells, nothing = np.concatenate([known for _, _, known in members])[None], np.zeros((1, len(tests)))
         self.processes.learn(Block(nothing, nothing, cells @ self._stable, cells @ trials))
@@ -103,6 +106,7 @@ class Group:
         block = Block(canary[:, :tests], canary[:, tests:], stable[:, :tests], stable[:, tests:])
         self.processes.spend(1 - 0.5 ** (passed / HALF_LIFE), self._is_harm)
         came, since = block.canary.max(axis=1), self._since_block + passed
+        self.processes.at_least(self._live_phi(block))
         self.processes.pass_time(passed, np.divide(came, since, out=np.full(len(came), np.inf), where=since > 0))
         self._since_block = np.where(came > 0, 0.0, since)
         bets = self.processes.bets(block)
@@ -112,6 +116,15 @@ class Group:
         log_e = self._graded(bets, *arms) if graded else log_e_values(bets, block)
         self.processes.multiply(log_e)
         self.processes.learn(block)
+        if not graded:
+            self._live.add(passed, block.stable_hits, block.stable)
+
+    def _live_phi(self, block: Block) -> Array:
+        """φ of the canary's counts in a block: a bad moment of an only server fails as many more as it has requests."""
+        if not self._is_alone:
+            return self._live.phi
+        part = np.divide(block.canary, block.stable, out=np.ones_like(block.canary), where=block.stable > block.canary)
+        return np.asarray(1 + (self._live.phi - 1) * part)
 
     def restart(self, mass: Array) -> None:
         """Bet afresh on harm; `mass` of shape (judges,)."""
@@ -147,13 +160,21 @@ class Group:
             return None
         return self._power.least_rate(test, self.processes.needed(test, needed))
 
+    def live_phi(self, column: int) -> float:
+        """Return the largest φ that was measured since the shift began, of a metric's tests for harm.
+
+        Args:
+            column: the metric's place in the evidence.
+        """
+        return float(self._live.phi[0, self._is_harm & (self._owner == column)].max())
+
     def to_dict(self) -> dict[str, Any]:
         """The state, as JSON."""
         return {
             "power": self._power.to_dict() if self._power else None,
             "names": self.names, "known": [known.tolist() for _, _, known in self._members],
             "dispersions": [dispersion.to_dict() for dispersion in self.dispersions],
-            "since_block": self._since_block.tolist(),
+            "since_block": self._since_block.tolist(), "live": self._live.to_dict(),
             "processes": self.processes.to_dict(),
         }  # fmt: skip
 
@@ -162,6 +183,7 @@ class Group:
         self.dispersions = [Dispersion.from_dict(known) for known in state["dispersions"]]
         self._since_block = np.array(state["since_block"])
         self._temper()
+        self._live.restore(state["live"])
         self.processes.restore(state["processes"])
         if self._power is not None and state["power"] is not None:
             self._power.restore(state["power"])

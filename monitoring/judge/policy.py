@@ -26,6 +26,7 @@ class Policy:
         min_requests: of the canary, before promotion.
         min_duration: seconds before promotion.
         max_duration: seconds after which the judge gives up.
+        is_alone: whether each version has one server only, so a bad moment of it concerns all of its requests.
     """
 
     metrics: Sequence[Metric | Disagreement]
@@ -36,6 +37,7 @@ class Policy:
     min_requests: int = 1000
     min_duration: float = 180.0
     max_duration: float = 3600.0
+    is_alone: bool = False
 
     def __post_init__(self) -> None:
         names = [metric.name for metric in self.metrics]

@@ -169,17 +169,23 @@ def _evidence(batch: JudgeBatch, culprits: tuple[str, ...]) -> str:
 
 
 def _guarantee(batch: JudgeBatch) -> str:
-    """What the verdict is worth: how much the counts of the stable version's past vary, as far as it is known."""
+    """What the verdict is worth: how much the counts of the stable version vary, in its past and now."""
+    phi, live = batch.live_dispersion()
+    now = f"; evidence of {live} is divided by {phi:.3g} at least, as counts varied since the shift began"
+    return f" ({_of_the_past(batch)}{now if phi > 1 else ''})"
+
+
+def _of_the_past(batch: JudgeBatch) -> str:
     alpha = format_percent(batch.policy.alpha)
     if reasons := batch.undispersed():
-        return f" ({alpha} holds if requests fail independently: {reasons[0]})"
+        return f"{alpha} holds if requests fail independently: {reasons[0]}"
     name = max(batch.evidence.names, key=batch.dispersion_of)
     known, has_bursts = batch.past_of(name)
     past = f"in {format_duration(known)} of logs of the stable version's servers"
     if batch.dispersion_of(name) < _VARIES and not has_bursts:
-        return f" (requests failed independently {past})"
+        return f"requests failed independently {past}"
     bursts = "; failures came in bursts, so a fault has to last" if has_bursts else ""
-    return f" (evidence of {name} is divided by {batch.dispersion_of(name):.3g}, as counts varied {past}{bursts})"
+    return f"evidence of {name} is divided by {batch.dispersion_of(name):.3g}, as counts varied {past}{bursts}"
 
 
 def _quantile(metric: Latency, cells: Array, level: float) -> str:

@@ -82,11 +82,12 @@ class Headgate:
         policy = self.policy
         if not self.promotes:
             policy = replace(policy, ramp="schedule", min_requests=10**15, max_duration=math.inf)
-        batch = JudgeBatch(policy, size)
         names = {metric.name for metric in policy.metrics}
         known = {name: counts for name, counts in (history or {}).items() if name in names}
+        past = {name: counts for name, counts in known.items() if counts.ndim == _PAST_AXES}
+        batch = JudgeBatch(replace(policy, is_alone=any(counts.shape[1] == 1 for counts in past.values())), size)
         batch.warm_up(known)
-        batch.measure({name: counts for name, counts in known.items() if counts.ndim == _PAST_AXES})
+        batch.measure(past)
         return _Judged(batch, by_time=not self.promotes)
 
 

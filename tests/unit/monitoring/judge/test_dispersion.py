@@ -139,7 +139,7 @@ def test_bursts_take_no_good_version_back_once_they_are_known_and_a_broken_one_i
     good, broken = released(known=True)
     assert good <= binom.ppf(1 - 1e-4, 100, 0.01) / 100
     assert broken == 1
-    assert released(known=False)[0] > 0.5, "without it they do: the test would show nothing"
+    assert released(known=False)[0] > 0.2, "without it they do: the test would show nothing"
 
 
 def until(judge: SequentialJudge, failing_seconds: int) -> float | None:
