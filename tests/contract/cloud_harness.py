@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 from botocore.exceptions import ClientError
-from harness import Reply, revision_of
+from harness import READY_SECONDS, Reply, revision_of
 from support import azure_ml as azure
 from support.chaos import Kill
-from support.processor import patient
 from support.sagemaker import ROLE
 from support.sagemaker_evidence import BUCKET
 from support.vertex import DATASET, LOCATION, PARENT, PROJECT
@@ -47,7 +46,7 @@ class _Cloud:
     _home: Home
     _base: str
 
-    def revision(self, model: Path, version: int, *, ready_timeout: float = 60.0, **more: Any) -> Revision:
+    def revision(self, model: Path, version: int, *, ready_timeout: float = READY_SECONDS, **more: Any) -> Revision:
         artifact = fetch_artifact(str(model), self._home.root)
         image = build_container(self._home, artifact, "contract", ImageSettings(base=self._base))
         return revision_of(image, version, ready_timeout, **more)
@@ -134,7 +133,7 @@ class ComponentsHarness(SageMakerHarness):
     def again(self) -> DeployTarget:
         return ComponentsTarget.of(self._settings)
 
-    def revision(self, model: Path, version: int, *, ready_timeout: float = 60.0, **more: Any) -> Revision:
+    def revision(self, model: Path, version: int, *, ready_timeout: float = READY_SECONDS, **more: Any) -> Revision:
         more = {"resources": Resources(memory=2**29), **more}
         return super().revision(model, version, ready_timeout=ready_timeout, **more)
 
@@ -192,9 +191,9 @@ class VertexHarness(_Cloud):
     def again(self) -> DeployTarget:
         return VertexTarget(self._settings)
 
-    def revision(self, model: Path, version: int, *, ready_timeout: float = 60.0, **more: Any) -> Revision:
+    def revision(self, model: Path, version: int, *, ready_timeout: float = READY_SECONDS, **more: Any) -> Revision:
         # Vertex AI is not told how long a container may take.
-        self._double.ready_seconds = patient(ready_timeout)
+        self._double.ready_seconds = ready_timeout
         return super().revision(model, version, ready_timeout=ready_timeout, **more)
 
     def _ask(self, endpoint: str, payload: Payload) -> Reply:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 from support.chaos import Kill
+from support.processor import patient
 
 from deploy_targets.docker import DockerTarget
 from deploy_targets.local import LocalTarget
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deploy_targets import DeployTarget
+
+READY_SECONDS = patient(60.0)
+"""How long a revision may take to start, where a test says nothing of it."""
 
 
 @dataclass
@@ -40,7 +44,7 @@ class Harness(Protocol):
     ids_reach_servers: bool
     """Whether a request's id is told to the revision's server."""
 
-    def revision(self, model: Path, version: int, *, ready_timeout: float = 60.0) -> Revision:
+    def revision(self, model: Path, version: int, *, ready_timeout: float = READY_SECONDS) -> Revision:
         """A revision of a model, ready to be deployed."""
         ...
 
@@ -124,7 +128,7 @@ class LocalHarness(BehindEnvoy):
         self._made: set[str] = set()
         self.target = LocalTarget(self._home)
 
-    def revision(self, model: Path, version: int, *, ready_timeout: float = 60.0) -> Revision:
+    def revision(self, model: Path, version: int, *, ready_timeout: float = READY_SECONDS) -> Revision:
         image = build_image(self._home, fetch_artifact(str(model), self._home.root))
         made = revision_of(image, version, ready_timeout)
         self._made.add(made.name)
@@ -161,7 +165,7 @@ class DockerHarness(BehindEnvoy):
         self.docker = self.target._client
         self._images: set[str] = set()
 
-    def revision(self, model: Path, version: int, *, ready_timeout: float = 60.0, **more: Any) -> Revision:
+    def revision(self, model: Path, version: int, *, ready_timeout: float = READY_SECONDS, **more: Any) -> Revision:
         artifact = fetch_artifact(str(model), self._home.root)
         image = build_container(self._home, artifact, "contract", ImageSettings(base=self._base))
         self._images.add(image.reference)
