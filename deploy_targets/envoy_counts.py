@@ -10,8 +10,8 @@ answer after that is in counters of connections and timeouts only, which also mo
 - `upstream_rq_pending_failure_eject`: a request had no connection. It is a 503 too, or another attempt.
 
 So the answers that were cut are those of the three that led neither to an answer of Envoy's own nor to another attempt
-in this cluster. Envoy's own answers are told from the server's by `canary.`: Envoy counts there what has the header
-MARK, which each cluster adds to what its servers answer. No client sees it.
+in this cluster. The counters below `canary.` tell the server's answers from Envoy's own: Envoy counts there only
+answers with the header MARK, which each cluster adds to the answers of its servers. No client sees the header.
 
 Where Envoy asks again, each attempt is a request. `upstream_rq_retry` are those that failed and were followed by
 another one in the same cluster; the last one is counted as without retries. Where another cluster is asked next, only

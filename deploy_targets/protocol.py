@@ -232,5 +232,5 @@ class Fits(Protocol):
     """A platform to which a release file may not fit for reasons of its own."""
 
     def misfits(self, spec: ReleaseSpec) -> list[Finding]:
-        """What a release would find out late, each with its fix; nobody is asked."""
+        """Return what a release would find out late, each with its fix, without a call to the platform."""
         ...

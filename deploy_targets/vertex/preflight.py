@@ -41,11 +41,11 @@ def findings(google: Google, settings: VertexSettings) -> list[Finding]:
 
 
 def misfits(settings: VertexSettings) -> list[Finding]:
-    """What a release would find out late; nobody is asked.
+    """Return what a release would find out late, without a call to Google Cloud.
 
-    A private endpoint answers at an address of the caller's own network only, which a forwarding rule to its service
+    A private endpoint answers only at an address in the caller's network, which a forwarding rule to its service
     attachment makes (`endpoint_override` of `PrivateEndpoint` in google-cloud-aiplatform 2.7.0). Each revision is asked
-    on an endpoint of its own, which the release itself makes, so nobody can have made a rule for that before.
+    on an endpoint of its own. The release makes that endpoint, so no rule for it can exist before.
     """
     if not settings.private_to:
         return []
