@@ -1,4 +1,4 @@
-"""A column in a few kilobytes, from which its distance to another is computed: cells of numbers, or counts of values.
+"""A column in a hundred kilobytes at most, from which its distance to another is computed: cells, or counts of values.
 
 A sample's quantile function is cut at fixed levels into some two thousand cells, finer towards both ends, and each is
 kept as its mean, its lowest and its highest value. The first Wasserstein distance is the integral of the difference of
@@ -8,6 +8,7 @@ bounded (monitoring/drift/distance.py). One sort makes a profile; comparing two 
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import zlib
@@ -37,6 +38,8 @@ WIDTHS: Floats = np.diff(LEVELS)
 FEW_VALUES = 12
 """Numbers with at most so many different values are compared as categories."""
 _MOST_VALUES = 10_000
+_STORED = "<f8"
+"""How arrays are stored: doubles, the lowest byte first."""
 _BUCKETS = 4096
 
 
@@ -187,17 +190,19 @@ def to_arrow(frame: pd.DataFrame) -> pa.Table:
 
 
 def dump(found: Profile) -> str:
-    """A profile as JSON."""
-    return json.dumps(asdict(found), default=lambda array: array.tolist())
+    """Return a profile as JSON; arrays are their bytes in base64, as six thousand numbers written out take 8 ms."""
+    return json.dumps(asdict(found), default=lambda array: base64.b64encode(array.astype(_STORED).tobytes()).decode())
 
 
 def load(text: str) -> Profile:
-    """A profile from JSON; the same bit for bit."""
+    """Return a profile from JSON, the same bit for bit; its arrays may be lists of numbers too, as they once were."""
     stored: dict[str, Any] = json.loads(text)
     if "counts" in stored:
         return Categories(**stored)
     for name in ("means", "lows", "highs"):
-        stored[name] = np.array(stored[name], dtype=np.float64)
+        kept = stored[name]
+        array = np.frombuffer(base64.b64decode(kept), _STORED) if isinstance(kept, str) else np.array(kept)
+        stored[name] = array.astype(np.float64)
     return Numbers(**stored)
 
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from monitoring.drift.columns import Columns
 
-_VERSION = 2
-"""Of the stored form. 1 had no buckets of values; one that is not understood is made anew."""
+_VERSION = 3
+"""Of the stored form. 1 had no buckets of values, 1 and 2 had lists of numbers; any other version is made anew."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Reference:
             sample = ParquetFile(kept := folder / "sample.parquet").read(kept)
         except (OSError, ValueError, UnreadableError):
             return None
-        if stored["version"] not in {1, _VERSION}:
+        if stored["version"] not in {1, 2, _VERSION}:
             return None
         profiles = {name: load(text) for name, text in stored["profiles"].items()}
         if any(isinstance(found, Categories) and found.rest and not found.buckets for found in profiles.values()):

@@ -104,6 +104,7 @@ class TestDistances:
         for values in (numbers(1, 1000), ["a", "b", "a", None]):
             known = profile(column(values))
             assert dump(load(dump(known))) == dump(known)
+            assert len(dump(known)) < 70_000, "a thousand columns are read and written in a second or two"
 
     def test_large_numbers_lose_nothing(self):
         before, now = 1e9 + numbers(1, 5000), 1e9 + numbers(2, 5000, 0.2)

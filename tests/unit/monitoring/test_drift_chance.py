@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -215,30 +216,33 @@ class TestTinyDeviations:
 
 
 class TestKeptReferences:
-    def as_first_kept(self, folder, table: pa.Table) -> None:
-        """The stored form before there were buckets."""
-        Reference.of(table).save(folder)
+    def as_once_kept(self, folder, table: pa.Table, version: int) -> None:
+        """Write a reference in an older form: arrays as lists of numbers, and in the first one no buckets."""
+        known = Reference.of(table)
+        known.save(folder)
         stored = json.loads((folder / "profiles.json").read_text())
-        assert stored["version"] == 2
-        profiles = {name: json.loads(text) for name, text in stored["profiles"].items()}
+        assert stored["version"] == 3
+        profiles = {name: asdict(found) for name, found in known.profiles.items()}
         for found in profiles.values():
-            found.pop("buckets", None)
-        stored |= {"version": 1, "profiles": {name: json.dumps(found) for name, found in profiles.items()}}
-        (folder / "profiles.json").write_text(json.dumps(stored))
+            if version == 1:
+                found.pop("buckets", None)
+        lists = {name: json.dumps(found, default=np.ndarray.tolist) for name, found in profiles.items()}
+        (folder / "profiles.json").write_text(json.dumps(stored | {"version": version, "profiles": lists}))
 
-    def test_an_old_one_is_read(self, tmp_path):
+    @pytest.mark.parametrize("version", [1, 2])
+    def test_an_old_one_is_read(self, tmp_path, version):
         dice = np.random.default_rng(23)
         table, now = (
             kinds_of(dice, rows, zipf(300)).append_column("y", pa.array(dice.standard_cauchy(rows)))
             for rows in (5000, 500)
         )
-        self.as_first_kept(tmp_path, table)
+        self.as_once_kept(tmp_path, table, version)
         old = Reference.load(tmp_path)
         assert old is not None
         assert check_drift(now, old, Monitor()).columns == check(table, now).columns
 
     def test_one_that_kept_too_little_is_made_anew(self, tmp_path):
-        self.as_first_kept(tmp_path, kinds_of(np.random.default_rng(24), 50_000, np.ones(20_000)))
+        self.as_once_kept(tmp_path, kinds_of(np.random.default_rng(24), 50_000, np.ones(20_000)), 1)
         assert Reference.load(tmp_path) is None
 
     def test_buckets_are_kept(self, tmp_path):
