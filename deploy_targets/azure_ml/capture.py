@@ -15,11 +15,11 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import orjson
 from azure.core.exceptions import AzureError, ClientAuthenticationError, ResourceNotFoundError
 from azure.storage.blob import ContainerClient
 
 from deploy_targets.copies import Row, batches
+from deploy_targets.logged import JSON, parsed, written
 from headgate.errors import TargetError, TargetUnavailableError
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ _LATE = timedelta(minutes=5)
 _OK, _FAILED = 200, 500
 _KEPT_FILES = 256
 _ROOT = "modelDataCollector"
-_JSON = "application/json"
 _STORE = "workspaceblobstore"
 """The datastore that every workspace has."""
 
@@ -158,12 +157,12 @@ class Captures:
 
 def _line(text: bytes, where: str) -> Line:
     try:
-        event = orjson.loads(text)
+        event = parsed(text)
         return Line(
             request_id=event.get("xrequestid") or event["id"], time=datetime.fromisoformat(event["time"]),
-            content_type=event.get("datacontenttype", _JSON), body=_body(event),
+            content_type=event.get("datacontenttype", JSON), body=_body(event),
         )  # fmt: skip
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TargetError(
             f"{where} has a line that the data collector did not write: {error!r}",
             fix="nothing else may write there: remove that line",
@@ -174,4 +173,4 @@ def _body(event: Mapping[str, Any]) -> bytes:
     if "data_base64" in event:
         return base64.b64decode(event["data_base64"])
     data = event["data"]
-    return data.encode() if isinstance(data, str) else orjson.dumps(data)
+    return data.encode() if isinstance(data, str) else written(data)

@@ -1,7 +1,8 @@
 """The prediction log from Vertex AI's request-response logging: rows of a BigQuery table.
 
 Source: https://cloud.google.com/vertex-ai/docs/predictions/online-prediction-logging. A row has the bodies and an id of
-Vertex's own, which no client is told, and neither a status nor a latency: an answer that is there was a 200.
+Vertex's own, which no client is told, and neither a status, a latency nor a content type: an answer that is there was
+a 200, and a request that is no JSON and was answered is a CSV.
 """
 
 from __future__ import annotations
@@ -9,12 +10,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import pyarrow as pa
 
 from deploy_targets.answers import reading
+from deploy_targets.logged import JSON, content_type_of, parsed, written
 from deploy_targets.prediction_log import SCHEMA
-from headgate.errors import TargetError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,6 @@ ORDER BY logging_time
 """
 _ROWS = 2000
 _OK, _FAILED = 200, 500
-_JSON = "application/json"
 
 
 class Captures:
@@ -87,12 +86,14 @@ class Captures:
 
     def _batch(self, rows: Sequence[Sequence[Any]], revisions: Mapping[str, str]) -> pa.RecordBatch:
         number = len(rows)
+        requests = [body_of(row[3], "instances") for row in rows]
+        kinds = [content_type_of(body) if row[4] else JSON for row, body in zip(rows, requests, strict=True)]
         columns = {
             "request_id": [row[2] for row in rows],
             "time": [datetime.fromtimestamp(int(row[1]) / 1e6, UTC) for row in rows],
             "status": [_OK if row[4] else _FAILED for row in rows],
-            "seconds": [None] * number, "mirrored": [False] * number, "content_type": [_JSON] * number,
-            "request": [body_of(row[3], "instances") for row in rows],
+            "seconds": [None] * number, "mirrored": [False] * number, "content_type": kinds,
+            "request": requests,
             "response": [body_of(row[4], "predictions") for row in rows],
             "endpoint": [self._endpoint] * number, "revision": [revisions[row[0]] for row in rows],
         }  # fmt: skip
@@ -105,20 +106,16 @@ def body_of(payload: Sequence[Mapping[str, Any]], key: str) -> bytes:
     Args:
         payload: the elements, as BigQuery's REST API has them.
         key: where a body has its records, if there is an element for each.
-
-    Raises:
-        TargetError: something else wrote that.
     """
-    texts = [element["v"] for element in payload]
+    texts = [str(element["v"]) for element in payload]
     try:
-        read = [orjson.loads(text) for text in texts]
-    except orjson.JSONDecodeError as error:
-        raise TargetError(
-            f"the log has a payload that is no JSON: {texts[0][:60]!r}", fix="nothing else may write to target.captures"
-        ) from error
+        read = [parsed(text) for text in texts]
+    except ValueError:
+        # As it is: what reads the log counts it as unreadable where it is no CSV either.
+        return "\n".join(texts).encode()
     if len(read) == 1 and isinstance(read[0], dict):
-        return str(texts[0]).encode()
-    return orjson.dumps({key: read}) if read else b""
+        return texts[0].encode()
+    return written({key: read}) if read else b""
 
 
 def _parameter(name: str, kind: str, value: str) -> dict[str, Any]:

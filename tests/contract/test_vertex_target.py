@@ -136,11 +136,6 @@ def test_a_payload_is_a_body_or_its_records(payload, body):
     assert body_of([{"v": text} for text in payload], "instances") == body
 
 
-def test_a_payload_that_is_no_json_is_named():
-    with pytest.raises(TargetError, match="no JSON: 'what'"):
-        body_of([{"v": "what"}], "instances")
-
-
 def test_machines_follow_the_load_where_the_file_says_so(cloud, double, models):
     endpoint = "vx-scaled"
     revision = cloud.revision(models("pyfunc", does="double"), 1, most_workers=4)

@@ -260,22 +260,26 @@ class AzureMl:
         collections = self.sites[name].deployments[deployment]["properties"]["dataCollector"]["collections"]
         with self._lock:
             self._answers.append((time.time(), name, deployment, answer.status))
-            self._collect(name, deployment, "request", request_id, asked_at, body, collections)
+            self._collect(name, deployment, "request", request_id, asked_at, body, kind, collections)
             if answer.status < 400:
-                self._collect(name, deployment, "response", request_id, datetime.now(UTC), answer.body, collections)
+                self._collect(
+                    name, deployment, "response", request_id, datetime.now(UTC), answer.body, answer.content_type,
+                    collections,
+                )  # fmt: skip
         return answer.status, answer.body, answer.content_type
 
     def _collect(
-        self, name: str, deployment: str, what: str, request_id: str, at: datetime, body: bytes, how: Mapping[str, Any]
-    ) -> None:
+        self, name: str, deployment: str, what: str, request_id: str, at: datetime, body: bytes, kind: str,
+        how: Mapping[str, Any],
+    ) -> None:  # fmt: skip
         # One draw a request, so that the answer is kept where the request is.
         kept = random.Random(request_id).random() < how[what]["samplingRate"]
         if how[what]["dataCollectionMode"] != "Enabled" or not kept:
             return
         event = {
             "specversion": "1.0", "id": str(uuid.uuid4()), "source": f"/{name}/{deployment}",
-            "type": f"azureml.inference.{what}", "datacontenttype": "application/json", "time": at.isoformat(),
-            "xrequestid": request_id, "data": json.loads(body),
+            "type": f"azureml.inference.{what}", "datacontenttype": kind, "time": at.isoformat(),
+            "xrequestid": request_id, "data": json.loads(body) if kind == "application/json" else body.decode(),
         }  # fmt: skip
         blob = f"modelDataCollector/{name}/{deployment}/{what}/{at:%Y/%m/%d/%H}/instance.jsonl"
         self._blobs[blob].append((time.time(), json.dumps(event).encode() + b"\n"))
