@@ -12,7 +12,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 REQUIREMENTS = "requirements.txt"
 _INCLUDES = {"-r": "--requirement", "-c": "--constraint"}
+_PATHS = frozenset({*_INCLUDES.values(), "--editable", "--find-links"})
+"""Options whose value may be a path."""
 _SHORT = {**_INCLUDES, "-i": "--index-url", "-f": "--find-links", "-e": "--editable"}
 _COMMENT = re.compile(r"(^|\s+)#.*$")
+_EXTRAS = re.compile(r"\[[^\]/]*\]$")
 
 
 @dataclass(frozen=True)
@@ -52,17 +55,21 @@ class PipFile:
         return cls(tuple(_lines(path)) if path.exists() else (), folder)
 
     def names(self) -> set[str]:
-        """Return the packages that it names, as packages are compared; also in files that it includes."""
-        return {name for line, _ in self._all() if (name := _name_of(line))}
+        """Return the packages that it asks for, as packages are compared; also in files that it includes.
+
+        A constraint asks for nothing: it says which version, if another line asks for the package.
+        """
+        asked = _with_included(self.lines, self.folder or Path(), set(), ("--requirement",))
+        return {name for line, _ in asked if (name := _name_of(line))}
 
     def files(self) -> list[Path]:
-        """Return the files that it refers to: others of its kind, and wheels or folders of packages."""
+        """Return the files that it refers to: others of its kind, wheels, and folders of packages or of wheels."""
         found = []
         for line, folder in self._all():
             option, value = _option(line)
-            local = value if option in {*_INCLUDES.values(), "--editable"} else "" if option else _path_of(line)
-            if local and not urlsplit(local).scheme:
-                found.append(folder / local)
+            path = _local(value if option in _PATHS else "" if option else _path_of(line))
+            if path is not None:
+                found.append(folder / path)
         return found
 
     def environment(self) -> dict[str, str]:
@@ -115,17 +122,20 @@ class PipFile:
 
     def _all(self) -> Iterator[tuple[str, Path]]:
         """Yield its lines and those of the files that it includes, each with the folder that files are named from."""
-        yield from _with_included(self.lines, self.folder or Path(), set())
+        yield from _with_included(self.lines, self.folder or Path(), set(), tuple(_INCLUDES.values()))
 
 
-def _with_included(lines: tuple[str, ...], folder: Path, seen: set[Path]) -> Iterator[tuple[str, Path]]:
+def _with_included(
+    lines: tuple[str, ...], folder: Path, seen: set[Path], options: tuple[str, ...]
+) -> Iterator[tuple[str, Path]]:
+    """Yield lines, and those of the files that these options include."""
     for line in lines:
         yield line, folder
         option, value = _option(line)
         path = (folder / value).resolve()
-        if option in _INCLUDES.values() and not urlsplit(value).scheme and path not in seen:
+        if option in options and not urlsplit(value).scheme and path not in seen:
             seen.add(path)
-            yield from _with_included(tuple(_lines(path)), path.parent, seen)
+            yield from _with_included(tuple(_lines(path)), path.parent, seen, options)
 
 
 def _lines(path: Path) -> list[str]:
@@ -164,14 +174,21 @@ def _name_of(line: str) -> str:
 
 
 def _path_of(line: str) -> str:
-    """Return the path or the address where a line is one in place of a package's name."""
+    """Return the path or the address where a line is one, or has one after a package's name."""
     if line.startswith("-"):
         return ""
     try:
-        Requirement(re.split(r"\s+--", line)[0])
+        return Requirement(re.split(r"\s+--", line)[0]).url or ""
     except InvalidRequirement:
-        return line.split(maxsplit=1)[0].split(";", maxsplit=1)[0]
-    return ""
+        return _EXTRAS.sub("", line.split(maxsplit=1)[0].split(";", maxsplit=1)[0])
+
+
+def _local(path: str) -> str | None:
+    """Return the path of a file or folder on this machine; None for an address of another one."""
+    parts = urlsplit(path)
+    if parts.scheme == "file" and parts.netloc in {"", "localhost"}:
+        return unquote(parts.path)
+    return path if path and not parts.scheme else None
 
 
 def _added(variable: str, separator: str, values: list[str]) -> str:

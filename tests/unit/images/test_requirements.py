@@ -93,6 +93,25 @@ def test_wheels_in_the_models_folder_are_installed_from_wherever_it_lies(home, t
     assert len({lock(home, PipFile.read(tmp_path / name)) for name in ("here", "there")}) == 2
 
 
+@pytest.mark.parametrize("asks", [
+    ["-f wheels", "inside"], ["--find-links=wheels", "inside"], ["inside @ file:wheels/inside-1.5-py3-none-any.whl"],
+    ["inside @ file://{folder}/wheels/inside-1.5-py3-none-any.whl"], ["./wheels/inside-1.5-py3-none-any.whl[all]"],
+])  # fmt: skip
+def test_packages_beside_it_are_part_of_what_is_locked(home, tmp_path, asks):
+    """Another wheel of the same name and version is another request: no model runs another one's code."""
+    for name, word in (("here", "ours"), ("there", "theirs")):
+        folder = tmp_path / name
+        file = wheel(folder / "wheels", "inside", "1.5")
+        with zipfile.ZipFile(folder / "wheels" / file, "a") as packed:
+            packed.writestr("word.py", f"VERSION = {word!r}\n")
+        asked = model(tmp_path, "--no-index", *(line.format(folder=folder) for line in asks), name=name)
+        assert asked.missing() == []
+        assert installed(home, asked, "word") == [word]
+    (folder / "wheels" / file).unlink()
+    (folder / "wheels").rmdir()
+    assert PipFile.read(folder).missing(), "plan refuses it"
+
+
 def test_links_and_local_versions_are_used_for_the_install_too(home, links, tmp_path):
     asked = model(
         tmp_path, f"-f {links}", "--no-index", "fieldpriv==1.0.0+cpu", "-r more.txt", more="rye # with corn\n"
@@ -133,7 +152,7 @@ def test_an_index_is_asked_for_the_install_too_and_its_password_is_written_nowhe
     (["MLflow [extras] <=3.16"], None),
     (["mlflow @ file:///models/mlflow-3.16.0-py3-none-any.whl"], None),
     (["wheels/mlflow-3.16.0-py3-none-any.whl"], None),
-    (["mlflow==3.16.0 ; python_version >= '3.9' --hash=sha256:ab"], None), (["-r more.txt"], None),
+    (["mlflow==3.16.0 ; python_version >= '3.9' --hash=sha256:ab"], None), (["-r more.txt"], None), (["pandas", "-c more.txt"], "mlflow==3.17.2"),
 ])  # fmt: skip
 def test_mlflow_is_added_where_nothing_names_it(tmp_path, lines, added):
     asked = model(tmp_path, *lines, more="# the server\nmlflow>=3\n")
