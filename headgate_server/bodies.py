@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 MAX_BODY = 64 * 2**20
 MAX_UNFINISHED = 4 * MAX_BODY
-"""Bytes of all bodies of which the end has not come; one more is refused while they are so many."""
+"""Bytes of all bodies of which the end has not come. Above it the body that has been coming for longest is given up."""
 
 
 class BodyError(Exception):
@@ -32,8 +32,25 @@ class BrokenOffError(Exception):
     """The client was gone before its whole body had come."""
 
 
+class _Upload:
+    """A body of which the end has not come.
+
+    Attributes:
+        size: bytes that have come.
+        limit: the time within which it has to come.
+        is_given_up: whether its time was ended, to make room for others.
+    """
+
+    __slots__ = ("is_given_up", "limit", "size")
+
+    def __init__(self, seconds: float) -> None:
+        self.size, self.limit, self.is_given_up = 0, asyncio.timeout(seconds), False
+
+
 class Bodies:
     """Reads the bodies of one process.
+
+    A client that sends many bodies and never ends them takes room from itself alone: its bodies are the oldest.
 
     Args:
         seconds: within which a body has to come.
@@ -41,13 +58,15 @@ class Bodies:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self._uploads: dict[_Upload, None] = {}
+        """Those that have not ended, the oldest first."""
         self._unfinished = 0
 
     async def read(self, receive: Receive) -> bytes:
         """Return a whole body.
 
         Raises:
-            BodyError: it is too large, too slow, or one too many.
+            BodyError: it is too large or too slow.
             BrokenOffError: the connection ended first.
         """
         message = await _next(receive)
@@ -56,33 +75,49 @@ class Bodies:
             if len(body) > MAX_BODY:
                 raise _too_large()
             return body
+        upload = _Upload(self._seconds)
+        self._uploads[upload] = None
         try:
-            async with asyncio.timeout(self._seconds):
-                return await self._read_on(receive, body)
+            async with upload.limit:
+                return await self._read_on(receive, body, upload)
         except TimeoutError:
-            close = (b"connection", b"close")
-            raise BodyError(408, f"the body has not come within {self._seconds:g} s", close) from None
-
-    async def _read_on(self, receive: Receive, first: bytes) -> bytes:
-        parts, size = [first], len(first)
-        self._unfinished += size
-        try:
-            more = True
-            while more:
-                message = await _next(receive)
-                part: bytes = message.get("body", b"")
-                more = message.get("more_body", False)
-                parts.append(part)
-                size += len(part)
-                self._unfinished += len(part)
-                if size > MAX_BODY:
-                    raise _too_large()
-                if more and self._unfinished > MAX_UNFINISHED:
-                    said = f"the bodies that are being received have more than {MAX_UNFINISHED} bytes together"
-                    raise BodyError(503, said, (b"retry-after", b"1"), (b"connection", b"close"))
+            said = f"the body has not come within {self._seconds:g} s"
+            if upload.is_given_up:
+                said = f"the body came more slowly than {MAX_UNFINISHED} bytes of bodies that began after it"
+            raise BodyError(408, said, (b"connection", b"close")) from None
         finally:
-            self._unfinished -= size
+            self._remove(upload)
+
+    async def _read_on(self, receive: Receive, first: bytes, upload: _Upload) -> bytes:
+        parts = [first]
+        self._count(upload, len(first))
+        more = True
+        while more:
+            message = await _next(receive)
+            part: bytes = message.get("body", b"")
+            more = message.get("more_body", False)
+            parts.append(part)
+            self._count(upload, len(part))
+            if upload.size > MAX_BODY:
+                raise _too_large()
         return b"".join(parts)
+
+    def _count(self, upload: _Upload, size: int) -> None:
+        """Count what has come, and make room for it."""
+        upload.size += size
+        if upload.is_given_up:
+            return
+        self._unfinished += size
+        while self._unfinished > MAX_UNFINISHED:
+            oldest = next(iter(self._uploads))
+            oldest.is_given_up = True
+            self._remove(oldest)
+            oldest.limit.reschedule(asyncio.get_running_loop().time())
+
+    def _remove(self, upload: _Upload) -> None:
+        if upload in self._uploads:
+            del self._uploads[upload]
+            self._unfinished -= upload.size
 
 
 def _too_large() -> BodyError:

@@ -1,8 +1,9 @@
 """The prediction log: one row a request, written as Arrow streams by a thread off the request path.
 
-Memory is bounded: when the disk cannot keep up, or is full, rows are dropped and counted, and requests go
-on. Files rotate by size and age, and the oldest go when the folder has had its share of the disk. The
-schema is that of `deploy_targets.prediction_log`, less the two columns that the reader knows.
+Memory is bounded: when the disk cannot keep up, or is full, rows are dropped and counted, and requests go on. Large
+rows have memory of their own, so that a client with large bodies drops no rows of others. Files rotate by size and
+age, and the oldest go when the folder has had its share of the disk. The schema is that of
+`deploy_targets.prediction_log`, less the two columns that the reader knows.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ SCHEMA = pa.schema(
 
 FLUSH_SECONDS = 0.25
 MAX_PENDING_BYTES = 64 * 2**20
+"""Of the rows that are not written yet; three quarters of it are for large ones."""
+_LARGE = 64 * 2**10
 ROTATE_BYTES = 32 * 2**20
 ROTATE_SECONDS = 600.0
 _ROW_OVERHEAD = 200
@@ -86,7 +89,8 @@ class PredictionLog:
         self._hidden = frozenset(hidden)
         self._keep = keep
         self._pending: list[Row] = []
-        self._pending_bytes = 0
+        self._pending_bytes = {True: 0, False: 0}
+        """Of large rows, and of others."""
         self._wake = threading.Event()
         self._stopping = False
         self._writer: pa.ipc.RecordBatchStreamWriter | None = None
@@ -99,11 +103,13 @@ class PredictionLog:
         """Take a row; it is on disk about a quarter of a second later. Never blocks and never raises."""
         if self._below < _ALL and zlib.crc32(row.request_id.encode()) >= self._below:
             return
-        if self._pending_bytes > MAX_PENDING_BYTES:
+        size = len(row.request) + len(row.response) + _ROW_OVERHEAD
+        is_large = size > _LARGE
+        if self._pending_bytes[is_large] > MAX_PENDING_BYTES * (0.75 if is_large else 0.25):
             self._dropped(1)
             return
         self._pending.append(row)
-        self._pending_bytes += len(row.request) + len(row.response) + _ROW_OVERHEAD
+        self._pending_bytes[is_large] += size
 
     def close(self) -> None:
         """Write what is pending and end the file."""
@@ -119,7 +125,7 @@ class PredictionLog:
         self._end_file()
 
     def _flush(self) -> None:
-        rows, self._pending, self._pending_bytes = self._pending, [], 0
+        rows, self._pending, self._pending_bytes = self._pending, [], {True: 0, False: 0}
         if not rows:
             return
         if self._hidden:

@@ -27,7 +27,7 @@ from deploy_targets.kubernetes.capture import Captures
 from headgate.records import Window
 from headgate.stack.ports import free_port
 from headgate_server.app import App, _read_headers
-from headgate_server.model import ServedModel
+from headgate_server.model import Answer, ServedModel
 from headgate_server.prediction_log import PredictionLog, Row
 from headgate_server.redact import redact
 from headgate_server.settings import Settings
@@ -358,6 +358,20 @@ def test_memory_is_bounded(tmp_path, monkeypatch):
     assert sum(dropped) > 80
 
 
+def test_large_rows_drop_no_others(tmp_path, monkeypatch):
+    dropped = []
+    monkeypatch.setattr("headgate_server.prediction_log.FLUSH_SECONDS", 60)
+    log = PredictionLog(tmp_path, dropped.append)
+    for number in range(6):
+        log.add(row(number, 2**24))
+    assert sum(dropped) == 3, "three fill the 48 MiB of large rows"
+    for number in range(100):
+        log.add(row(100 + number, 100))
+    log.close()
+    assert sum(dropped) == 3
+    assert len(read(tmp_path)) == 103
+
+
 def test_files_rotate_and_the_oldest_go(tmp_path, monkeypatch):
     monkeypatch.setattr("headgate_server.prediction_log.ROTATE_BYTES", 20_000)
     monkeypatch.setattr("headgate_server.prediction_log.FLUSH_SECONDS", 0.01)
@@ -519,3 +533,35 @@ def test_the_health_check_of_a_container_imports_no_data_library():
     code = f"import sys, headgate_server.health; print(sorted({libraries} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("usual_seconds", [0.0, 1.0])
+def test_mlflow_never_parses_in_the_event_loop(usual_seconds):
+    """It takes seconds for some small bodies; the quick way alone may run there."""
+    ran_in = {}
+
+    class Model:
+        def quick_answer(self, _body, _content_type):
+            return None
+
+        def answer(self, _body, _content_type):
+            ran_in["model"] = threading.current_thread()
+            return Answer(200, b"{}")
+
+        mlflow_answer = answer
+
+    async def receive():
+        return {"type": "http.request", "body": b"a,b", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    async def asked() -> None:
+        ran_in["loop"] = threading.current_thread()
+        await app({"type": "http", "path": "/invocations", "method": "POST", "headers": []}, receive, send)
+
+    app, sent = App(Settings.from_env()), []
+    app._model, app._usual_seconds = Model(), usual_seconds
+    asyncio.run(asked())
+    assert sent[0]["status"] == 200
+    assert ran_in["model"] is not ran_in["loop"]
