@@ -44,8 +44,6 @@ QUICK_SECONDS = 0.005
 QUICK_BODY = 64 * 2**10
 _THREADS = 4
 _SMOOTHING = 0.1
-_LOADS_AGAIN = 3
-"""A worker that takes another's place may take so many times as long to load the model as the first one took."""
 _ATTRIBUTES, _ID_ATTRIBUTE = b"x-amzn-sagemaker-custom-attributes", b"x-request-id="
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:/+=@#-]{1,128}")
 _SHADOW_HOST = b"-shadow"
@@ -67,7 +65,7 @@ class App:
         self._deadline = Deadline(self._settings.deadline, workers.stop_accepting, self._end)
         self._replaces = self._settings.workers_ended > 0
         # Requests wait in its socket for so long, while it loads the model.
-        self._patience = max(self._settings.deadline, _LOADS_AGAIN * self._settings.worker_loads)
+        self._patience = max(self._settings.deadline, workers.LOADS_AGAIN * self._settings.worker_loads)
         self._began = time.monotonic()
         self._model: ServedModel | None = None
         self._loaded = asyncio.Event()

@@ -5,8 +5,9 @@ A server that was asked for one process starts a second worker once the first ha
 takes another's place beside a worker that answers, accepts connections only once it has loaded the model.
 
 The socket stays open while a worker is replaced, so connections wait in its queue and none is refused. A worker ends
-itself when a request has missed its deadline (deadline.py). uvicorn's own parent also kills a worker whose
-interpreter does not answer for five seconds, which happens while some models load; this parent does not.
+itself when a request has missed its deadline (deadline.py); the parent kills workers that do not answer /ping for
+longer than that (health.py). uvicorn's own parent also kills a worker whose interpreter does not answer for five
+seconds, which happens while some models load; this parent does not.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
-from headgate_server import gpu, metrics, room
+from headgate_server import gpu, health, metrics, room
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -45,6 +46,10 @@ LATE = 4
 _ENDED, _LOADS, _SPARE = "HEADGATE_WORKERS_ENDED", "HEADGATE_WORKER_LOADS", "HEADGATE_WORKER_SPARE"
 _LOOK_SECONDS = 1.0
 """Between two looks at the memory of two workers."""
+LOADS_AGAIN = 3.0
+"""How many times as long as the first load a worker in the place of another may take to load the model."""
+_UNHEALTHY_SECONDS = 10.0
+"""What a server may be without an answer to /ping beyond the time within which it answers again by itself."""
 _NOTE = "workers"
 LOADING, LOADED = "model-loading", "model-worker"
 """Names of a second worker's process, before and after it has loaded the model: deploy_targets/processes.py passes over
@@ -139,6 +144,7 @@ class Workers(Multiprocess):
     def __init__(self, config: Config, listener: socket.socket, settings: Settings) -> None:
         super().__init__(config, [listener])
         self.exit_code = 0
+        self._settings = settings
         self._ended = 0
         self._started = time.monotonic()
         self._load_seconds = 0.0
@@ -163,6 +169,7 @@ class Workers(Multiprocess):
     def run(self) -> None:
         """Serve until SIGTERM, or until a worker cannot load the model; see `exit_code`."""
         self.init_processes()
+        threading.Thread(target=self._see_to_health, name="health", daemon=True).start()
         while not self.should_exit.is_set():
             # A worker alone has nothing to give up, and workers that were asked for stay.
             is_looked_at = self._wanted == "auto" and self.processes_num == 1 and len(self._serving()) > 1
@@ -277,6 +284,27 @@ class Workers(Multiprocess):
         except OSError as error:
             return f"what two count together cannot be written: {error}"
         return ""
+
+    def _see_to_health(self) -> None:
+        """End workers that do not answer /ping, although the deadline has ended what a request could hold up.
+
+        Such a worker was stopped, or hangs while it loads the model again. What ends while it loads ends the server,
+        and the platform starts it anew.
+        """
+
+        def give_up(seconds: float) -> None:
+            logger.error("/ping was not answered with 200 for %.0f s: the workers are killed", seconds)
+            for worker in list(self.processes):
+                worker.kill()
+
+        def patience() -> float:
+            loads = any(not worker.is_loaded for worker in list(self.processes))
+            load_seconds = LOADS_AGAIN * self._load_seconds if loads else 0.0
+            return max(self._settings.deadline, load_seconds) + _UNHEALTHY_SECONDS
+
+        health.watch(
+            lambda: not self._load_seconds or health.is_ready(self._settings), give_up, patience, self.should_exit
+        )
 
     def _relieve(self) -> None:
         """End the larger of two workers where the server's memory is near its limit."""

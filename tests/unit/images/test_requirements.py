@@ -152,7 +152,8 @@ def test_an_index_is_asked_for_the_install_too_and_its_password_is_written_nowhe
     (["MLflow [extras] <=3.16"], None),
     (["mlflow @ file:///models/mlflow-3.16.0-py3-none-any.whl"], None),
     (["wheels/mlflow-3.16.0-py3-none-any.whl"], None),
-    (["mlflow==3.16.0 ; python_version >= '3.9' --hash=sha256:ab"], None), (["-r more.txt"], None), (["pandas", "-c more.txt"], "mlflow==3.17.2"),
+    (["mlflow==3.16.0 ; python_version >= '3.9' --hash=sha256:ab"], None), (["-r more.txt"], None),
+    (["pandas", "-c more.txt"], "mlflow==3.17.2"),
 ])  # fmt: skip
 def test_mlflow_is_added_where_nothing_names_it(tmp_path, lines, added):
     asked = model(tmp_path, *lines, more="# the server\nmlflow>=3\n")
