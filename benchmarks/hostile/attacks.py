@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import math
 import resource
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Attacker = Callable[["Place", threading.Event], None]
+
+
+UNFINISHED = "24 unfinished bodies of 15 MiB"
+_PART = 2**20
 
 
 class Place(NamedTuple):
@@ -66,7 +71,7 @@ def breaks_off(place: Place, over: threading.Event) -> None:
             connection.sendall(place.head(1000) + b'{"inputs": [')
 
 
-def holds(connections: int, first: bytes, then: bytes, pause: float = 1.0) -> Attacker:
+def holds(connections: int, first: Callable[[Place], bytes], then: bytes, pause: float = 1.0) -> Attacker:
     """Return an attacker that opens connections, sends the first part, and then a little each second."""
 
     def attack(place: Place, over: threading.Event) -> None:
@@ -78,7 +83,7 @@ def holds(connections: int, first: bytes, then: bytes, pause: float = 1.0) -> At
                 with contextlib.suppress(OSError):
                     connection = held.enter_context(place.connect())
                     connection.settimeout(0.5)
-                    connection.sendall(first)
+                    connection.sendall(first(place))
                     opened.append(connection)
             while not over.wait(pause):
                 for connection in opened:
@@ -88,16 +93,20 @@ def holds(connections: int, first: bytes, then: bytes, pause: float = 1.0) -> At
     return attack
 
 
-def large_bodies(place: Place, over: threading.Event) -> None:
-    """Send 60 MB of a body of which the last byte never comes, and hang up at the end."""
-    with contextlib.suppress(OSError), place.connect() as connection:
-        connection.settimeout(1)
-        connection.sendall(place.head(60_000_001))
-        for _ in range(60):
-            if over.is_set():
-                return
-            connection.sendall(b" " * 1_000_000)
-        over.wait()
+def never_ends(size: int) -> Attacker:
+    """Return an attacker that sends a body but for its last byte, and hangs up at the end."""
+
+    def attack(place: Place, over: threading.Event) -> None:
+        with contextlib.suppress(OSError), place.connect() as connection:
+            connection.settimeout(1)
+            connection.sendall(place.head(size + 1))
+            for _ in range(size // _PART):
+                if over.is_set():
+                    return
+                connection.sendall(b" " * _PART)
+            over.wait()
+
+    return attack
 
 
 def reads_slowly(rows: int, columns: list[str]) -> Attacker:
@@ -129,11 +138,14 @@ def attacks(columns: list[str]) -> dict[str, list[Attacker]]:
         "1,000 columns": [sends(json.dumps({"dataframe_split": {"columns": many, "data": [[1] * 1000]}}).encode())] * 4,
         "JSON 10,000 deep": [sends(b'{"inputs":' + b"[" * 10_000 + b"]" * 10_000 + b"}")] * 4,
         "NaN and 1e999": [sends(b'{"inputs": [NaN, 1e999, -Infinity]}')] * 4,
-        "a gzip bomb": [sends(b"\x1f\x8b" + b"\x00" * 50_000, more="content-encoding: gzip\r\n")] * 4,
+        "2 MB of commas as CSV": [sends(b"," * 2_000_000, "text/csv")] * 4,
+        "2 MB of blanks as text": [sends(b" " * 2_000_000, "text/plain")] * 4,
+        "a gzip bomb": [sends(gzip.compress(bytes(50_000_000)), more="content-encoding: gzip\r\n")] * 4,
         "uploads that break off": [breaks_off] * 4,
-        "20 unfinished bodies of 60 MB": [large_bodies] * 20,
-        "500 half-sent heads": [holds(500, head.encode(), b"x")],
-        "50 bodies of a byte a second": [holds(50, b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n", b" ")],
+        "20 unfinished bodies of 60 MB": [never_ends(60_000_000)] * 20,
+        UNFINISHED: [never_ends(2**24 - _PART)] * 24,
+        "500 half-sent heads": [holds(500, lambda _: head.encode(), b"x")],
+        "50 bodies of a byte a second": [holds(50, lambda place: place.head(99), b" ")],
         "20 readers of a byte a second": [reads_slowly(2_000, columns)] * 20,
     }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 
 import hypothesis.strategies as st
@@ -39,7 +41,24 @@ TOO_MANY = [
 
 @pytest.mark.parametrize(("body", "kind"), TOO_MANY)
 def test_more_columns_than_are_allowed_beside_those_of_the_signature(body, kind):
-    assert Shape(NAMED).misfit(body, kind) == f"the body has {MOST + 1} columns, and this model takes at most {MOST}"
+    said = f"the body has at least {MOST + 1} columns, and this model takes at most {MOST}"
+    assert Shape(NAMED).misfit(body, kind) == said
+
+
+@pytest.mark.parametrize("field", [b",", b'"",', b'",",'])
+@pytest.mark.parametrize("before", [b"", b'"a",b\n' * 2000])
+def test_a_large_csv_of_too_many_columns_is_refused_by_its_beginning(monkeypatch, before, field):
+    """While Python's parser reads one record, the server answers nobody."""
+    read, parse = [], csv.reader
+    monkeypatch.setattr(csv, "reader", lambda file: parse(read.append(file.seek(0, 2)) or io.StringIO(file.getvalue())))
+    assert "columns" in Shape(NAMED).misfit(before + field * 1_000_000, CSV)
+    assert read == ([] if b'"' not in before + field else [2**16])
+
+
+def test_a_large_csv_of_texts_with_commas_is_read_to_its_end():
+    rows = b"a,b\n" + b'"1,2,3","4,5,6"\n' * 100_000
+    assert Shape(NAMED).misfit(rows + b'"' + b"," * 1000 + b'",2\n', CSV) == ""
+    assert "columns" in Shape(NAMED).misfit(rows + b"," * 1000, CSV)
 
 
 @pytest.mark.parametrize("schema", [None, Schema([ColSpec("double")])])
@@ -86,7 +105,7 @@ def test_mlflows_parser_is_not_asked(models, monkeypatch):
     monkeypatch.setattr(scoring_server, "invocations", None)
     answer = model.answer(b"," * 60_000, CSV)
     assert (answer.status, json.loads(answer.body)) == (400, {
-        "error_code": "BAD_REQUEST", "message": "the body has 60001 columns, and this model takes at most 257",
+        "error_code": "BAD_REQUEST", "message": "the body has at least 60001 columns, and this model takes at most 257",
     })  # fmt: skip
 
 
