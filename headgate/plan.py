@@ -189,7 +189,10 @@ def _smoke(spec: ReleaseSpec) -> list[PlanStep]:
     if gate is None:
         return []
     says = f"every answer is 200 within {format_duration(gate.max_latency)}"
-    return [PlanStep(name="smoke", does=f"send {gate.examples}", gate=says)]
+    sent = "the input example, or a request made from the signature"
+    if gate.examples != "input_example":
+        sent = gate.examples
+    return [PlanStep(name="smoke", does=f"send {sent}", gate=says)]
 
 
 def _shadow(spec: ReleaseSpec, champion: Revision, mirrors: int) -> list[PlanStep]:
