@@ -57,13 +57,15 @@ def watch(
         patience: seconds within which it may be healthy again by itself.
         over: ends it.
     """
-    healthy = time.monotonic()
+    unhealthy, before = 0.0, time.monotonic()
     while not over.wait(_LOOK_SECONDS):
-        if ask():
-            healthy = time.monotonic()
-        elif (seconds := time.monotonic() - healthy) > patience():
-            give_up(seconds)
-            healthy = time.monotonic()
+        is_healthy, now = ask(), time.monotonic()
+        # While the whole machine was paused, nobody could answer.
+        unhealthy = 0.0 if is_healthy else unhealthy + min(now - before, _LOOK_SECONDS + _SECONDS)
+        before = now
+        if unhealthy > patience():
+            give_up(unhealthy)
+            unhealthy = 0.0
 
 
 def main() -> int:

@@ -39,6 +39,18 @@ def test_it_is_given_up_when_no_answer_has_come_for_too_long(monkeypatch, unheal
     assert found == gives_up
 
 
+def test_a_pause_of_the_machine_is_no_time_without_an_answer(monkeypatch):
+    looks, found = iter(range(9)), []
+    over = Over(monkeypatch, waits=9)
+
+    def ask() -> bool:
+        over.seconds += 3600 if next(looks) == 4 else 0
+        return over.seconds < 3600
+
+    health.watch(ask, found.append, lambda: 30.0, over)
+    assert found == [], "five looks: 9 s, and 5 s each"
+
+
 def test_a_stopped_worker_is_replaced(models, tmp_path):
     with server(models("pyfunc", does="double"), tmp_path, HEADGATE_DEADLINE="1") as (process, client):
         wait_for(lambda: ready(client))
